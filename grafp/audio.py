@@ -1,0 +1,199 @@
+"""Bytes of any supported recording to 16 kHz mono float32, and back for demos and tests.
+
+One decoder (FFmpeg's libraries, bundled with PyAV) serves references, queries and training
+data, because decoders differ slightly in how they mix and resample.
+"""
+
+import io
+from collections.abc import Iterator
+from fractions import Fraction
+
+import av
+import numpy as np
+from av.audio.resampler import AudioResampler
+
+from grafp.errors import (
+    AudioError,
+    ChannelAudio,
+    EmptyAudio,
+    SilentAudio,
+    TooLongAudio,
+    TooShortAudio,
+    TruncatedAudio,
+    UnreadableAudio,
+)
+
+SAMPLE_RATE = 16_000
+EXTENSIONS = (".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a")
+MAX_SECONDS = 3 * 3600.0
+SILENCE_PEAK = 1e-4  # -80 dB below full scale: nothing above the noise of a 14-bit converter
+
+# Only containers we claim: FFmpeg also knows playlists, which would open other files and hosts.
+_CONTAINER_OPTIONS = {
+    "format_whitelist": "wav,w64,flac,mp3,ogg,mov,mp4,m4a,3gp,3g2,mj2,aac,aiff",
+    "protocol_whitelist": "",
+}
+_CODECS = {
+    "wav": ("wav", "pcm_s16le"),
+    "flac": ("flac", "flac"),
+    "mp3": ("mp3", "libmp3lame"),
+    "ogg": ("ogg", "vorbis"),
+    "opus": ("ogg", "libopus"),
+    "m4a": ("ipod", "aac"),
+}
+
+
+def decode(
+    data: bytes,
+    *,
+    min_seconds: float = 1.0,
+    max_seconds: float = MAX_SECONDS,
+    allow_silent: bool = False,
+) -> np.ndarray:
+    """Decode a recording to a float32 array of shape (samples,) at 16 kHz mono.
+
+    `min_seconds` and `max_seconds` bound the accepted length; decoding stops at the limit, so
+    a small file that expands to days of audio costs no more than the limit.
+
+    Raises the subclass of AudioError that names the problem.
+    """
+    if not data:
+        raise EmptyAudio("the file has no bytes")
+    chunks: list[np.ndarray] = []
+    count = 0
+    try:
+        with av.open(io.BytesIO(data), container_options=_CONTAINER_OPTIONS) as container:
+            if not container.streams.audio:
+                raise UnreadableAudio("the file holds no audio stream")
+            declared = _declared_seconds(container, data)
+            for chunk in _mono_chunks(container):
+                chunks.append(chunk)
+                count += len(chunk)
+                if count > max_seconds * SAMPLE_RATE:
+                    raise TooLongAudio(f"longer than the limit of {max_seconds:g} s")
+    except (av.error.FFmpegError, ValueError, UnicodeDecodeError) as error:
+        raise UnreadableAudio(f"cannot be decoded: {_one_line(error)}") from error
+    samples = np.concatenate(chunks) if chunks else np.zeros(0, np.float32)
+    _check(samples, declared, data, min_seconds, allow_silent)
+    return samples
+
+
+def _mono_chunks(container: av.container.InputContainer) -> Iterator[np.ndarray]:
+    stream = container.streams.audio[0]
+    resampler = AudioResampler(format="flt", layout="mono", rate=SAMPLE_RATE)
+    for packet in container.demux(stream):
+        try:
+            frames = packet.decode()
+        except av.error.InvalidDataError:
+            continue  # one damaged packet; what is lost shows in the length, checked at the end
+        for frame in frames:
+            try:
+                mixed = resampler.resample(frame)
+            except (av.error.FFmpegError, ValueError) as error:
+                raise ChannelAudio(
+                    f"cannot mix {frame.layout.nb_channels} channels ({frame.layout.name}) "
+                    f"to mono: {_one_line(error)}"
+                ) from error
+            for out in mixed:
+                yield out.to_ndarray()[0]
+    for out in resampler.resample(None):
+        yield out.to_ndarray()[0]
+
+
+def _declared_seconds(container: av.container.InputContainer, data: bytes) -> float | None:
+    """The length that the header promises, or None where FFmpeg could only guess it."""
+    stream = container.streams.audio[0]
+    if container.format.name == "mp3" and not _has_mp3_length(data):
+        return None
+    if container.format.name == "aac":
+        return None
+    if stream.duration is not None and stream.time_base is not None:
+        return float(stream.duration * stream.time_base)
+    return None
+
+
+def _has_mp3_length(data: bytes) -> bool:
+    """Whether the first MP3 frame carries a Xing, Info or VBRI header with the frame count."""
+    start = 0
+    if data[:3] == b"ID3" and len(data) > 10:  # tag size: four bytes of seven bits
+        start = 10 + sum((byte & 0x7F) << shift for byte, shift in zip(data[6:10], (21, 14, 7, 0)))
+    head = data[start : start + 4096]
+    return any(tag in head for tag in (b"Xing", b"Info", b"VBRI"))
+
+
+def _wav_is_cut(data: bytes) -> bool:
+    """Whether a RIFF file is shorter than its size field; 0 and the maximum mean a live stream."""
+    size = int.from_bytes(data[4:8], "little")
+    return data[:4] == b"RIFF" and 0 < size < 0xFFFFFFFF and size + 8 > len(data) + 1
+
+
+def _ogg_is_cut(data: bytes) -> bool:
+    """Whether the last Ogg page lacks bytes: Ogg has no length in its header (RFC 3533)."""
+    last = data.rfind(b"OggS")
+    if data[:4] != b"OggS" or last < 0:
+        return False
+    if len(data) < last + 27 or len(data) < last + 27 + data[last + 26]:
+        return True
+    segment_count = data[last + 26]
+    body = sum(data[last + 27 : last + 27 + segment_count])
+    return len(data) < last + 27 + segment_count + body
+
+
+def _check(
+    samples: np.ndarray,
+    declared: float | None,
+    data: bytes,
+    min_seconds: float,
+    allow_silent: bool,
+) -> None:
+    seconds = len(samples) / SAMPLE_RATE
+    if declared is not None and seconds < declared - max(0.25, 0.01 * declared):
+        raise TruncatedAudio(f"holds {seconds:.2f} s of the {declared:.2f} s in its header")
+    if _ogg_is_cut(data) or _wav_is_cut(data):
+        raise TruncatedAudio(f"the file is cut off after {seconds:.2f} s of sound")
+    if len(samples) == 0:
+        raise EmptyAudio("the file holds no samples")
+    if not np.isfinite(samples).all():
+        raise UnreadableAudio("the file holds samples that are not numbers")
+    if seconds < min_seconds:
+        raise TooShortAudio(f"lasts {seconds:.2f} s; at least {min_seconds:g} s are needed")
+    if not allow_silent and np.abs(samples).max() < SILENCE_PEAK:
+        raise SilentAudio("is silent from start to end (after mixing to mono)")
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join((getattr(error, "strerror", None) or str(error)).split())[:200]
+
+
+def encode(
+    samples: np.ndarray, extension: str = "wav", *, rate: int = SAMPLE_RATE, layout: str = "mono"
+) -> bytes:
+    """Encode float32 samples in -1..1, of shape (samples,) or (channels, samples), as a file.
+
+    `extension` is one of wav, flac, mp3, ogg, opus, m4a; `layout` is FFmpeg's name for the
+    channels (mono, stereo, 5.1).
+    """
+    if extension not in _CODECS:
+        raise AudioError(f"cannot write {extension!r}; choose one of {', '.join(_CODECS)}")
+    container_format, codec = _CODECS[extension]
+    pcm_CT = np.atleast_2d(np.clip(samples, -1.0, 1.0)).astype(np.float32)
+    out, source_layout = io.BytesIO(), layout
+    with av.open(out, "w", format=container_format) as container:
+        stream = container.add_stream(codec, rate=48_000 if codec == "libopus" else rate)
+        if codec == "vorbis":  # FFmpeg's own encoder: marked experimental, stereo only
+            layout, stream.options = "stereo", {"strict": "experimental"}
+        stream.layout = layout
+        resampler = AudioResampler(
+            format=stream.format.name,
+            layout=layout,
+            rate=stream.rate,
+            frame_size=stream.codec_context.frame_size or 4096,
+        )
+        frame = av.AudioFrame.from_ndarray(pcm_CT, format="fltp", layout=source_layout)
+        frame.sample_rate = rate
+        frame.time_base = Fraction(1, rate)
+        frame.pts = 0
+        for ready in (*resampler.resample(frame), *resampler.resample(None)):
+            container.mux(stream.encode(ready))
+        container.mux(stream.encode(None))
+    return out.getvalue()
