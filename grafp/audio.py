@@ -26,6 +26,9 @@ from grafp.errors import (
 SAMPLE_RATE = 16_000
 EXTENSIONS = (".wav", ".flac", ".mp3", ".ogg", ".opus", ".m4a")
 MAX_SECONDS = 3 * 3600.0
+LOUDEST_PEAK = 1e6  # 16-bit values in a float file pass; beyond, powers overflow float32
+# Rates outside are damage, and resampling from 2 GHz would take minutes.
+LOWEST_RATE, HIGHEST_RATE = 1_000, 768_000
 SILENCE_PEAK = 1e-4  # -80 dB below full scale: nothing above the noise of a 14-bit converter
 
 # Only containers we claim: FFmpeg also knows playlists, which would open other files and hosts.
@@ -72,6 +75,8 @@ def decode(
                 if count > max_seconds * SAMPLE_RATE:
                     raise TooLongAudio(f"longer than the limit of {max_seconds:g} s")
     except (av.error.FFmpegError, ValueError, UnicodeDecodeError) as error:
+        if _ogg_is_cut(data):
+            raise TruncatedAudio("the file is cut off before its first sound") from error
         raise UnreadableAudio(f"cannot be decoded: {_one_line(error)}") from error
     samples = np.concatenate(chunks) if chunks else np.zeros(0, np.float32)
     _check(samples, declared, data, min_seconds, allow_silent)
@@ -80,15 +85,21 @@ def decode(
 
 def _mono_chunks(container: av.container.InputContainer) -> Iterator[np.ndarray]:
     stream = container.streams.audio[0]
-    resampler = AudioResampler(format="flt", layout="mono", rate=SAMPLE_RATE)
+    resampler, source = _mono_resampler(), None
     for packet in container.demux(stream):
         try:
             frames = packet.decode()
         except av.error.InvalidDataError:
             continue  # one damaged packet; what is lost shows in the length, checked at the end
         for frame in frames:
+            mixed: list[av.AudioFrame] = []
+            before, source = source, (frame.format.name, frame.layout.name, frame.sample_rate)
+            if not LOWEST_RATE <= frame.sample_rate <= HIGHEST_RATE:
+                raise UnreadableAudio(f"claims {frame.sample_rate} samples per second")
             try:
-                mixed = resampler.resample(frame)
+                if before not in (None, source):  # files joined end to end, or damage
+                    mixed, resampler = resampler.resample(None), _mono_resampler()
+                mixed += resampler.resample(frame)
             except (av.error.FFmpegError, ValueError) as error:
                 raise ChannelAudio(
                     f"cannot mix {frame.layout.nb_channels} channels ({frame.layout.name}) "
@@ -100,11 +111,16 @@ def _mono_chunks(container: av.container.InputContainer) -> Iterator[np.ndarray]
         yield out.to_ndarray()[0]
 
 
+def _mono_resampler() -> AudioResampler:
+    return AudioResampler(format="flt", layout="mono", rate=SAMPLE_RATE)
+
+
 def _declared_seconds(container: av.container.InputContainer, data: bytes) -> float | None:
     """The length that the header promises, or None where FFmpeg could only guess it."""
     stream = container.streams.audio[0]
-    if container.format.name == "mp3" and not _has_mp3_length(data):
-        return None
+    if container.format.name == "mp3":  # where large tags follow the sound, FFmpeg guesses
+        frames, rate = _mp3_frames(data), stream.rate
+        return frames * (1152 if rate >= 32_000 else 576) / rate if frames and rate else None
     if container.format.name == "aac":
         return None
     if stream.duration is not None and stream.time_base is not None:
@@ -112,13 +128,18 @@ def _declared_seconds(container: av.container.InputContainer, data: bytes) -> fl
     return None
 
 
-def _has_mp3_length(data: bytes) -> bool:
-    """Whether the first MP3 frame carries a Xing, Info or VBRI header with the frame count."""
+def _mp3_frames(data: bytes) -> int:
+    """The frame count in the Xing, Info or VBRI header of the first frame; 0 if it has none."""
     start = 0
     if data[:3] == b"ID3" and len(data) > 10:  # tag size: four bytes of seven bits
-        start = 10 + sum((byte & 0x7F) << shift for byte, shift in zip(data[6:10], (21, 14, 7, 0)))
+        digits = zip(data[6:10], (21, 14, 7, 0), strict=True)
+        start = 10 + sum((byte & 0x7F) << shift for byte, shift in digits)
     head = data[start : start + 4096]
-    return any(tag in head for tag in (b"Xing", b"Info", b"VBRI"))
+    at = max(head.find(b"Xing"), head.find(b"Info"))
+    if at >= 0 and int.from_bytes(head[at + 4 : at + 8], "big") & 1:  # flag: a count follows
+        return int.from_bytes(head[at + 8 : at + 12], "big")
+    at = head.find(b"VBRI")
+    return int.from_bytes(head[at + 14 : at + 18], "big") if at >= 0 else 0
 
 
 def _wav_is_cut(data: bytes) -> bool:
@@ -153,11 +174,12 @@ def _check(
         raise TruncatedAudio(f"the file is cut off after {seconds:.2f} s of sound")
     if len(samples) == 0:
         raise EmptyAudio("the file holds no samples")
-    if not np.isfinite(samples).all():
-        raise UnreadableAudio("the file holds samples that are not numbers")
+    peak = float(np.abs(samples).max())
+    if not peak <= LOUDEST_PEAK:  # "not": also where it is not a number
+        raise UnreadableAudio("the file holds samples that are no numbers or far out of range")
     if seconds < min_seconds:
         raise TooShortAudio(f"lasts {seconds:.2f} s; at least {min_seconds:g} s are needed")
-    if not allow_silent and np.abs(samples).max() < SILENCE_PEAK:
+    if not allow_silent and peak < SILENCE_PEAK:
         raise SilentAudio("is silent from start to end (after mixing to mono)")
 
 

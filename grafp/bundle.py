@@ -1,0 +1,119 @@
+"""A model bundle: `weights.safetensors` and `card.json`, in a folder or under a prefix.
+
+The card holds what the weights mean (architecture, features) and where they come from
+(settings, data, steps, loss, hit rate, versions). Nothing in a bundle is executable.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load as parse_tensors
+from safetensors.torch import save as dump_tensors
+
+from grafp import storage
+from grafp.encoder import Encoder, EncoderConfig
+from grafp.errors import ModelError, StorageError
+
+FORMAT_VERSION = 1
+FEATURES = {"name": "log-mel-64x32", "version": 1, "sample_rate": 16_000, "segment_s": 1.0}
+SHIPPED = Path(__file__).parent / "models"
+DEFAULT_MODEL = "small"
+
+
+@dataclass(frozen=True)
+class ModelBundle:
+    """A loaded model: `model_id` names exactly these weights."""
+
+    encoder: Encoder
+    card: dict[str, Any]
+    model_id: str
+    weights_sha256: str
+    files: dict[str, bytes]
+    """The bundle's own files, to copy it elsewhere unchanged."""
+
+
+def load_bundle(name_or_uri: str = DEFAULT_MODEL) -> ModelBundle:
+    """Load a shipped model by name, or a bundle from a folder or prefix.
+
+    Raises ModelError when it is not a bundle that this version can use.
+    """
+    shipped = SHIPPED / name_or_uri
+    named = "/" not in name_or_uri and shipped.is_dir()
+    where = str(shipped) if named else name_or_uri
+    try:
+        files = {
+            name: storage.read(storage.join(where, name)) for name in ("card.json", "weights.safetensors")
+        }
+    except StorageError as error:
+        names = ", ".join(sorted(path.name for path in SHIPPED.glob("*/"))) or "none"
+        raise ModelError(
+            f"{name_or_uri}: not a model bundle ({error}); shipped models: {names}"
+        ) from error
+    return parse_bundle(files, name_or_uri)
+
+
+def parse_bundle(files: dict[str, bytes], name: str) -> ModelBundle:
+    """A bundle from its files' bytes; `name` is used in errors. Raises ModelError."""
+    try:
+        card = json.loads(files["card.json"])
+        tensors = parse_tensors(files["weights.safetensors"])
+    except (ValueError, SafetensorError) as error:
+        raise ModelError(f"{name}: damaged model bundle ({error})") from error
+    if card.get("format_version") != FORMAT_VERSION or card.get("features") != FEATURES:
+        raise ModelError(
+            f"{name}: made for format {card.get('format_version')} with features "
+            f"{card.get('features')}; this version reads format {FORMAT_VERSION} with {FEATURES}"
+        )
+    encoder = Encoder(EncoderConfig.from_dict(card.get("encoder", {})))
+    try:
+        missing, unexpected = encoder.load_state_dict(
+            {key: value.float() for key, value in tensors.items()}, strict=False
+        )
+    except RuntimeError as error:
+        raise ModelError(f"{name}: the weights do not fit the card ({error})") from error
+    missing = [key for key in missing if not key.endswith("num_batches_tracked")]
+    if missing or unexpected:
+        raise ModelError(f"{name}: the weights do not fit the card (missing {missing[:3]}, "
+                         f"unexpected {unexpected[:3]})")
+    digest = hashlib.sha256(files["weights.safetensors"] + files["card.json"]).hexdigest()
+    model_id = f"{card.get('preset', 'model')}-{digest[:12]}"
+    return ModelBundle(encoder.eval(), card, model_id, digest, files)
+
+
+def save_bundle(uri: str, encoder: Encoder, card: dict[str, Any]) -> str:
+    """Write a bundle and return its model id. `card` needs at least `preset`."""
+    tensors = {
+        # Matrices lose nothing that matters in float16; variances could underflow.
+        key: (value.half() if value.ndim > 1 else value.float()).contiguous().cpu()
+        for key, value in encoder.state_dict().items()
+        if not key.endswith("num_batches_tracked")
+    }
+    whole_card = {
+        "format_version": FORMAT_VERSION,
+        "features": FEATURES,
+        "encoder": encoder.config.to_dict(),
+        "parameters": encoder.parameter_count(),
+        "versions": {name: _version(name) for name in ("grafp", "torch", "torchaudio", "av")},
+        **card,
+    }
+    files = {
+        "weights.safetensors": dump_tensors(tensors),
+        "card.json": (json.dumps(whole_card, indent=2) + "\n").encode(),
+    }
+    for name, data in files.items():
+        storage.write(storage.join(uri, name), data)
+    return parse_bundle(files, uri).model_id
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "unknown"
+
+

@@ -1,0 +1,238 @@
+"""A catalogue: immutable snapshots over shards, templates and embedding files, and one pointer.
+
+    CURRENT                              the published snapshot's id
+    snapshots/<id>.json                  manifest: everything a reader needs, with sizes and hashes
+    snapshots/<id>.tracks.parquet        one row per recording, failed ones included
+    models/<model_id>/                   the bundle that made the fingerprints
+    embeddings/<model_id>/<run>/*.parquet
+    index/<template_id>/template.faiss   trained once, never filled
+    index/<template_id>/<shard_id>.{faiss,vectors,tracks.parquet}
+    runs/<run>/summary.json
+
+Everything is written under a new name; replacing CURRENT publishes it and comes last.
+"""
+
+import hashlib
+import io
+import json
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from grafp import storage
+from grafp.bundle import ModelBundle, parse_bundle
+from grafp.encoder import DIMENSION
+from grafp.errors import CatalogueError, StorageError
+from grafp.index import IndexParameters, open_index
+from grafp.matching import Shard
+
+FORMAT_VERSION = 1
+TRACK_SCHEMA = pa.schema(
+    [
+        ("track_id", pa.string()),
+        ("uri", pa.string()),
+        ("ordinal", pa.int64()),
+        ("source", pa.string()),
+        ("size", pa.int64()),
+        ("etag", pa.string()),
+        ("modified", pa.float64()),
+        ("content_sha256", pa.string()),
+        ("duration_s", pa.float64()),
+        ("status", pa.string()),
+        ("error_kind", pa.string()),
+        ("error", pa.string()),
+        ("attempts", pa.int32()),
+        ("model_id", pa.string()),
+        ("hop_s", pa.float64()),
+        ("n_segments", pa.int64()),
+        ("embedding_file", pa.string()),
+    ]
+)
+
+
+@dataclass(frozen=True)
+class StoredFile:
+    """A file of the catalogue: where under its root, and what it must contain."""
+
+    key: str
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class ShardEntry:
+    """A filled part of the index, as the manifest names it."""
+
+    shard_id: str
+    index: StoredFile
+    vectors: StoredFile
+    tracks: StoredFile
+    fingerprints: int
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """One snapshot. Immutable once published."""
+
+    snapshot: str
+    parent: str | None
+    created: str
+    model_id: str
+    model_sha256: str
+    hop_s: float
+    template: StoredFile | None
+    parameters: IndexParameters | None
+    shards: list[ShardEntry]
+    tracks: StoredFile
+    next_ordinal: int
+    counts: dict[str, int]
+    format_version: int = FORMAT_VERSION
+
+    def to_json(self) -> bytes:
+        return (json.dumps(asdict(self), indent=2) + "\n").encode()
+
+    @classmethod
+    def from_json(cls, data: bytes, name: str) -> "Manifest":
+        """Raises CatalogueError for another version or a damaged manifest."""
+        try:
+            values = json.loads(data)
+            if values["format_version"] != FORMAT_VERSION:
+                raise CatalogueError(
+                    f"{name}: catalogue format {values['format_version']}; "
+                    f"this version reads format {FORMAT_VERSION}"
+                )
+            values["tracks"] = StoredFile(**values["tracks"])
+            if values["template"]:
+                values["template"] = StoredFile(**values["template"])
+                values["parameters"] = IndexParameters(**values["parameters"])
+            values["shards"] = [_shard_entry(entry) for entry in values["shards"]]
+            return cls(**values)
+        except (ValueError, KeyError, TypeError) as error:
+            raise CatalogueError(f"{name}: damaged manifest ({error!r})") from error
+
+
+def _shard_entry(values: dict[str, Any]) -> ShardEntry:
+    files = {name: StoredFile(**values[name]) for name in ("index", "vectors", "tracks")}
+    return ShardEntry(**{**values, **files})
+
+
+@dataclass
+class Catalogue:
+    """A catalogue's root and its published snapshot, if there is one."""
+
+    root: str
+    manifest: Manifest | None = None
+    current_etag: str | None = field(default=None, repr=False)
+
+    @classmethod
+    def open(cls, root: str) -> "Catalogue":
+        """Read what is published; a root with nothing in it opens empty.
+
+        Raises StorageError when the store cannot be reached, CatalogueError when it is damaged.
+        """
+        root = storage.absolute(root)
+        pointer = storage.join(root, "CURRENT")
+        info = storage.stat(pointer)
+        if info is None:
+            return cls(root)
+        snapshot = storage.read(pointer).decode().strip()
+        key = f"snapshots/{snapshot}.json"
+        manifest = Manifest.from_json(storage.read(storage.join(root, key)), key)
+        return cls(root, manifest, info.etag)
+
+    @classmethod
+    def open_published(cls, root: str) -> "Catalogue":
+        """Like `open`; raises CatalogueError when there is no catalogue."""
+        catalogue = cls.open(root)
+        if catalogue.manifest is None:
+            raise CatalogueError(
+                f"{root}: no catalogue here (no CURRENT file); make one with jobs/index_catalog.py"
+            )
+        return catalogue
+
+    def put(self, key: str, data: bytes) -> StoredFile:
+        """Write a file under the root."""
+        storage.write(storage.join(self.root, key), data)
+        return StoredFile(key, len(data), hashlib.sha256(data).hexdigest())
+
+    def get(self, file: StoredFile) -> bytes:
+        """Read a file and check it. Raises CatalogueError when it is not what was written."""
+        data = storage.read(storage.join(self.root, file.key))
+        if len(data) != file.bytes or hashlib.sha256(data).hexdigest() != file.sha256:
+            raise CatalogueError(f"{self.root}/{file.key}: damaged (size or hash differs)")
+        return data
+
+    def publish(self, manifest: Manifest) -> None:
+        """Make a snapshot the current one.
+
+        Raises CatalogueError, having changed nothing that a reader sees, when somebody else
+        published since this catalogue was opened.
+        """
+        storage.write(
+            storage.join(self.root, f"snapshots/{manifest.snapshot}.json"), manifest.to_json()
+        )
+        pointer = storage.join(self.root, "CURRENT")
+        if not storage.replace(pointer, f"{manifest.snapshot}\n".encode(), self.current_etag):
+            raise CatalogueError(
+                f"{self.root}: another run published meanwhile; nothing was changed, run again"
+            )
+        info = storage.stat(pointer)
+        self.manifest, self.current_etag = manifest, info.etag if info else None
+
+    def tracks(self) -> pa.Table:
+        """All recordings of the published snapshot; empty when there is none."""
+        if self.manifest is None:
+            return TRACK_SCHEMA.empty_table()
+        return pq.read_table(io.BytesIO(self.get(self.manifest.tracks)))
+
+    def put_model(self, bundle: ModelBundle) -> None:
+        """Keep the model beside what it made, so that a query needs the catalogue alone."""
+        for name, data in bundle.files.items():
+            self.put(f"models/{bundle.model_id}/{name}", data)
+
+    def model(self) -> ModelBundle:
+        """The bundle that made the published snapshot. Raises CatalogueError when it differs."""
+        assert self.manifest is not None
+        folder = storage.join(self.root, "models", self.manifest.model_id)
+        try:
+            files = {
+                name: storage.read(storage.join(folder, name))
+                for name in ("card.json", "weights.safetensors")
+            }
+        except StorageError as error:
+            raise CatalogueError(f"{self.root}: its model is missing ({error})") from error
+        bundle = parse_bundle(files, folder)
+        if bundle.weights_sha256 != self.manifest.model_sha256:
+            raise CatalogueError(f"{folder}: not the model that made this catalogue")
+        return bundle
+
+
+def open_shard(root: str, entry: ShardEntry, cache_dir: str, live: np.ndarray) -> Shard:
+    """Open a shard for search; from object storage it is first copied to `cache_dir`.
+
+    Tracks whose ordinals are not in `live` were withdrawn or replaced: they are never an answer.
+
+    Raises CatalogueError when a file is missing or has the wrong size.
+    """
+    paths = {}
+    for name, file in (("index", entry.index), ("vectors", entry.vectors), ("tracks", entry.tracks)):
+        try:
+            paths[name] = storage.local_copy(storage.join(root, file.key), cache_dir)
+        except StorageError as error:
+            raise CatalogueError(f"{root}/{file.key}: a part of the index is missing ({error})") from error
+        info = storage.stat(paths[name])
+        if info is None or info.size != file.bytes:
+            raise CatalogueError(f"{root}/{file.key}: damaged (wrong size)")
+    table = pq.read_table(paths["tracks"])
+    ordinals_T = table["ordinal"].to_numpy()
+    counts_T = np.where(np.isin(ordinals_T, live), table["n_segments"].to_numpy(), 0)
+    return Shard(
+        index=open_index(paths["index"]),
+        vectors_ND=np.memmap(paths["vectors"], np.float16, "r").reshape(-1, DIMENSION),
+        ordinals_T=ordinals_T,
+        first_rows_T=table["first_row"].to_numpy(),
+        counts_T=counts_T,
+    )

@@ -1,0 +1,83 @@
+"""What a job is to work on: the audio in a folder, under a prefix, or named by a table."""
+
+import csv
+import io
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from grafp import storage
+from grafp.audio import EXTENSIONS
+from grafp.errors import OptionError, StorageError
+from grafp.storage import FileInfo
+
+_TABLES = (".csv", ".parquet")
+
+
+@dataclass(frozen=True)
+class Item:
+    """One recording: its URI as the user gave it, and where its bytes are."""
+
+    uri: str
+    location: str
+    info: FileInfo | None
+    """Size, etag and time; None if it could not be found."""
+    row: dict[str, Any]
+    """The other columns of the table that named it."""
+
+
+def list_items(uri: str) -> list[Item]:
+    """The recordings of a folder or prefix (searched recursively), a table, or one file.
+
+    Tables (CSV or Parquet) have a column `path` or `uri`; a relative entry is meant from the
+    table's own folder. A recording named twice counts once.
+
+    Raises StorageError if nothing is there, OptionError if a table lacks the column.
+    """
+    if uri.lower().endswith(_TABLES):
+        return _from_table(uri)
+    files = storage.list_files(uri, EXTENSIONS)
+    return [Item(file.uri, storage.absolute(file.uri), file, {}) for file in files]
+
+
+def read_table(uri: str) -> list[dict[str, Any]]:
+    """The rows of a CSV or Parquet file. Raises OptionError when it is neither."""
+    data = storage.read(uri)
+    try:
+        if uri.lower().endswith(".parquet"):
+            return pq.read_table(io.BytesIO(data)).to_pylist()
+        return list(csv.DictReader(io.StringIO(data.decode("utf-8-sig"), newline="")))
+    except (ValueError, OSError, csv.Error, pa.ArrowException) as error:
+        raise OptionError(f"{uri}: not a readable table ({error})") from error
+
+
+def _from_table(uri: str) -> list[Item]:
+    rows = read_table(uri)
+    if not rows:
+        return []
+    column = next((name for name in ("path", "uri") if name in rows[0]), None)
+    if column is None:
+        raise OptionError(f"{uri}: needs a column named path or uri, has {', '.join(rows[0])}")
+    items: dict[str, Item] = {}
+    for row in rows:
+        name = str(row.pop(column) or "").strip()
+        if name and name not in items:
+            location = _resolve(name, uri)
+            items[name] = Item(name, location, _stat(location), row)
+    return list(items.values())
+
+
+def _resolve(name: str, table_uri: str) -> str:
+    if "://" in name or os.path.isabs(name):
+        return name
+    return storage.join(storage.absolute(table_uri).rpartition("/")[0], name)
+
+
+def _stat(location: str) -> FileInfo | None:
+    try:
+        return storage.stat(location)
+    except StorageError:
+        return None  # the reading step gives this recording its reason

@@ -1,0 +1,172 @@
+"""The GraFPrint encoder (paper, section II-B): spectrogram to nodes to graph to 128 numbers.
+
+Node tensors are B x N x C throughout. That is also the memory of a channels-last feature map,
+so strided convolutions work on the H x W grid without copying.
+"""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from grafp.errors import ModelError
+from grafp.features import FRAMES, MELS
+from grafp.graph import max_relative, nearest_neighbours
+
+DIMENSION = 128
+
+
+@dataclass(frozen=True)
+class EncoderConfig:
+    """The architecture, stored in the model bundle beside the weights."""
+
+    stem: tuple[tuple[int, int, int, int], ...]
+    """Convolutions before the graph: (channels, kernel, frequency stride, time stride)."""
+    channels: tuple[int, ...]
+    """Width of each stage; between stages the grid halves both ways."""
+    blocks: tuple[int, ...]
+    """Graph blocks in each stage."""
+    neighbours: int
+    """k of the k-NN graph, the node itself included."""
+    head: tuple[int, ...]
+    """Hidden widths between the pooled graph and the fingerprint."""
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "EncoderConfig":
+        """Raises ModelError when the values do not describe an encoder."""
+        try:
+            return cls(
+                stem=tuple((int(c), int(k), int(f), int(t)) for c, k, f, t in values["stem"]),
+                channels=tuple(int(c) for c in values["channels"]),
+                blocks=tuple(int(b) for b in values["blocks"]),
+                neighbours=int(values["neighbours"]),
+                head=tuple(int(h) for h in values["head"]),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise ModelError(f"the model card does not describe an encoder: {error!r}") from error
+
+
+PRESETS = {
+    "grafprint": EncoderConfig(
+        stem=((8, 7, 2, 1),),
+        channels=(64, 128, 256, 512),
+        blocks=(2, 2, 6, 2),
+        neighbours=3,
+        head=(1024, 4096),
+    ),
+    "small": EncoderConfig(
+        stem=((24, 5, 2, 2), (48, 3, 2, 2)),
+        channels=(64, 128, 256),
+        blocks=(2, 2, 4),
+        neighbours=4,
+        head=(1024,),
+    ),
+}
+
+
+class LinearNorm(nn.Module):
+    """A linear layer over channels followed by batch normalisation over all nodes."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(inputs, outputs, bias=False)
+        self.norm = nn.BatchNorm1d(outputs)
+
+    def forward(self, nodes_BNC: torch.Tensor) -> torch.Tensor:
+        out_BNC = self.linear(nodes_BNC)
+        return self.norm(out_BNC.flatten(0, -2)).view_as(out_BNC)
+
+
+class ConvNorm(nn.Module):
+    """A strided convolution on the grid followed by batch normalisation."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, stride: tuple[int, int]) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False)
+        self.norm = nn.BatchNorm2d(outputs)
+
+    def forward(self, grid_BCHW: torch.Tensor) -> torch.Tensor:
+        return self.norm(self.conv(grid_BCHW))
+
+
+class GraphBlock(nn.Module):
+    """Graph convolution between two linear layers with a residual (eq. 2-4), then an FFN."""
+
+    def __init__(self, channels: int, neighbours: int) -> None:
+        super().__init__()
+        self.neighbours = neighbours
+        self.enter = LinearNorm(channels, channels)
+        self.update = LinearNorm(2 * channels, channels)
+        self.leave = LinearNorm(channels, channels)
+        self.widen = LinearNorm(channels, 4 * channels)
+        self.narrow = LinearNorm(4 * channels, channels)
+
+    def forward(self, nodes_BNC: torch.Tensor) -> torch.Tensor:
+        x_BNC = self.enter(nodes_BNC)
+        relative_BNC = max_relative(x_BNC, nearest_neighbours(x_BNC, self.neighbours))
+        x_BNC = F.relu(self.update(torch.cat([x_BNC, relative_BNC], dim=-1)))
+        nodes_BNC = nodes_BNC + self.leave(x_BNC)
+        return nodes_BNC + self.narrow(F.relu(self.widen(nodes_BNC)))
+
+
+class Encoder(nn.Module):
+    """Log-mel spectrograms to unit-length fingerprints."""
+
+    ramps_2FT: torch.Tensor
+
+    def __init__(self, config: EncoderConfig) -> None:
+        super().__init__()
+        self.config = config
+        widths = [3, *(channels for channels, *_ in config.stem)]
+        self.stem = nn.ModuleList(
+            ConvNorm(inputs, outputs, kernel, (f_stride, t_stride))
+            for inputs, (outputs, kernel, f_stride, t_stride) in zip(widths, config.stem)
+        )
+        self.project = LinearNorm(widths[-1], config.channels[0])
+        self.stages = nn.ModuleList(
+            nn.ModuleList(GraphBlock(channels, config.neighbours) for _ in range(blocks))
+            for channels, blocks in zip(config.channels, config.blocks, strict=True)
+        )
+        self.downsample = nn.ModuleList(
+            ConvNorm(inputs, outputs, 3, (2, 2))
+            for inputs, outputs in zip(config.channels, config.channels[1:])
+        )
+        head = [config.channels[-1], *config.head]
+        self.head = nn.ModuleList(nn.Linear(i, o) for i, o in zip(head, [*head[1:], DIMENSION]))
+        self.register_buffer("ramps_2FT", _ramps(), persistent=False)
+
+    def forward(self, mel_BFT: torch.Tensor) -> torch.Tensor:
+        """(batch, 64, 32) log-mel spectrograms to (batch, 128) float32 unit vectors."""
+        ramps_B2FT = self.ramps_2FT.to(mel_BFT.dtype).expand(len(mel_BFT), -1, -1, -1)
+        grid_BCHW = torch.cat([mel_BFT.unsqueeze(1), ramps_B2FT], dim=1)
+        grid_BCHW = grid_BCHW.contiguous(memory_format=torch.channels_last)
+        for conv in self.stem:
+            grid_BCHW = F.relu(conv(grid_BCHW))
+        grid_BHWC = self.project(grid_BCHW.permute(0, 2, 3, 1))
+        for number, stage in enumerate(self.stages):
+            if number:
+                grid_BCHW = self.downsample[number - 1](grid_BHWC.permute(0, 3, 1, 2))
+                grid_BHWC = grid_BCHW.permute(0, 2, 3, 1)
+            nodes_BNC = grid_BHWC.flatten(1, 2)
+            for block in stage:
+                nodes_BNC = block(nodes_BNC)
+            grid_BHWC = nodes_BNC.view(grid_BHWC.shape)
+        vector_BC = nodes_BNC.mean(dim=1)
+        for number, layer in enumerate(self.head):
+            vector_BC = layer(F.elu(vector_BC) if number else vector_BC)
+        return F.normalize(vector_BC.float(), dim=-1)
+
+    def parameter_count(self) -> int:
+        return sum(parameter.numel() for parameter in self.parameters())
+
+
+def _ramps() -> torch.Tensor:
+    """Where each time-frequency point lies: a frequency ramp and a time ramp, (2, 64, 32)."""
+    frequency_FT = torch.linspace(-1, 1, MELS)[:, None].expand(MELS, FRAMES)
+    time_FT = torch.linspace(-1, 1, FRAMES)[None, :].expand(MELS, FRAMES)
+    return torch.stack([frequency_FT, time_FT])

@@ -1,0 +1,104 @@
+"""IVF-PQ over fingerprints with FAISS (paper, section II-D): one template, many filled shards.
+
+A template is trained once on a sample of the whole catalogue and never filled. Every shard is
+a filled copy of it, so shards can be built in parallel and their answers compared.
+"""
+
+from dataclasses import dataclass
+
+import faiss
+import numpy as np
+
+from grafp.encoder import DIMENSION
+from grafp.errors import CatalogueError
+
+SEGMENT_BITS = 20  # 2^20 segments every 0.1 s are 29 hours, far above the longest recording
+_POINTS_PER_CENTROID = 39  # what FAISS wants to train a k-means centroid well
+_SUBQUANTISERS = 64  # 64 bytes a fingerprint (paper, Table I: code base 2^64)
+_PQ_MIN = 256 * _POINTS_PER_CENTROID
+
+
+def fingerprint_ids(ordinal: int, segments_N: np.ndarray) -> np.ndarray:
+    """int64 ids: the track's ordinal above, the segment's number in the lowest 20 bits."""
+    return (np.int64(ordinal) << SEGMENT_BITS) | segments_N.astype(np.int64)
+
+
+@dataclass(frozen=True)
+class IndexParameters:
+    """What an index of a given size should look like."""
+
+    nlist: int
+    """Inverted lists."""
+    codec: str
+    """FAISS's name of the code: PQ64 (64 bytes), or SQfp16 where there is too little to train on."""
+    nprobe: int
+    """Lists to visit for each query fingerprint."""
+    training_points: int
+    """Fingerprints to draw at random for training."""
+
+    @classmethod
+    def for_size(cls, fingerprints: int) -> "IndexParameters":
+        """About 4 sqrt(n) lists, fewer where they could not be trained."""
+        nlist = 1
+        while nlist * 2 <= min(4 * fingerprints**0.5, fingerprints / _POINTS_PER_CENTROID, 1 << 18):
+            nlist *= 2
+        codec = f"PQ{_SUBQUANTISERS}" if fingerprints >= _PQ_MIN else "SQfp16"
+        points = min(fingerprints, max(2 * _PQ_MIN, nlist * 2 * _POINTS_PER_CENTROID))
+        return cls(nlist, codec, min(nlist, max(16, nlist // 32)), points)
+
+    def outgrown_by(self, fingerprints: int) -> bool:
+        """Whether a catalogue of this size deserves to be trained anew."""
+        wanted = IndexParameters.for_size(fingerprints)
+        return wanted.codec != self.codec or wanted.nlist >= 4 * self.nlist
+
+
+def train_template(sample_ND: np.ndarray, parameters: IndexParameters, seed: int = 0) -> bytes:
+    """Train an empty inner-product index on a random sample, (points, 128) float32."""
+    index = faiss.index_factory(
+        DIMENSION, f"IVF{parameters.nlist},{parameters.codec}", faiss.METRIC_INNER_PRODUCT
+    )
+    index.cp.niter, index.cp.seed = 10, seed + 1
+    index.cp.min_points_per_centroid = 1  # small catalogues work; the size rule warns nobody
+    if parameters.codec.startswith("PQ"):
+        index.do_polysemous_training = False
+        index.pq.cp.niter, index.pq.cp.seed = 10, seed + 1
+    index.train(np.ascontiguousarray(sample_ND, np.float32))
+    return faiss.serialize_index(index).tobytes()
+
+
+def fill(template: bytes, vectors_ND: np.ndarray, ids_N: np.ndarray) -> bytes:
+    """A shard: the template with these fingerprints; the same input gives the same bytes."""
+    index = parse_index(template)
+    threads = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(1)  # order of insertion decides the bytes
+    try:
+        for start in range(0, len(ids_N), 65_536):
+            part = slice(start, start + 65_536)
+            index.add_with_ids(np.ascontiguousarray(vectors_ND[part], np.float32), ids_N[part])
+    finally:
+        faiss.omp_set_num_threads(threads)
+    return faiss.serialize_index(index).tobytes()
+
+
+def parse_index(data: bytes) -> faiss.IndexIVF:
+    """Raises CatalogueError when the bytes are not a whole index."""
+    try:
+        return faiss.deserialize_index(np.frombuffer(data, np.uint8))
+    except RuntimeError as error:
+        raise CatalogueError(f"a damaged index file: {str(error).splitlines()[0][:200]}") from error
+
+
+def open_index(path: str) -> faiss.IndexIVF:
+    """Map a shard's file into memory: lists are read as they are visited."""
+    try:
+        return faiss.read_index(path, faiss.IO_FLAG_MMAP)
+    except RuntimeError as error:
+        raise CatalogueError(f"{path}: a damaged index file") from error
+
+
+def search(
+    index: faiss.IndexIVF, queries_QD: np.ndarray, k: int, nprobe: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """The k nearest fingerprints of each query: similarities and ids, (queries, k); id -1: none."""
+    parameters = faiss.SearchParametersIVF(nprobe=min(nprobe, index.nlist))
+    return index.search(np.ascontiguousarray(queries_QD, np.float32), k, params=parameters)

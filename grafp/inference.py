@@ -1,0 +1,93 @@
+"""The fast form of an encoder, and whole recordings to fingerprints."""
+
+import copy
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+
+from grafp.audio import SAMPLE_RATE
+from grafp.encoder import DIMENSION, ConvNorm, Encoder, LinearNorm
+from grafp.features import SEGMENT_SAMPLES, is_silent, log_mel
+
+HOP_SECONDS = 0.1  # paper, Table I
+_BATCH = 128  # segments; enough to fill a core's caches, little enough to bound memory
+
+
+def fast_form(encoder: Encoder, device: torch.device | str = "cpu") -> Encoder:
+    """A copy for inference: batch norms folded into the layer before, bfloat16 where it pays.
+
+    Gives the same fingerprints as the plain form up to rounding (cosine above 0.999).
+    """
+    fast = copy.deepcopy(encoder).eval().requires_grad_(False)
+    for parent in list(fast.modules()):
+        for name, child in list(parent.named_children()):
+            if isinstance(child, LinearNorm):
+                setattr(parent, name, _fold(child.linear, child.norm))
+            elif isinstance(child, ConvNorm):
+                setattr(parent, name, _fold(child.conv, child.norm))
+    return fast.to(device, fast_dtype(torch.device(device)))
+
+
+def fast_dtype(device: torch.device) -> torch.dtype:
+    """bfloat16 where the processor multiplies it natively, else float32."""
+    if device.type == "cuda":
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+        native = any(getattr(torch.cpu, probe, bool)() for probe in probes)
+    return torch.bfloat16 if native else torch.float32
+
+
+def _fold(layer: nn.Linear | nn.Conv2d, norm: nn.BatchNorm1d | nn.BatchNorm2d) -> nn.Module:
+    """The one layer that computes norm(layer(x)) with the norm's running statistics."""
+    scale_C = norm.weight / (norm.running_var + norm.eps).sqrt()
+    folded = copy.deepcopy(layer)
+    folded.weight.copy_(layer.weight * scale_C.view(-1, *[1] * (layer.weight.ndim - 1)))
+    folded.bias = nn.Parameter(norm.bias - norm.running_mean * scale_C, requires_grad=False)
+    return folded
+
+
+def segment_count(samples: int, hop_samples: int) -> int:
+    """How many whole segments fit, one every hop."""
+    return 0 if samples < SEGMENT_SAMPLES else (samples - SEGMENT_SAMPLES) // hop_samples + 1
+
+
+@dataclass
+class Fingerprinter:
+    """Recordings to fingerprints with one encoder on one device."""
+
+    encoder: Encoder
+    """In its fast form, see `fast_form`."""
+    device: torch.device
+    hop_seconds: float = HOP_SECONDS
+
+    @classmethod
+    def from_encoder(
+        cls, encoder: Encoder, device: str = "cpu", hop_seconds: float = HOP_SECONDS
+    ) -> "Fingerprinter":
+        return cls(fast_form(encoder, device), torch.device(device), hop_seconds)
+
+    def __call__(self, samples_S: np.ndarray) -> np.ndarray:
+        """Fingerprint a recording.
+
+        Args:
+            samples_S: float32 of shape (samples,), 16 kHz mono.
+
+        Returns:
+            float32 of shape (segments, 128): unit vectors, row i for the second that starts at
+            i * hop; a silent segment's row is all zeros, so it adds nothing to any score.
+        """
+        hop = round(self.hop_seconds * SAMPLE_RATE)
+        if segment_count(len(samples_S), hop) == 0:
+            return np.zeros((0, DIMENSION), np.float32)
+        windows_BS = torch.from_numpy(np.ascontiguousarray(samples_S)).unfold(0, SEGMENT_SAMPLES, hop)
+        dtype = next(self.encoder.parameters()).dtype
+        with torch.inference_mode():
+            parts = [self._embed(part_BS.to(self.device), dtype) for part_BS in windows_BS.split(_BATCH)]
+            return torch.cat(parts).numpy()
+
+    def _embed(self, segments_BS: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+        vectors_BD = self.encoder(log_mel(segments_BS).to(dtype))
+        return vectors_BD.masked_fill(is_silent(segments_BS)[:, None], 0.0).float().cpu()

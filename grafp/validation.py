@@ -1,0 +1,79 @@
+"""Hit rate of a model on tracks that training never sees: what its fingerprints are for."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from grafp.audio import SAMPLE_RATE
+from grafp.augment import PAST_SAMPLES, Augmenter, to_float
+from grafp.encoder import Encoder
+from grafp.features import SEGMENT_SAMPLES, log_mel
+
+_HOP_SAMPLES = SAMPLE_RATE // 10
+_TOLERANCE_SAMPLES = SAMPLE_RATE // 20  # 50 ms, the paper's granularity (section III-E)
+
+
+@dataclass(frozen=True)
+class Validation:
+    """Degraded 1 s clips, cut off the grid, and the references to find them in."""
+
+    reference_BS: torch.Tensor
+    """int16 segments every 0.1 s, (references, 16000)."""
+    position_B: torch.Tensor
+    """Where each reference starts: track number * 2^32 + sample."""
+    query_BS: torch.Tensor
+    """float32 degraded clips, (queries, 16000)."""
+    truth_B: torch.Tensor
+    """Where each clip was cut, like `position_B`."""
+
+    @classmethod
+    def build(
+        cls,
+        tracks: list[torch.Tensor],
+        augmenter: Augmenter,
+        *,
+        queries: int = 500,
+        seconds: float = 30.0,
+        seed: int = 1,
+    ) -> "Validation":
+        """Use the first `seconds` of each int16 track; the same seed gives the same clips."""
+        random = np.random.default_rng(seed)
+        references, positions, clips, truths = [], [], [], []
+        for number, track in enumerate(tracks):
+            track = track[: int(seconds * SAMPLE_RATE)]
+            windows = track.unfold(0, SEGMENT_SAMPLES, _HOP_SAMPLES)
+            references.append(windows)
+            positions += [(number << 32) + i * _HOP_SAMPLES for i in range(len(windows))]
+            for _ in range(-(-queries // len(tracks))):
+                room_left = max(1, len(track) - SEGMENT_SAMPLES - PAST_SAMPLES)
+                start = int(random.integers(room_left))
+                clip = track[start : start + PAST_SAMPLES + SEGMENT_SAMPLES]
+                if len(clip) == PAST_SAMPLES + SEGMENT_SAMPLES:
+                    clips.append(to_float(clip))
+                    truths.append((number << 32) + start + PAST_SAMPLES)
+        generator = torch.Generator().manual_seed(seed)
+        degraded = [augmenter(part, generator) for part in torch.stack(clips).split(128)]
+        return cls(
+            torch.cat(references), torch.tensor(positions), torch.cat(degraded), torch.tensor(truths)
+        )
+
+    def hit_rate(self, encoder: Encoder, device: torch.device) -> float:
+        """Share of clips whose nearest reference, of all tracks, starts within 50 ms of the truth."""
+        was_training = encoder.training
+        encoder.eval()
+        reference_BD = _embed(encoder, self.reference_BS, device)
+        query_BD = _embed(encoder, self.query_BS, device)
+        encoder.train(was_training)
+        nearest_B = (query_BD @ reference_BD.T).argmax(dim=1)
+        error_B = (self.position_B[nearest_B] - self.truth_B).abs()
+        return float((error_B <= _TOLERANCE_SAMPLES).double().mean())
+
+
+def _embed(encoder: Encoder, segments_BS: torch.Tensor, device: torch.device) -> torch.Tensor:
+    with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16):
+        parts = [
+            encoder(log_mel(to_float(part_BS).to(device))).cpu()
+            for part_BS in segments_BS.split(256)
+        ]
+    return torch.cat(parts)

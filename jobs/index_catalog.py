@@ -1,0 +1,57 @@
+#!/usr/bin/env python3
+"""Bring a catalogue up to date with a collection of audio.
+
+    python jobs/index_catalog.py --audio music/ --catalog catalogue/
+    python jobs/index_catalog.py --audio s3://bucket/music --catalog s3://bucket/catalogue
+
+Run it again, say nightly: only new and changed recordings are fingerprinted, and recordings
+that are gone from --audio are withdrawn. A recording that cannot be used gets its own row with
+a reason. What was published stays in force until the new snapshot is complete.
+
+Exit code: 0 done, 1 failed, 2 bad arguments, 3 done but more failed than --max-failures.
+"""
+
+import argparse
+import sys
+
+from pipelines import cli
+
+
+def options() -> argparse.Namespace:
+    parser = cli.parser(__doc__)
+    parser.add_argument("--audio", required=True, metavar="URI",
+                        help="folder or prefix, searched recursively, or CSV / Parquet with a path column")
+    parser.add_argument("--catalog", required=True, metavar="URI", help="where the catalogue is or will be")
+    parser.add_argument("--model", metavar="NAME|URI",
+                        help="shipped model or bundle; default: the catalogue's own, or `small` for a new one")
+    parser.add_argument("--workers", type=cli.positive_int, metavar="N",
+                        help="encoders at work; default: one per GPU, or per processor without GPUs")
+    parser.add_argument("--max-failures", type=cli.failure_limit, default="1%", metavar="N|P%",
+                        help="exit with 3 when more recordings than this fail")
+    parser.add_argument("--max-seconds", type=cli.positive_float, default=10_800.0, metavar="S",
+                        help="refuse recordings longer than this, seconds")
+    parser.add_argument("--dry-run", action="store_true", help="only say what would be done")
+    return parser.parse_args()
+
+
+def main(chosen: argparse.Namespace) -> tuple[dict, int]:
+    from pipelines.index import index_catalogue  # after the options: importing Ray takes seconds
+
+    summary = index_catalogue(
+        chosen.audio,
+        chosen.catalog,
+        model=chosen.model,
+        workers=chosen.workers,
+        max_seconds=chosen.max_seconds,
+        dry_run=chosen.dry_run,
+        say=cli.say,
+    )
+    for failure in summary["failures"]:
+        cli.say(f"  failed: {failure['uri']}: {failure['reason']}")
+    tried = summary["failed"] + summary["embedded"]
+    over = cli.too_many(summary["failed"], tried, chosen.max_failures)
+    return summary, cli.TOO_MANY_FAILURES if over else cli.DONE
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main, options()))

@@ -1,0 +1,63 @@
+#!/usr/bin/env python3
+"""Identify a batch of recordings: which track, from which second, or not in the catalogue.
+
+    python jobs/query_batch.py --catalog catalogue/ --queries clips/ --out answers/
+    python jobs/query_batch.py --catalog s3://bucket/catalogue --queries clips.csv --out s3://bucket/answers
+
+Writes OUT/matches.parquet, one row per query and rank. With --truth (CSV: query, track, start_s;
+an empty track means not in the catalogue) also OUT/report.json and OUT/report.html.
+
+Exit code: 0 done, 1 failed, 2 bad arguments, 3 done but more failed than --max-failures.
+"""
+
+import argparse
+import sys
+
+from pipelines import cli
+
+
+def options() -> argparse.Namespace:
+    parser = cli.parser(__doc__)
+    parser.add_argument("--catalog", required=True, metavar="URI", help="a catalogue made by index_catalog.py")
+    parser.add_argument("--queries", required=True, metavar="URI",
+                        help="folder or prefix, searched recursively, or CSV / Parquet with a path column")
+    parser.add_argument("--out", required=True, metavar="URI", help="folder or prefix for the answers")
+    parser.add_argument("--top-k", type=cli.positive_int, default=1, metavar="N", help="tracks per query")
+    parser.add_argument("--min-score", type=float, metavar="X",
+                        help="accept matches from this mean inner product on, -1..1; default: the model's")
+    parser.add_argument("--truth", metavar="CSV", help="right answers, to score the answers with")
+    parser.add_argument("--workers", type=cli.positive_int, metavar="N",
+                        help="encoders at work; default: one per GPU, or per processor without GPUs")
+    parser.add_argument("--max-failures", type=cli.failure_limit, default="100%", metavar="N|P%",
+                        help="exit with 3 when more queries than this cannot be read")
+    parser.add_argument("--max-seconds", type=cli.positive_float, default=10_800.0, metavar="S",
+                        help="refuse queries longer than this, seconds")
+    chosen = parser.parse_args()
+    if chosen.min_score is not None and not -1 <= chosen.min_score <= 1:
+        parser.error(f"argument --min-score: {chosen.min_score} is not between -1 and 1")
+    return chosen
+
+
+def main(chosen: argparse.Namespace) -> tuple[dict, int]:
+    from grafp.report import read_truth, write_report
+    from pipelines.query import query_batch  # after the options: importing Ray takes seconds
+
+    truth = read_truth(chosen.truth) if chosen.truth else None
+    summary, matches = query_batch(
+        chosen.catalog,
+        chosen.queries,
+        chosen.out,
+        top_k=chosen.top_k,
+        min_score=chosen.min_score,
+        workers=chosen.workers,
+        max_seconds=chosen.max_seconds,
+        say=cli.say,
+    )
+    if truth is not None:
+        summary |= write_report(chosen.out, matches, truth)
+    over = cli.too_many(summary["errors"], summary["queries"], chosen.max_failures)
+    return summary, cli.TOO_MANY_FAILURES if over else cli.DONE
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main, options()))

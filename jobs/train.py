@@ -1,0 +1,73 @@
+#!/usr/bin/env python3
+"""Train an encoder on a music collection and leave a model bundle under OUT/model.
+
+    python jobs/train.py --music music/ --noise noise/ --rir rooms/ --out runs/first --minutes 60
+    python jobs/train.py --music music.csv --noise noise.csv --rir rir.csv --out runs/first --resume
+
+Exit code: 0 done, 1 failed, 2 bad arguments.
+"""
+
+import argparse
+import sys
+
+from pipelines import cli
+
+
+def options() -> argparse.Namespace:
+    parser = cli.parser(__doc__)
+    parser.add_argument("--music", required=True, metavar="URI",
+                        help="folder or prefix, or CSV / Parquet with path and optional split, group columns")
+    parser.add_argument("--out", required=True, metavar="URI", help="folder or prefix of this run")
+    parser.add_argument("--noise", metavar="URI", help="background noise, like --music; default: none")
+    parser.add_argument("--rir", metavar="URI", help="room impulse responses, like --music; default: none")
+    parser.add_argument("--preset", choices=("small", "grafprint"), default="small", help="architecture")
+    length = parser.add_mutually_exclusive_group()
+    length.add_argument("--minutes", type=cli.positive_float, metavar="M",
+                        help="time to train for, minutes; default: 60, unless --steps is given")
+    length.add_argument("--steps", type=cli.positive_int, metavar="N", help="optimiser steps to train for")
+    parser.add_argument("--pairs", type=cli.positive_int, default=128, metavar="N",
+                        help="positive pairs in a batch, per worker")
+    parser.add_argument("--learning-rate", type=cli.positive_float, default=1e-3, metavar="X",
+                        help="peak of AdamW's learning rate")
+    parser.add_argument("--seed", type=int, default=0, help="of weights, batches and augmentation")
+    parser.add_argument("--num-workers", type=int, default=1, metavar="N",
+                        help="Ray Train workers; 0 trains in this process, without Ray")
+    parser.add_argument("--gpu", action=argparse.BooleanOptionalAction, default=None,
+                        help="a GPU for each worker; default: if there")
+    parser.add_argument("--resume", action="store_true", help="continue the run under --out")
+    chosen = parser.parse_args()
+    if chosen.num_workers < 0:
+        parser.error(f"argument --num-workers: {chosen.num_workers} is below 0")
+    if chosen.minutes is None and chosen.steps is None:
+        chosen.minutes = 60.0
+    return chosen
+
+
+def main(chosen: argparse.Namespace) -> tuple[dict, int]:
+    from grafp.training import TrainConfig  # after the options: importing PyTorch takes seconds
+    from pipelines.train import train_model
+
+    config = TrainConfig(
+        preset=chosen.preset,
+        steps=chosen.steps,
+        minutes=chosen.minutes,
+        pairs=chosen.pairs,
+        learning_rate=chosen.learning_rate,
+        seed=chosen.seed,
+    )
+    summary = train_model(
+        chosen.music,
+        chosen.out,
+        config,
+        noise=chosen.noise,
+        rooms=chosen.rir,
+        num_workers=chosen.num_workers,
+        gpu=chosen.gpu,
+        resume=chosen.resume,
+        say=cli.say,
+    )
+    return summary, cli.DONE
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main, options()))

@@ -1,0 +1,88 @@
+"""What all jobs share: options, one clear line for every error, exit codes, the summary line.
+
+Exit codes: 0 done, 1 failed, 2 bad arguments, 3 done but too many inputs failed.
+"""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Callable
+
+from grafp.errors import GrafpError, OptionError
+
+DONE, FAILED, BAD_ARGUMENTS, TOO_MANY_FAILURES = 0, 1, 2, 3
+
+
+def run(main: Callable[[argparse.Namespace], tuple[dict, int]], options: argparse.Namespace) -> int:
+    """Run a job; print its summary as the last line, or one line about what went wrong."""
+    try:
+        summary, code = main(options)
+    except Exception as error:  # noqa: BLE001 - the one boundary: Ray wraps workers' errors
+        known = _known_error(error)
+        if known is None or os.environ.get("GRAFP_TRACEBACK"):
+            raise
+        print(f"error: {known}", file=sys.stderr, flush=True)
+        return BAD_ARGUMENTS if isinstance(known, OptionError) else FAILED
+    print(json.dumps(summary), flush=True)
+    return code
+
+
+def _known_error(error: BaseException | None) -> GrafpError | None:
+    """The project's own error in a chain of causes; Ray keeps a worker's error as `cause`."""
+    while error is not None:
+        cause = getattr(error, "cause", None) or error.__cause__
+        if isinstance(error, GrafpError) and not isinstance(cause, GrafpError):
+            return error
+        error = cause
+    return None
+
+
+def say(line: str) -> None:
+    """Progress, at once, on standard output."""
+    print(line, flush=True)
+
+
+def parser(description: str) -> argparse.ArgumentParser:
+    """A parser whose help shows each option's default and the job's own examples unchanged."""
+    return argparse.ArgumentParser(
+        description=description, formatter_class=_Formatter, allow_abbrev=False
+    )
+
+
+class _Formatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    pass
+
+
+def positive_int(text: str) -> int:
+    value = int(text) if text.isdigit() else 0
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 1 or more")
+    return value
+
+
+def positive_float(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = float("nan")
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
+    return value
+
+
+def failure_limit(text: str) -> str:
+    """A count such as 10, or a share of the inputs such as 1%."""
+    try:
+        value = float(text.removesuffix("%"))
+    except ValueError:
+        value = -1.0
+    if value < 0 or (text.endswith("%") and value > 100):
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a count such as 10 nor a share such as 1%")
+    return text
+
+
+def too_many(failed: int, total: int, limit: str) -> bool:
+    """Whether more inputs failed than --max-failures allows."""
+    number = float(limit.removesuffix("%"))
+    return failed > (number / 100 * total if limit.endswith("%") else number)

@@ -1,0 +1,192 @@
+"""Audio to fingerprints with Ray Data: decode (tasks), encode (actors), store or pass on.
+
+Between the stages, audio and fingerprints travel as raw bytes: one row is one recording, and a
+recording that cannot be used is a row with a status and a reason.
+"""
+
+import hashlib
+import io
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import ray
+import torch
+
+from grafp import storage
+from grafp.audio import SAMPLE_RATE, decode
+from grafp.bundle import parse_bundle
+from grafp.catalogue import TRACK_SCHEMA
+from grafp.collection import Item
+from grafp.encoder import DIMENSION
+from grafp.errors import AudioError, StorageError
+from grafp.inference import Fingerprinter
+from pipelines.runtime import encoder_pool, finished_rows
+
+MAX_FILE_BYTES = 2 << 30
+_TRACKS_A_FILE = 32
+_EMBEDDINGS = pa.list_(pa.list_(pa.float16(), DIMENSION))
+EMBEDDING_SCHEMA = pa.schema(
+    [field for field in TRACK_SCHEMA if field.name not in ("ordinal", "source", "embedding_file")]
+    + [("embeddings", _EMBEDDINGS)]
+)
+
+
+def decode_row(row: dict, max_seconds: float) -> dict:
+    """Read and decode one recording; `status` and `error` say how that went."""
+    result = {**row, "status": "ok", "error_kind": None, "error": None, "pcm": b""}
+    result |= {"duration_s": 0.0, "content_sha256": None}
+    try:
+        if (row["size"] or 0) > MAX_FILE_BYTES:
+            raise AudioError(f"the file has {row['size']} bytes; the limit is {MAX_FILE_BYTES}")
+        data = storage.read(row["location"])
+        result["content_sha256"] = hashlib.sha256(data).hexdigest()
+        samples_S = decode(data, max_seconds=max_seconds)
+        result |= {"pcm": samples_S.tobytes(), "duration_s": len(samples_S) / SAMPLE_RATE}
+    except (AudioError, StorageError) as error:
+        kind = error.kind if isinstance(error, AudioError) else "storage"
+        result |= {"status": "failed", "error_kind": kind, "error": str(error)}
+    return result
+
+
+class Encode:
+    """A Ray Data actor: decoded recordings to fingerprints, as float16 bytes."""
+
+    def __init__(self, model_files: dict[str, bytes], hop_s: float) -> None:
+        device = "cuda" if ray.get_gpu_ids() else "cpu"
+        if device == "cpu":
+            torch.set_num_threads(1)  # one actor a processor; threads would fight over it
+        self.bundle = parse_bundle(model_files, "model")
+        self.fingerprint = Fingerprinter.from_encoder(self.bundle.encoder, device, hop_s)
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        rows = []
+        for row in batch.to_pylist():
+            samples_S = np.frombuffer(row.pop("pcm"), np.float32)
+            vectors_ND = self.fingerprint(samples_S).astype(np.float16)
+            rows.append({**row, "n_segments": len(vectors_ND), "embeddings": vectors_ND.tobytes()})
+        return pa.Table.from_pylist(rows, schema=_encoded_schema(batch.schema))
+
+
+def _encoded_schema(decoded: pa.Schema) -> pa.Schema:
+    """Explicit, because a batch without any failure would make its reasons a column of nulls."""
+    fields = [
+        pa.field(field.name, pa.string()) if pa.types.is_null(field.type) else field
+        for field in decoded
+        if field.name != "pcm"
+    ]
+    return pa.schema([*fields, ("n_segments", pa.int64()), ("embeddings", pa.binary())])
+
+
+def fingerprints(
+    items: list[Item],
+    model_files: dict[str, bytes],
+    *,
+    hop_s: float,
+    workers: int | None,
+    max_seconds: float,
+) -> ray.data.Dataset:
+    """One row per recording: what `decode_row` says of it, n_segments and embeddings (bytes)."""
+    rows = [
+        {
+            "number": number,
+            "uri": item.uri,
+            "location": item.location,
+            "size": item.info.size if item.info else None,
+            "etag": item.info.etag if item.info else None,
+            "modified": item.info.modified if item.info else None,
+        }
+        for number, item in enumerate(items)
+    ]
+    # Small blocks: what a worker holds must not grow with the length of the list.
+    dataset = ray.data.from_items(rows, override_num_blocks=max(1, min(len(rows) // 4, 4096)))
+    decoded = dataset.map(
+        decode_row, fn_kwargs={"max_seconds": max_seconds}, num_cpus=0.5
+    )
+    return decoded.map_batches(
+        Encode,
+        fn_constructor_args=(model_files, hop_s),
+        batch_size=4,
+        batch_format="pyarrow",
+        **encoder_pool(workers),
+    )
+
+
+@dataclass(frozen=True)
+class EmbeddingStore:
+    """Where a run's embedding files go, and what every row of them says."""
+
+    root: str
+    folder: str
+    model_id: str
+    hop_s: float
+    attempts: dict[str, int]
+    """Earlier attempts by URI, of recordings that failed before."""
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        """Write one Parquet file and return its rows without the fingerprints."""
+        rows = []
+        for row in batch.to_pylist():
+            vectors_ND = np.frombuffer(row["embeddings"], np.float16).reshape(-1, DIMENSION)
+            rows.append(
+                {
+                    **row,
+                    "track_id": hashlib.sha256(row["uri"].encode()).hexdigest()[:32],
+                    "attempts": self.attempts.get(row["uri"], 0) + 1,
+                    "model_id": self.model_id,
+                    "hop_s": self.hop_s,
+                    "embeddings": list(vectors_ND),
+                }
+            )
+        table = pa.Table.from_pylist(rows, schema=EMBEDDING_SCHEMA)
+        # Named by what is in it: a task that runs twice writes the same file twice.
+        name = hashlib.sha256("\n".join(row["uri"] for row in rows).encode()).hexdigest()[:16]
+        key = f"{self.folder}/{name}.parquet"
+        buffer = io.BytesIO()
+        pq.write_table(table, buffer, compression="zstd")
+        storage.write(storage.join(self.root, key), buffer.getvalue())
+        return table.drop_columns(["embeddings"]).append_column(
+            "embedding_file", pa.array([key] * len(table), pa.string())
+        )
+
+
+def embed(
+    items: list[Item],
+    model_files: dict[str, bytes],
+    store: EmbeddingStore,
+    *,
+    workers: int | None,
+    max_seconds: float,
+    say: Callable[[str], None],
+) -> list[dict]:
+    """Fingerprint recordings into Parquet files; returns one row per recording, in list order."""
+    encoded = fingerprints(
+        items, model_files, hop_s=store.hop_s, workers=workers, max_seconds=max_seconds
+    )
+    stored = encoded.map_batches(
+        store, batch_size=_TRACKS_A_FILE, batch_format="pyarrow", num_cpus=0.25
+    )
+    rows = list(with_progress(finished_rows(stored), len(items), say))
+    order = {item.uri: number for number, item in enumerate(items)}
+    return sorted(rows, key=lambda row: order[row["uri"]])
+
+
+def with_progress(rows: Iterator[dict], total: int, say: Callable[[str], None]) -> Iterator[dict]:
+    """Pass rows on, saying every few seconds how far the work is and how fast it goes."""
+    started = said = time.monotonic()
+    seconds = failed = 0.0
+    for done, row in enumerate(rows, 1):
+        seconds += row["duration_s"]
+        failed += row["status"] != "ok"
+        now = time.monotonic()
+        if now - said > 5 or done == total:
+            said, elapsed = now, now - started
+            left = elapsed / done * (total - done)
+            say(
+                f"  {done}/{total} recordings, {seconds / 3600:.2f} h of audio, "
+                f"{seconds / elapsed:.0f}x real time, {failed:.0f} failed, {left:.0f} s left"
+            )
+        yield row

@@ -1,0 +1,210 @@
+"""A batch of recordings against a catalogue: fingerprint, search, align, accept or refuse."""
+
+import io
+import os
+import tempfile
+import time
+from collections.abc import Callable
+
+import faiss
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import ray.data
+
+from grafp import storage
+from grafp.audio import MAX_SECONDS
+from grafp.catalogue import Catalogue, Manifest, open_shard
+from grafp.collection import Item, list_items
+from grafp.encoder import DIMENSION
+from grafp.errors import CatalogueError
+from grafp.matching import Match, find_matches
+from pipelines.embed import fingerprints, with_progress
+from pipelines.runtime import connect, finished_rows
+
+DEFAULT_MIN_SCORE = 0.6  # for a model whose card does not say
+MATCH_SCHEMA = pa.schema(
+    [
+        ("query", pa.string()),
+        ("query_start_s", pa.float64()),
+        ("query_end_s", pa.float64()),
+        ("rank", pa.int32()),
+        ("track", pa.string()),
+        ("track_start_s", pa.float64()),
+        ("score", pa.float32()),
+        ("matched", pa.bool_()),
+        ("threshold", pa.float32()),
+        ("error", pa.string()),
+    ]
+)
+
+
+class SearchShards:
+    """A Ray Data actor that holds the whole catalogue open and answers batches of queries."""
+
+    def __init__(
+        self, root: str, manifest_json: bytes, live: np.ndarray, top_k: int, cache_dir: str
+    ) -> None:
+        faiss.omp_set_num_threads(len(os.sched_getaffinity(0)))
+        manifest = Manifest.from_json(manifest_json, root)
+        self.hop_s = manifest.hop_s
+        self.top_k = top_k
+        self.nprobe = manifest.parameters.nprobe if manifest.parameters else 1
+        self.shards = [open_shard(root, entry, cache_dir, live) for entry in manifest.shards]
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        rows = batch.to_pylist()
+        queries = [
+            np.frombuffer(row["embeddings"], np.float16).astype(np.float32).reshape(-1, DIMENSION)
+            for row in rows
+        ]
+        found = find_matches(queries, self.shards, top_k=self.top_k, nprobe=self.nprobe)
+        return pa.Table.from_pylist(
+            [
+                {
+                    "number": row["number"],
+                    "status": row["status"],
+                    "error": row["error"],
+                    "duration_s": row["duration_s"],
+                    "matches": [self._describe(match) for match in matches],
+                }
+                for row, matches in zip(rows, found, strict=True)
+            ],
+            schema=_ANSWER_SCHEMA,
+        )
+
+    def _describe(self, match: Match) -> dict:
+        return {
+            "ordinal": match.ordinal,
+            "query_start_s": match.first * self.hop_s,
+            "query_end_s": match.last * self.hop_s + 1.0,
+            "track_start_s": max(0.0, (match.start + match.first) * self.hop_s),
+            "score": match.score,
+        }
+
+
+_MATCH = pa.struct(
+    [
+        ("ordinal", pa.int64()),
+        ("query_start_s", pa.float64()),
+        ("query_end_s", pa.float64()),
+        ("track_start_s", pa.float64()),
+        ("score", pa.float64()),
+    ]
+)
+_ANSWER_SCHEMA = pa.schema(
+    [
+        ("number", pa.int64()),
+        ("status", pa.string()),
+        ("error", pa.string()),
+        ("duration_s", pa.float64()),
+        ("matches", pa.list_(_MATCH)),
+    ]
+)
+
+
+def query_batch(
+    catalogue_uri: str,
+    queries: str | list[Item],
+    out: str,
+    *,
+    top_k: int = 1,
+    min_score: float | None = None,
+    workers: int | None = None,
+    max_seconds: float = MAX_SECONDS,
+    say: Callable[[str], None] = print,
+) -> tuple[dict, pa.Table]:
+    """Identify recordings; writes OUT/matches.parquet and returns the summary and the table.
+
+    Raises StorageError or CatalogueError with nothing written.
+    """
+    started = time.monotonic()
+    catalogue = Catalogue.open_published(catalogue_uri)
+    assert catalogue.manifest is not None
+    if not catalogue.manifest.shards:
+        raise CatalogueError(f"{catalogue_uri}: the catalogue has no usable tracks")
+    model = catalogue.model()
+    if min_score is None:
+        min_score = float(model.card.get("min_score", DEFAULT_MIN_SCORE))
+    items = list_items(queries) if isinstance(queries, str) else queries
+    tracks = catalogue.tracks()
+    tracks = tracks.filter(pc.equal(tracks["status"], "ok"))
+    uris = dict(zip(tracks["ordinal"].to_pylist(), tracks["uri"].to_pylist()))
+    say(f"{len(items)} queries against {len(uris)} tracks, snapshot {catalogue.manifest.snapshot}")
+    connect()
+    encoded = fingerprints(
+        items, model.files, hop_s=catalogue.manifest.hop_s, workers=workers, max_seconds=max_seconds
+    )
+    answers = encoded.map_batches(
+        SearchShards,
+        fn_constructor_args=(
+            catalogue.root,
+            catalogue.manifest.to_json(),
+            np.array(sorted(uris)),
+            top_k,
+            os.path.join(tempfile.gettempdir(), f"grafp-cache-{os.getuid()}"),
+        ),
+        batch_size=32,
+        batch_format="pyarrow",
+        num_cpus=0.5,
+        compute=_search_pool(),
+    )
+    done = sorted(
+        with_progress(finished_rows(answers), len(items), say), key=lambda row: row["number"]
+    )
+    table = pa.Table.from_pylist(
+        [line for answer in done for line in _lines(answer, items, uris, min_score)],
+        schema=MATCH_SCHEMA,
+    )
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer)
+    storage.write(storage.join(out, "matches.parquet"), buffer.getvalue())
+    return _summary(done, table, started), table
+
+
+def _search_pool() -> ray.data.ActorPoolStrategy:
+    """One actor a machine: each holds the index once and searches with all its processors."""
+    return ray.data.ActorPoolStrategy(min_size=1, max_size=max(1, len(ray.nodes())))
+
+
+def _lines(answer: dict, items: list[Item], uris: dict[int, str], min_score: float) -> list[dict]:
+    """The result rows of one query: its matches, or one row that says why there is none."""
+    row = {
+        "query": items[answer["number"]].uri,
+        "query_start_s": 0.0,
+        "query_end_s": answer["duration_s"],
+        "rank": 1,
+        "track": None,
+        "track_start_s": None,
+        "score": None,
+        "matched": False,
+        "threshold": min_score,
+        "error": answer["error"],
+    }
+    rows = [
+        {
+            **row,
+            **{key: match[key] for key in match if key != "ordinal"},
+            "rank": rank,
+            "track": uris[match["ordinal"]],
+            "matched": match["score"] >= min_score,
+        }
+        for rank, match in enumerate(answer["matches"], 1)
+    ]
+    if not rows:
+        return [row]
+    return rows if rows[0]["matched"] else rows[:1]
+
+
+def _summary(done: list[dict], table: pa.Table, started: float) -> dict:
+    best = table.filter(pc.equal(table["rank"], 1))
+    matched = pc.sum(best["matched"]).as_py() or 0
+    errors = sum(answer["status"] != "ok" for answer in done)
+    return {
+        "queries": len(done),
+        "matched": matched,
+        "unmatched": len(done) - matched - errors,
+        "errors": errors,
+        "seconds": round(time.monotonic() - started, 2),
+    }

@@ -1,0 +1,127 @@
+"""Contrastive training over Ray Train, or in this process with `num_workers=0`.
+
+OUT/run           Ray Train's checkpoints: --resume continues from the newest
+OUT/checkpoint.pt the same without Ray
+OUT/model         the model bundle
+"""
+
+import io
+import os
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from grafp import storage
+from grafp.augment import AugmentConfig, Augmenter
+from grafp.bundle import save_bundle
+from grafp.data import PairSampler, TrainingSet
+from grafp.errors import OptionError
+from grafp.training import Progress, TrainConfig, Trainer
+from grafp.validation import Validation
+
+_RUN_NAME = "run"
+_VALIDATION_AUGMENT = AugmentConfig(reverb=0.5, music_noise=0.0, snr_db=(0.0, 20.0))
+
+
+def train_model(
+    music: str,
+    out: str,
+    config: TrainConfig,
+    *,
+    noise: str | None = None,
+    rooms: str | None = None,
+    num_workers: int = 1,
+    gpu: bool | None = None,
+    resume: bool = False,
+    say: Callable[[str], None] = print,
+) -> dict:
+    """Train a model and leave a bundle under OUT/model; returns the run's summary.
+
+    Args:
+        num_workers: Ray Train workers; 0 trains in this process, without Ray.
+        gpu: None uses one per worker where the cluster has them.
+        resume: continue the run under OUT; its settings are taken from `config`.
+
+    Raises OptionError when OUT holds a run and `resume` is not set, TrainingError, StorageError.
+    """
+    started = time.monotonic()
+    out = storage.absolute(out)
+    _refuse_overwriting(out, resume)
+    task = {"music": storage.absolute(music), "out": out, "config": config, "resume": resume}
+    task |= {"noise": noise and storage.absolute(noise), "rooms": rooms and storage.absolute(rooms)}
+    if num_workers == 0:
+        summary = _train_here(task, gpu, say)
+    else:
+        from pipelines.train_ray import train_on_ray
+
+        summary = train_on_ray(task, num_workers, gpu)
+    return {**summary, "seconds": round(time.monotonic() - started, 1)}
+
+
+def _refuse_overwriting(out: str, resume: bool) -> None:
+    exists = storage.stat(storage.join(out, "started")) is not None
+    if exists and not resume:
+        raise OptionError(f"--out {out} holds a run already: add --resume, or choose another --out")
+    if resume and not exists:
+        raise OptionError(f"--resume: there is no run under --out {out}")
+    storage.write(storage.join(out, "started"), b"")
+
+
+def build_trainer(
+    task: dict, device: torch.device, rank: int, world: int, say: Callable[[str], None]
+) -> tuple[Trainer, TrainingSet]:
+    """Load the data and set up one worker."""
+    config: TrainConfig = task["config"]
+    data = TrainingSet.load(task["music"], task["noise"], task["rooms"], say)
+    validation = None
+    if data.validation and rank == 0:
+        held = data.validation
+        augmenter = Augmenter(held.noises, held.rooms, _VALIDATION_AUGMENT, device)
+        validation = Validation.build(held.tracks, augmenter)
+    sampler = PairSampler(data.tracks, config.pairs, config.per_track, config.offset_seconds)
+    augmenter = Augmenter(data.noises, data.rooms, config.augment, device)
+    return Trainer(config, sampler, augmenter, validation, device, rank, world), data
+
+
+def finish(trainer: Trainer, data: TrainingSet, out: str, workers: int) -> dict:
+    """Write the bundle; returns the summary."""
+    progress = trainer.progress
+    results = {"steps": progress.step, "loss": _number(progress.loss), "hit_rate": _number(progress.hit_rate)}
+    card = {
+        "preset": trainer.config.preset,
+        "training": trainer.config.to_dict(),
+        "workers": workers,
+        "data": data.description,
+        "results": {**results, "train_seconds": round(progress.seconds)},
+    }
+    uri = storage.join(out, "model")
+    model_id = save_bundle(uri, trainer.encoder, card)
+    return {**results, "model": uri, "model_id": model_id}
+
+
+def _number(value: float) -> float | None:
+    """JSON has no NaN."""
+    return round(value, 4) if value == value else None
+
+
+def _train_here(task: dict, gpu: bool | None, say: Callable[[str], None]) -> dict:
+    use_gpu = torch.cuda.is_available() if gpu is None else gpu
+    device = torch.device("cuda" if use_gpu else "cpu")
+    trainer, data = build_trainer(task, device, 0, 1, say)
+    checkpoint = storage.join(task["out"], "checkpoint.pt")
+    if task["resume"] and storage.stat(checkpoint):
+        trainer.load(io.BytesIO(storage.read(checkpoint)))
+        say(f"resumed after step {trainer.progress.step}")
+
+    def report(progress: Progress, checkpoint_due: bool) -> None:
+        say(progress.line())
+        if checkpoint_due:
+            buffer = io.BytesIO()
+            trainer.save(buffer)
+            storage.write(checkpoint, buffer.getvalue())
+
+    trainer.run(report)
+    return finish(trainer, data, task["out"], 0)

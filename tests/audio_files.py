@@ -1,0 +1,52 @@
+"""Recordings for tests, good and bad; made here, so that none need to be shipped."""
+
+import struct
+from functools import lru_cache
+
+import numpy as np
+
+from grafp import audio
+
+FORMATS = tuple(extension.removeprefix(".") for extension in audio.EXTENSIONS)
+WAV_FLOAT = 3
+
+
+def tone(
+    seconds: float, *, rate: int = audio.SAMPLE_RATE, channels: int = 1, hertz: float = 440.0
+) -> np.ndarray:
+    """A sine at half of full scale: float32 of shape (samples,) or (channels, samples)."""
+    time_s = np.arange(round(seconds * rate)) / rate
+    wave = (0.5 * np.sin(2 * np.pi * hertz * time_s)).astype(np.float32)
+    return wave if channels == 1 else np.stack([wave] * channels)
+
+
+@lru_cache(maxsize=64)
+def tone_file(
+    extension: str, seconds: float = 2.0, rate: int = audio.SAMPLE_RATE, layout: str = "mono"
+) -> bytes:
+    """An encoded 440 Hz tone, alike in all channels."""
+    channels = {"mono": 1, "stereo": 2, "5.1": 6}[layout]
+    samples = tone(seconds, rate=rate, channels=channels)
+    return audio.encode(samples, extension, rate=rate, layout=layout)
+
+
+def raw_wav(samples: np.ndarray, *, rate: int = audio.SAMPLE_RATE, code: int = 1) -> bytes:
+    """A WAV of exactly these samples, of shape (samples, channels), with a header by hand.
+
+    It allows what encoders refuse: not-a-numbers (`code` WAV_FLOAT) or 17 channels that have no
+    layout.
+    """
+    channels, width = samples.shape[1], samples.dtype.itemsize
+    body = samples.tobytes()
+    form = struct.pack(
+        "<HHIIHH", code, channels, rate, rate * channels * width, channels * width, 8 * width
+    )
+    chunks = b"WAVE" + b"fmt " + struct.pack("<I", len(form)) + form
+    chunks += b"data" + struct.pack("<I", len(body)) + body
+    return b"RIFF" + struct.pack("<I", len(chunks)) + chunks
+
+
+def peak_hertz(samples: np.ndarray) -> float:
+    """The strongest frequency of 16 kHz samples."""
+    spectrum = np.abs(np.fft.rfft(samples * np.hanning(len(samples))))
+    return float(spectrum.argmax() * audio.SAMPLE_RATE / len(samples))
