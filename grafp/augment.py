@@ -62,10 +62,14 @@ class Augmenter:
         kept_BS = clips_BS[:, PAST_SAMPLES:]
         if self.room_spectra_RF is not None:
             wet_BS = self._reverberate(clips_BS, random)
-            kept_BS = torch.where(self._chance(self.config.reverb, clips_BS, random), wet_BS, kept_BS)
+            kept_BS = torch.where(
+                self._chance(self.config.reverb, clips_BS, random), wet_BS, kept_BS
+            )
         if self.noises:
             loud_BS = add_at_snr(kept_BS, *self._noise(kept_BS, random))
-            kept_BS = torch.where(self._chance(self.config.noise, kept_BS, random), loud_BS, kept_BS)
+            kept_BS = torch.where(
+                self._chance(self.config.noise, kept_BS, random), loud_BS, kept_BS
+            )
         return kept_BS
 
     def _chance(
@@ -79,7 +83,9 @@ class Augmenter:
         clips_BS[:, :PAST_SAMPLES].masked_fill_(dry, 0.0)
         room_B = torch.randint(len(self.room_spectra_RF), (len(clips_BS),), generator=random)
         spectra_BF = torch.fft.rfft(clips_BS, _FFT_SAMPLES)
-        wet_BS = torch.fft.irfft(spectra_BF * self.room_spectra_RF[room_B.to(self.device)], _FFT_SAMPLES)
+        wet_BS = torch.fft.irfft(
+            spectra_BF * self.room_spectra_RF[room_B.to(self.device)], _FFT_SAMPLES
+        )
         return wet_BS[:, PAST_SAMPLES : PAST_SAMPLES + SEGMENT_SAMPLES]
 
     def _noise(
@@ -89,9 +95,13 @@ class Augmenter:
         batch = len(kept_BS)
         noise_BS = self._excerpts(batch, random)
         both_BS = add_at_snr(noise_BS, self._excerpts(batch, random), torch.zeros(batch, 1))
-        noise_BS = torch.where(self._chance(self.config.second_noise, noise_BS, random), both_BS, noise_BS)
+        noise_BS = torch.where(
+            self._chance(self.config.second_noise, noise_BS, random), both_BS, noise_BS
+        )
         other_BS = kept_BS.flip(dims=(0, 1))
-        noise_BS = torch.where(self._chance(self.config.music_noise, noise_BS, random), other_BS, noise_BS)
+        noise_BS = torch.where(
+            self._chance(self.config.music_noise, noise_BS, random), other_BS, noise_BS
+        )
         low, high = self.config.snr_db
         return noise_BS, low + (high - low) * torch.rand(batch, 1, generator=random)
 
@@ -99,7 +109,9 @@ class Augmenter:
         rows = []
         for number in torch.randint(len(self.noises), (batch,), generator=random).tolist():
             noise = self.noises[number]
-            start = int(torch.randint(max(1, len(noise) - SEGMENT_SAMPLES + 1), (1,), generator=random))
+            start = int(
+                torch.randint(max(1, len(noise) - SEGMENT_SAMPLES + 1), (1,), generator=random)
+            )
             row = noise[start : start + SEGMENT_SAMPLES]
             repeats = -(-SEGMENT_SAMPLES // len(row))
             rows.append(row.repeat(repeats)[:SEGMENT_SAMPLES])
@@ -122,12 +134,14 @@ def add_at_snr(
 
 
 def direct_first(room_S: torch.Tensor) -> torch.Tensor:
-    """An impulse response from its loudest sample on, at unit energy, float32.
+    """An impulse response from its direct sound on, at unit energy, float32.
 
-    The travel time of the direct sound would move every answer by as much.
+    The travel time of the direct sound would move every answer by as much. The direct sound is
+    the first sample within 10 dB of the loudest: a reflection can be louder.
     """
     room_S = to_float(room_S)
-    room_S = room_S[int(room_S.abs().argmax()) :]
+    level_S = room_S.abs()
+    room_S = room_S[int((level_S >= 0.316 * level_S.max()).nonzero()[0]) :]
     return room_S / room_S.square().sum().sqrt().clamp_min(1e-9)
 
 

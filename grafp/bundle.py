@@ -32,7 +32,7 @@ class ModelBundle:
     encoder: Encoder
     card: dict[str, Any]
     model_id: str
-    weights_sha256: str
+    sha256: str
     files: dict[str, bytes]
     """The bundle's own files, to copy it elsewhere unchanged."""
 
@@ -47,7 +47,8 @@ def load_bundle(name_or_uri: str = DEFAULT_MODEL) -> ModelBundle:
     where = str(shipped) if named else name_or_uri
     try:
         files = {
-            name: storage.read(storage.join(where, name)) for name in ("card.json", "weights.safetensors")
+            name: storage.read(storage.join(where, name))
+            for name in ("card.json", "weights.safetensors")
         }
     except StorageError as error:
         names = ", ".join(sorted(path.name for path in SHIPPED.glob("*/"))) or "none"
@@ -78,8 +79,10 @@ def parse_bundle(files: dict[str, bytes], name: str) -> ModelBundle:
         raise ModelError(f"{name}: the weights do not fit the card ({error})") from error
     missing = [key for key in missing if not key.endswith("num_batches_tracked")]
     if missing or unexpected:
-        raise ModelError(f"{name}: the weights do not fit the card (missing {missing[:3]}, "
-                         f"unexpected {unexpected[:3]})")
+        raise ModelError(
+            f"{name}: the weights do not fit the card (missing {missing[:3]}, "
+            f"unexpected {unexpected[:3]})"
+        )
     digest = hashlib.sha256(files["weights.safetensors"] + files["card.json"]).hexdigest()
     model_id = f"{card.get('preset', 'model')}-{digest[:12]}"
     return ModelBundle(encoder.eval(), card, model_id, digest, files)
@@ -115,5 +118,3 @@ def _version(package: str) -> str:
         return version(package)
     except PackageNotFoundError:
         return "unknown"
-
-

@@ -23,9 +23,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from grafp import storage
-from grafp.bundle import ModelBundle, parse_bundle
+from grafp.bundle import ModelBundle, load_bundle
 from grafp.encoder import DIMENSION
-from grafp.errors import CatalogueError, StorageError
+from grafp.errors import CatalogueError
 from grafp.index import IndexParameters, open_index
 from grafp.matching import Shard
 
@@ -165,6 +165,16 @@ class Catalogue:
             raise CatalogueError(f"{self.root}/{file.key}: damaged (size or hash differs)")
         return data
 
+    def check_shards(self) -> None:
+        """Raise CatalogueError when a file of the published index is missing or was cut off."""
+        assert self.manifest is not None
+        for entry in self.manifest.shards:
+            for file in (entry.index, entry.vectors, entry.tracks):
+                info = storage.stat(storage.join(self.root, file.key))
+                if info is None or info.size != file.bytes:
+                    state = "missing" if info is None else "damaged (wrong size)"
+                    raise CatalogueError(f"{self.root}/{file.key}: {state}")
+
     def publish(self, manifest: Manifest) -> None:
         """Make a snapshot the current one.
 
@@ -188,25 +198,23 @@ class Catalogue:
             return TRACK_SCHEMA.empty_table()
         return pq.read_table(io.BytesIO(self.get(self.manifest.tracks)))
 
-    def put_model(self, bundle: ModelBundle) -> None:
+    def put_model(self, bundle: ModelBundle) -> str:
         """Keep the model beside what it made, so that a query needs the catalogue alone."""
         for name, data in bundle.files.items():
             self.put(f"models/{bundle.model_id}/{name}", data)
+        return storage.join(self.root, "models", bundle.model_id)
+
+    def model_uri(self) -> str:
+        """Where the bundle is that made the published snapshot."""
+        assert self.manifest is not None
+        return storage.join(self.root, "models", self.manifest.model_id)
 
     def model(self) -> ModelBundle:
         """The bundle that made the published snapshot. Raises CatalogueError when it differs."""
         assert self.manifest is not None
-        folder = storage.join(self.root, "models", self.manifest.model_id)
-        try:
-            files = {
-                name: storage.read(storage.join(folder, name))
-                for name in ("card.json", "weights.safetensors")
-            }
-        except StorageError as error:
-            raise CatalogueError(f"{self.root}: its model is missing ({error})") from error
-        bundle = parse_bundle(files, folder)
-        if bundle.weights_sha256 != self.manifest.model_sha256:
-            raise CatalogueError(f"{folder}: not the model that made this catalogue")
+        bundle = load_bundle(self.model_uri())
+        if bundle.sha256 != self.manifest.model_sha256:
+            raise CatalogueError(f"{self.model_uri()}: not the model that made this catalogue")
         return bundle
 
 
@@ -215,23 +223,18 @@ def open_shard(root: str, entry: ShardEntry, cache_dir: str, live: np.ndarray) -
 
     Tracks whose ordinals are not in `live` were withdrawn or replaced: they are never an answer.
 
-    Raises CatalogueError when a file is missing or has the wrong size.
+    Its files are those that `Catalogue.check_shards` has seen.
     """
-    paths = {}
-    for name, file in (("index", entry.index), ("vectors", entry.vectors), ("tracks", entry.tracks)):
-        try:
-            paths[name] = storage.local_copy(storage.join(root, file.key), cache_dir)
-        except StorageError as error:
-            raise CatalogueError(f"{root}/{file.key}: a part of the index is missing ({error})") from error
-        info = storage.stat(paths[name])
-        if info is None or info.size != file.bytes:
-            raise CatalogueError(f"{root}/{file.key}: damaged (wrong size)")
-    table = pq.read_table(paths["tracks"])
+    index, vectors, tracks = (
+        storage.local_copy(storage.join(root, file.key), cache_dir)
+        for file in (entry.index, entry.vectors, entry.tracks)
+    )
+    table = pq.read_table(tracks)
     ordinals_T = table["ordinal"].to_numpy()
     counts_T = np.where(np.isin(ordinals_T, live), table["n_segments"].to_numpy(), 0)
     return Shard(
-        index=open_index(paths["index"]),
-        vectors_ND=np.memmap(paths["vectors"], np.float16, "r").reshape(-1, DIMENSION),
+        index=open_index(index),
+        vectors_ND=np.memmap(vectors, np.float16, "r").reshape(-1, DIMENSION),
         ordinals_T=ordinals_T,
         first_rows_T=table["first_row"].to_numpy(),
         counts_T=counts_T,

@@ -123,23 +123,23 @@ def _load(
             if isinstance(waveform, GrafpError):
                 say(f"  left out: {item.uri}: {waveform}")
             else:
-                key = str(item.row.get("group") or item.row.get("room") or item.uri)
-                sides[_held_out(key)].append(waveform)
+                sides[held_out(item)].append(waveform)
     seconds = sum(len(waveform) for side in sides for waveform in side) / SAMPLE_RATE
-    say(f"{what}: {len(sides[0])} for training, {len(sides[1])} for validation, {seconds / 3600:.2f} h")
+    say(
+        f"{what}: {len(sides[0])} for training, {len(sides[1])} for validation, {seconds / 3600:.2f} h"
+    )
     return sides
 
 
 def _waveform(item: Item, min_seconds: float) -> torch.Tensor | GrafpError:
     try:
-        samples_S = decode(
-            storage.read(item.location), min_seconds=min_seconds, allow_silent=False
-        )
+        samples_S = decode(storage.read(item.location), min_seconds=min_seconds, allow_silent=False)
     except (AudioError, StorageError) as error:
         return error
     return torch.from_numpy((samples_S.clip(-1, 1) * 32767).round().astype(np.int16))
 
 
-def _held_out(key: str) -> bool:
-    """A tenth of all keys, the same in every run."""
+def held_out(item: Item) -> bool:
+    """Whether a recording is for validation: a tenth of all groups, the same in every run."""
+    key = str(item.row.get("group") or item.row.get("room") or item.uri)
     return hashlib.sha256(key.encode()).digest()[0] < 26

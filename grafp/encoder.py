@@ -40,15 +40,24 @@ class EncoderConfig:
     def from_dict(cls, values: dict[str, Any]) -> "EncoderConfig":
         """Raises ModelError when the values do not describe an encoder."""
         try:
-            return cls(
+            config = cls(
                 stem=tuple((int(c), int(k), int(f), int(t)) for c, k, f, t in values["stem"]),
                 channels=tuple(int(c) for c in values["channels"]),
                 blocks=tuple(int(b) for b in values["blocks"]),
                 neighbours=int(values["neighbours"]),
                 head=tuple(int(h) for h in values["head"]),
             )
+            config._check()
         except (KeyError, TypeError, ValueError) as error:
             raise ModelError(f"the model card does not describe an encoder: {error!r}") from error
+        return config
+
+    def _check(self) -> None:
+        sizes = [*self.channels, *self.blocks, *self.head, self.neighbours]
+        if not self.channels or len(self.channels) != len(self.blocks):
+            raise ValueError("each stage needs its channels and its blocks")
+        if min(sizes + [size for conv in self.stem for size in conv]) < 1:
+            raise ValueError("every size must be at least 1")
 
 
 PRESETS = {

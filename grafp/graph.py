@@ -37,7 +37,7 @@ class _MaxOverNeighbours(torch.autograd.Function):
     """max over j in N(i) of x_j; the gradient goes to the winner, shared among equals."""
 
     @staticmethod
-    def forward(ctx, nodes_BNC: torch.Tensor, index_BNK: torch.Tensor) -> torch.Tensor:  # noqa: ANN001
+    def forward(ctx, nodes_BNC: torch.Tensor, index_BNK: torch.Tensor) -> torch.Tensor:
         batch, nodes, channels = nodes_BNC.shape
         start_B11 = torch.arange(batch, device=nodes_BNC.device)[:, None, None] * nodes
         rows_R = (index_BNK + start_B11).reshape(-1)
@@ -48,7 +48,7 @@ class _MaxOverNeighbours(torch.autograd.Function):
         return best_BNC
 
     @staticmethod
-    def backward(ctx, grad_BNC: torch.Tensor) -> tuple[torch.Tensor, None]:  # noqa: ANN001
+    def backward(ctx, grad_BNC: torch.Tensor) -> tuple[torch.Tensor, None]:
         rows_R, picked_BNKC, best_BNC = ctx.saved_tensors
         won_BNKC = (picked_BNKC == best_BNC.unsqueeze(2)).to(grad_BNC.dtype)
         share_BNC = grad_BNC / won_BNKC.sum(dim=2)

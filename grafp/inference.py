@@ -82,10 +82,12 @@ class Fingerprinter:
         hop = round(self.hop_seconds * SAMPLE_RATE)
         if segment_count(len(samples_S), hop) == 0:
             return np.zeros((0, DIMENSION), np.float32)
-        windows_BS = torch.from_numpy(np.ascontiguousarray(samples_S)).unfold(0, SEGMENT_SAMPLES, hop)
+        windows_BS = torch.tensor(samples_S, dtype=torch.float32).unfold(0, SEGMENT_SAMPLES, hop)
         dtype = next(self.encoder.parameters()).dtype
         with torch.inference_mode():
-            parts = [self._embed(part_BS.to(self.device), dtype) for part_BS in windows_BS.split(_BATCH)]
+            parts = [
+                self._embed(part_BS.to(self.device), dtype) for part_BS in windows_BS.split(_BATCH)
+            ]
             return torch.cat(parts).numpy()
 
     def _embed(self, segments_BS: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:

@@ -21,7 +21,7 @@ _ROWS_AT_ONCE = 1 << 19  # reference fingerprints in memory while scoring: 256 M
 class Shard:
     """One part of a catalogue, opened: its tracks are in no other part."""
 
-    index: faiss.IndexIVF
+    index: faiss.IndexIVF | None
     vectors_ND: np.ndarray
     """float16 fingerprints in id order, (rows, 128); may be mapped from a file."""
     ordinals_T: np.ndarray
@@ -74,6 +74,17 @@ def find_matches(
     ]
 
 
+def align(query_MD: np.ndarray, reference_ND: np.ndarray) -> Match | None:
+    """The best place for a query in one recording, every start tried; None if either is empty."""
+    if len(query_MD) == 0 or len(reference_ND) == 0:
+        return None
+    whole = Shard(None, reference_ND, np.array([0]), np.array([0]), np.array([len(reference_ND)]))
+    start_C = np.arange(1 - len(query_MD), len(reference_ND))
+    track_C = np.zeros(len(start_C), int)
+    enough_C = _overlaps_enough(query_MD, track_C, start_C, whole)
+    return _score(query_MD, track_C[enough_C], start_C[enough_C], whole, 1)[0]
+
+
 def _propose(
     similarity_MK: np.ndarray, id_MK: np.ndarray, query_MD: np.ndarray, shard: Shard
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -91,11 +102,18 @@ def _propose(
     ordinal_C = best_C >> (SEGMENT_BITS + 1)
     start_C = (best_C & ((1 << (SEGMENT_BITS + 1)) - 1)) - shift
     track_C = np.searchsorted(shard.ordinals_T, ordinal_C)
+    enough_C = _overlaps_enough(query_MD, track_C, start_C, shard)
+    return track_C[enough_C], start_C[enough_C]
+
+
+def _overlaps_enough(
+    query_MD: np.ndarray, track_C: np.ndarray, start_C: np.ndarray, shard: Shard
+) -> np.ndarray:
+    """Whether enough of the query lies within the track to be judged by it."""
     count_C = shard.counts_T[track_C]
     overlap_C = np.minimum(start_C + len(query_MD), count_C) - np.maximum(start_C, 0)
     needed_C = np.maximum(1, _MIN_OVERLAP * np.minimum(len(query_MD), count_C))
-    enough_C = overlap_C >= needed_C
-    return track_C[enough_C], start_C[enough_C]
+    return overlap_C >= needed_C
 
 
 def _score(

@@ -30,8 +30,13 @@ class Rate:
     def to_dict(self) -> dict:
         low, high = self.interval()
         rounded = [None if math.isnan(x) else round(x, 4) for x in (self.value, low, high)]
-        return {"rate": rounded[0], "low": rounded[1], "high": rounded[2],
-                "hits": self.hits, "total": self.total}
+        return {
+            "rate": rounded[0],
+            "low": rounded[1],
+            "high": rounded[2],
+            "hits": self.hits,
+            "total": self.total,
+        }
 
 
 @dataclass(frozen=True)

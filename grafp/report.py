@@ -87,7 +87,10 @@ def _page(answers: list[Answer], rates: dict[str, Rate]) -> str:
     rows = "".join(_row(answer) for answer in wrong[:_WORST_SHOWN])
     table = f"<table>{_HEAD}{rows}</table>" if wrong else "<p>None.</p>"
     return _TEMPLATE.format(
-        queries=len(answers), cards=cards, wrong=len(wrong), shown=min(len(wrong), _WORST_SHOWN),
+        queries=len(answers),
+        cards=cards,
+        wrong=len(wrong),
+        shown=min(len(wrong), _WORST_SHOWN),
         table=table,
     )
 

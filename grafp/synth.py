@@ -18,6 +18,7 @@ MAJOR = (0, 2, 4, 5, 7, 9, 11)  # semitones; the other modes start on its other 
 PROGRESSIONS = ("0453", "0534", "5304", "0343", "0314", "1403", "0635", "3045")  # degrees
 RHYTHMS = ((1,), (0.5, 0.5), (0.75, 0.25), (0.25, 0.25, 0.5), (1 / 3, 1 / 3, 1 / 3), (1.5, 0.5))
 OCTAVES = {"lead": 12, "chords": 0, "bass": -24}  # semitones above the tonic of the chords
+LEVELS = {"lead": 1.0, "chords": 0.5, "bass": 0.8, "kick": 2.0, "snare": 1.0, "hat": 0.4}
 
 
 class Timbre(NamedTuple):
@@ -95,7 +96,7 @@ class Plan:
         self.timbres = {
             part: _player(rng, names) for part, names in zip(OCTAVES, players, strict=True)
         }
-        self.levels = {part: rng.uniform(0.7, 1.3) for part in (*OCTAVES, *DRUMS["rock"])}
+        self.levels = {part: level * rng.uniform(0.7, 1.3) for part, level in LEVELS.items()}
         self.style = _pick(rng, styles)
         self.drums = _pick(rng, drums)
 
@@ -206,8 +207,9 @@ def _backing(rng: Generator, theme: Generator, plan: Plan, chord: int) -> list[N
     notes = [Note("bass", *span, chord + move) for span, move in zip(spans, moves, strict=True)]
     tones = [chord, chord + 2, chord + 4, chord + _pick(rng, (-3, 6, 7))]
     if plan.style == "strum":
-        strums = [span for span in _rhythm(theme, plan.beats) if rng.random() < 0.85 or not span[0]]
-        return notes + [Note("chords", *span, tone) for span in strums for tone in tones]
+        strums = _rhythm(_pick(rng, (theme, rng)), plan.beats)  # the theme's rhythm or a new one
+        struck = [(span, tone) for span in strums for tone in tones if rng.random() < 0.85]
+        return notes + [Note("chords", *span, tone) for span, tone in struck]
     if plan.style == "arpeggio":
         steps = range(2 * plan.beats)
         return notes + [Note("chords", i / 2, 0.5, _pick(rng, tones)) for i in steps]
@@ -277,11 +279,11 @@ def _drum(rng: Generator, _plan: Plan, note: Note, rate: int) -> np.ndarray:
     """A hit on the kick, the snare or the hat, float32 of shape (samples,)."""
     t = np.arange(rate // 4, dtype=np.float32) / rate
     if note.part == "kick":  # its pitch falls from 150 to 50 Hz
-        return 2 * np.sin(2 * np.pi * (50 * t - 4 * np.exp(-25 * t))) * np.exp(-12 * t)
+        return np.sin(2 * np.pi * (50 * t - 4 * np.exp(-25 * t))) * np.exp(-12 * t)
     hiss = rng.standard_normal(t.size, np.float32)
     if note.part == "snare":
         return (0.6 * hiss + np.sin(2 * np.pi * 185 * t)) * np.exp(-rng.uniform(18, 28) * t)
-    return 0.4 * np.diff(hiss, prepend=0) * np.exp(-rng.uniform(30, 80) * t)
+    return np.diff(hiss, prepend=0) * np.exp(-rng.uniform(30, 80) * t)
 
 
 def _band(rng: Generator, size: int, rate: int, low: float, high: float) -> np.ndarray:

@@ -52,8 +52,8 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if self.preset not in PRESETS:
             raise TrainingError(f"no preset {self.preset!r}; choose one of {', '.join(PRESETS)}")
-        if (self.steps is None) == (self.minutes is None):
-            raise TrainingError("give a length: either steps or minutes")
+        if (self.steps is None) == (self.minutes is None) or (self.steps or self.minutes or 0) <= 0:
+            raise TrainingError("give a length above 0: either steps or minutes")
 
     def to_dict(self) -> dict:
         return asdict(self)
@@ -124,13 +124,17 @@ class Trainer:
             started = time.monotonic()
             losses.append(self._step())
             self.progress.step += 1
-            self.progress.seconds = self._slowest(self.progress.seconds + time.monotonic() - started)
+            self.progress.seconds = self._slowest(
+                self.progress.seconds + time.monotonic() - started
+            )
             share = self._share_done()
             self.progress.done = share >= 1.0
             if self._due(self.config.log_every):
                 self.progress.loss = float(torch.stack(losses).mean())
                 elapsed = time.monotonic() - since
-                self.progress.pairs_per_second = len(losses) * self.config.pairs * self.world / elapsed
+                self.progress.pairs_per_second = (
+                    len(losses) * self.config.pairs * self.world / elapsed
+                )
                 self.progress.seconds_left = self.progress.seconds * (1 / max(share, 1e-9) - 1)
             if self._due(self.config.validate_every) and self.validation and self.rank == 0:
                 self.progress.hit_rate = self.validation.hit_rate(self.encoder, self.device)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 from grafp.audio import SAMPLE_RATE
 from grafp.augment import PAST_SAMPLES, Augmenter, to_float
@@ -49,13 +50,17 @@ class Validation:
                 room_left = max(1, len(track) - SEGMENT_SAMPLES - PAST_SAMPLES)
                 start = int(random.integers(room_left))
                 clip = track[start : start + PAST_SAMPLES + SEGMENT_SAMPLES]
-                if len(clip) == PAST_SAMPLES + SEGMENT_SAMPLES:
-                    clips.append(to_float(clip))
-                    truths.append((number << 32) + start + PAST_SAMPLES)
+                # Silence comes before a track of less than two seconds.
+                missing = PAST_SAMPLES + SEGMENT_SAMPLES - len(clip)
+                clips.append(F.pad(to_float(clip), (missing, 0)))
+                truths.append((number << 32) + start + PAST_SAMPLES - missing)
         generator = torch.Generator().manual_seed(seed)
         degraded = [augmenter(part, generator) for part in torch.stack(clips).split(128)]
         return cls(
-            torch.cat(references), torch.tensor(positions), torch.cat(degraded), torch.tensor(truths)
+            torch.cat(references),
+            torch.tensor(positions),
+            torch.cat(degraded),
+            torch.tensor(truths),
         )
 
     def hit_rate(self, encoder: Encoder, device: torch.device) -> float:

@@ -17,21 +17,44 @@ import sys
 from pipelines import cli
 
 
-def options() -> argparse.Namespace:
+def options(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = cli.parser(__doc__)
-    parser.add_argument("--audio", required=True, metavar="URI",
-                        help="folder or prefix, searched recursively, or CSV / Parquet with a path column")
-    parser.add_argument("--catalog", required=True, metavar="URI", help="where the catalogue is or will be")
-    parser.add_argument("--model", metavar="NAME|URI",
-                        help="shipped model or bundle; default: the catalogue's own, or `small` for a new one")
-    parser.add_argument("--workers", type=cli.positive_int, metavar="N",
-                        help="encoders at work; default: one per GPU, or per processor without GPUs")
-    parser.add_argument("--max-failures", type=cli.failure_limit, default="1%", metavar="N|P%",
-                        help="exit with 3 when more recordings than this fail")
-    parser.add_argument("--max-seconds", type=cli.positive_float, default=10_800.0, metavar="S",
-                        help="refuse recordings longer than this, seconds")
+    parser.add_argument(
+        "--audio",
+        required=True,
+        metavar="URI",
+        help="folder or prefix, searched recursively, or CSV / Parquet with a path column",
+    )
+    parser.add_argument(
+        "--catalog", required=True, metavar="URI", help="where the catalogue is or will be"
+    )
+    parser.add_argument(
+        "--model",
+        metavar="NAME|URI",
+        help="shipped model or bundle; default: the catalogue's own, or `small` for a new one",
+    )
+    parser.add_argument(
+        "--workers",
+        type=cli.positive_int,
+        metavar="N",
+        help="encoders at work; default: one per GPU, or per processor without GPUs",
+    )
+    parser.add_argument(
+        "--max-failures",
+        type=cli.failure_limit,
+        default="1%",
+        metavar="N|P%",
+        help="exit with 3 when more recordings than this fail",
+    )
+    parser.add_argument(
+        "--max-seconds",
+        type=cli.positive_float,
+        default=10_800.0,
+        metavar="S",
+        help="refuse recordings longer than this, seconds",
+    )
     parser.add_argument("--dry-run", action="store_true", help="only say what would be done")
-    return parser.parse_args()
+    return parser.parse_args(arguments)
 
 
 def main(chosen: argparse.Namespace) -> tuple[dict, int]:

@@ -16,23 +16,51 @@ import sys
 from pipelines import cli
 
 
-def options() -> argparse.Namespace:
+def options(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = cli.parser(__doc__)
-    parser.add_argument("--catalog", required=True, metavar="URI", help="a catalogue made by index_catalog.py")
-    parser.add_argument("--queries", required=True, metavar="URI",
-                        help="folder or prefix, searched recursively, or CSV / Parquet with a path column")
-    parser.add_argument("--out", required=True, metavar="URI", help="folder or prefix for the answers")
-    parser.add_argument("--top-k", type=cli.positive_int, default=1, metavar="N", help="tracks per query")
-    parser.add_argument("--min-score", type=float, metavar="X",
-                        help="accept matches from this mean inner product on, -1..1; default: the model's")
+    parser.add_argument(
+        "--catalog", required=True, metavar="URI", help="a catalogue made by index_catalog.py"
+    )
+    parser.add_argument(
+        "--queries",
+        required=True,
+        metavar="URI",
+        help="folder or prefix, searched recursively, or CSV / Parquet with a path column",
+    )
+    parser.add_argument(
+        "--out", required=True, metavar="URI", help="folder or prefix for the answers"
+    )
+    parser.add_argument(
+        "--top-k", type=cli.positive_int, default=1, metavar="N", help="tracks per query"
+    )
+    parser.add_argument(
+        "--min-score",
+        type=float,
+        metavar="X",
+        help="accept matches from this mean inner product on, -1..1; default: the model's",
+    )
     parser.add_argument("--truth", metavar="CSV", help="right answers, to score the answers with")
-    parser.add_argument("--workers", type=cli.positive_int, metavar="N",
-                        help="encoders at work; default: one per GPU, or per processor without GPUs")
-    parser.add_argument("--max-failures", type=cli.failure_limit, default="100%", metavar="N|P%",
-                        help="exit with 3 when more queries than this cannot be read")
-    parser.add_argument("--max-seconds", type=cli.positive_float, default=10_800.0, metavar="S",
-                        help="refuse queries longer than this, seconds")
-    chosen = parser.parse_args()
+    parser.add_argument(
+        "--workers",
+        type=cli.positive_int,
+        metavar="N",
+        help="encoders at work; default: one per GPU, or per processor without GPUs",
+    )
+    parser.add_argument(
+        "--max-failures",
+        type=cli.failure_limit,
+        default="100%",
+        metavar="N|P%",
+        help="exit with 3 when more queries than this cannot be read",
+    )
+    parser.add_argument(
+        "--max-seconds",
+        type=cli.positive_float,
+        default=10_800.0,
+        metavar="S",
+        help="refuse queries longer than this, seconds",
+    )
+    chosen = parser.parse_args(arguments)
     if chosen.min_score is not None and not -1 <= chosen.min_score <= 1:
         parser.error(f"argument --min-score: {chosen.min_score} is not between -1 and 1")
     return chosen

@@ -13,29 +13,64 @@ import sys
 from pipelines import cli
 
 
-def options() -> argparse.Namespace:
+def options(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = cli.parser(__doc__)
-    parser.add_argument("--music", required=True, metavar="URI",
-                        help="folder or prefix, or CSV / Parquet with path and optional split, group columns")
+    parser.add_argument(
+        "--music",
+        required=True,
+        metavar="URI",
+        help="folder or prefix, or CSV / Parquet with path and optional split, group columns",
+    )
     parser.add_argument("--out", required=True, metavar="URI", help="folder or prefix of this run")
-    parser.add_argument("--noise", metavar="URI", help="background noise, like --music; default: none")
-    parser.add_argument("--rir", metavar="URI", help="room impulse responses, like --music; default: none")
-    parser.add_argument("--preset", choices=("small", "grafprint"), default="small", help="architecture")
+    parser.add_argument(
+        "--noise", metavar="URI", help="background noise, like --music; default: none"
+    )
+    parser.add_argument(
+        "--rir", metavar="URI", help="room impulse responses, like --music; default: none"
+    )
+    parser.add_argument(
+        "--preset", choices=("small", "grafprint"), default="small", help="architecture"
+    )
     length = parser.add_mutually_exclusive_group()
-    length.add_argument("--minutes", type=cli.positive_float, metavar="M",
-                        help="time to train for, minutes; default: 60, unless --steps is given")
-    length.add_argument("--steps", type=cli.positive_int, metavar="N", help="optimiser steps to train for")
-    parser.add_argument("--pairs", type=cli.positive_int, default=128, metavar="N",
-                        help="positive pairs in a batch, per worker")
-    parser.add_argument("--learning-rate", type=cli.positive_float, default=1e-3, metavar="X",
-                        help="peak of AdamW's learning rate")
+    length.add_argument(
+        "--minutes",
+        type=cli.positive_float,
+        metavar="M",
+        help="time to train for, minutes; default: 60, unless --steps is given",
+    )
+    length.add_argument(
+        "--steps", type=cli.positive_int, metavar="N", help="optimiser steps to train for"
+    )
+    parser.add_argument(
+        "--pairs",
+        type=cli.positive_int,
+        default=128,
+        metavar="N",
+        help="positive pairs in a batch, per worker",
+    )
+    parser.add_argument(
+        "--learning-rate",
+        type=cli.positive_float,
+        default=1e-3,
+        metavar="X",
+        help="peak of AdamW's learning rate",
+    )
     parser.add_argument("--seed", type=int, default=0, help="of weights, batches and augmentation")
-    parser.add_argument("--num-workers", type=int, default=1, metavar="N",
-                        help="Ray Train workers; 0 trains in this process, without Ray")
-    parser.add_argument("--gpu", action=argparse.BooleanOptionalAction, default=None,
-                        help="a GPU for each worker; default: if there")
+    parser.add_argument(
+        "--num-workers",
+        type=int,
+        default=1,
+        metavar="N",
+        help="Ray Train workers; 0 trains in this process, without Ray",
+    )
+    parser.add_argument(
+        "--gpu",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="a GPU for each worker; default: if there",
+    )
     parser.add_argument("--resume", action="store_true", help="continue the run under --out")
-    chosen = parser.parse_args()
+    chosen = parser.parse_args(arguments)
     if chosen.num_workers < 0:
         parser.error(f"argument --num-workers: {chosen.num_workers} is below 0")
     if chosen.minutes is None and chosen.steps is None:

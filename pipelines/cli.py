@@ -18,8 +18,8 @@ def run(main: Callable[[argparse.Namespace], tuple[dict, int]], options: argpars
     """Run a job; print its summary as the last line, or one line about what went wrong."""
     try:
         summary, code = main(options)
-    except Exception as error:  # noqa: BLE001 - the one boundary: Ray wraps workers' errors
-        known = _known_error(error)
+    except Exception as error:
+        known = known_error(error)
         if known is None or os.environ.get("GRAFP_TRACEBACK"):
             raise
         print(f"error: {known}", file=sys.stderr, flush=True)
@@ -28,7 +28,7 @@ def run(main: Callable[[argparse.Namespace], tuple[dict, int]], options: argpars
     return code
 
 
-def _known_error(error: BaseException | None) -> GrafpError | None:
+def known_error(error: BaseException | None) -> GrafpError | None:
     """The project's own error in a chain of causes; Ray keeps a worker's error as `cause`."""
     while error is not None:
         cause = getattr(error, "cause", None) or error.__cause__
@@ -78,7 +78,9 @@ def failure_limit(text: str) -> str:
     except ValueError:
         value = -1.0
     if value < 0 or (text.endswith("%") and value > 100):
-        raise argparse.ArgumentTypeError(f"{text!r} is neither a count such as 10 nor a share such as 1%")
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is neither a count such as 10 nor a share such as 1%"
+        )
     return text
 
 

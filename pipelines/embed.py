@@ -6,8 +6,7 @@ recording that cannot be used is a row with a status and a reason.
 
 import hashlib
 import io
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,7 +17,7 @@ import torch
 
 from grafp import storage
 from grafp.audio import SAMPLE_RATE, decode
-from grafp.bundle import parse_bundle
+from grafp.bundle import load_bundle
 from grafp.catalogue import TRACK_SCHEMA
 from grafp.collection import Item
 from grafp.encoder import DIMENSION
@@ -28,6 +27,7 @@ from pipelines.runtime import encoder_pool, finished_rows
 
 MAX_FILE_BYTES = 2 << 30
 _TRACKS_A_FILE = 32
+_DECODE_CPUS = 0.25  # unlike an encoder's share, so that Ray keeps the two stages apart
 _EMBEDDINGS = pa.list_(pa.list_(pa.float16(), DIMENSION))
 EMBEDDING_SCHEMA = pa.schema(
     [field for field in TRACK_SCHEMA if field.name not in ("ordinal", "source", "embedding_file")]
@@ -55,12 +55,12 @@ def decode_row(row: dict, max_seconds: float) -> dict:
 class Encode:
     """A Ray Data actor: decoded recordings to fingerprints, as float16 bytes."""
 
-    def __init__(self, model_files: dict[str, bytes], hop_s: float) -> None:
+    def __init__(self, model_uri: str, hop_s: float) -> None:
         device = "cuda" if ray.get_gpu_ids() else "cpu"
         if device == "cpu":
             torch.set_num_threads(1)  # one actor a processor; threads would fight over it
-        self.bundle = parse_bundle(model_files, "model")
-        self.fingerprint = Fingerprinter.from_encoder(self.bundle.encoder, device, hop_s)
+        encoder = load_bundle(model_uri).encoder
+        self.fingerprint = Fingerprinter.from_encoder(encoder, device, hop_s)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         rows = []
@@ -81,15 +81,8 @@ def _encoded_schema(decoded: pa.Schema) -> pa.Schema:
     return pa.schema([*fields, ("n_segments", pa.int64()), ("embeddings", pa.binary())])
 
 
-def fingerprints(
-    items: list[Item],
-    model_files: dict[str, bytes],
-    *,
-    hop_s: float,
-    workers: int | None,
-    max_seconds: float,
-) -> ray.data.Dataset:
-    """One row per recording: what `decode_row` says of it, n_segments and embeddings (bytes)."""
+def decoded(items: list[Item], max_seconds: float) -> ray.data.Dataset:
+    """One row per recording, see `decode_row`; `number` is its place in the list."""
     rows = [
         {
             "number": number,
@@ -103,12 +96,16 @@ def fingerprints(
     ]
     # Small blocks: what a worker holds must not grow with the length of the list.
     dataset = ray.data.from_items(rows, override_num_blocks=max(1, min(len(rows) // 4, 4096)))
-    decoded = dataset.map(
-        decode_row, fn_kwargs={"max_seconds": max_seconds}, num_cpus=0.5
-    )
-    return decoded.map_batches(
+    return dataset.map(decode_row, fn_kwargs={"max_seconds": max_seconds}, num_cpus=_DECODE_CPUS)
+
+
+def encoded(
+    recordings: ray.data.Dataset, model_uri: str, hop_s: float, workers: int | None
+) -> ray.data.Dataset:
+    """Rows with `pcm` to rows with `n_segments` and `embeddings` (float16 bytes)."""
+    return recordings.map_batches(
         Encode,
-        fn_constructor_args=(model_files, hop_s),
+        fn_constructor_args=(model_uri, hop_s),
         batch_size=4,
         batch_format="pyarrow",
         **encoder_pool(workers),
@@ -155,7 +152,7 @@ class EmbeddingStore:
 
 def embed(
     items: list[Item],
-    model_files: dict[str, bytes],
+    model_uri: str,
     store: EmbeddingStore,
     *,
     workers: int | None,
@@ -163,30 +160,10 @@ def embed(
     say: Callable[[str], None],
 ) -> list[dict]:
     """Fingerprint recordings into Parquet files; returns one row per recording, in list order."""
-    encoded = fingerprints(
-        items, model_files, hop_s=store.hop_s, workers=workers, max_seconds=max_seconds
-    )
-    stored = encoded.map_batches(
+    recordings = decoded(items, max_seconds)
+    stored = encoded(recordings, model_uri, store.hop_s, workers).map_batches(
         store, batch_size=_TRACKS_A_FILE, batch_format="pyarrow", num_cpus=0.25
     )
-    rows = list(with_progress(finished_rows(stored), len(items), say))
+    rows = list(finished_rows(stored, len(items), say))
     order = {item.uri: number for number, item in enumerate(items)}
     return sorted(rows, key=lambda row: order[row["uri"]])
-
-
-def with_progress(rows: Iterator[dict], total: int, say: Callable[[str], None]) -> Iterator[dict]:
-    """Pass rows on, saying every few seconds how far the work is and how fast it goes."""
-    started = said = time.monotonic()
-    seconds = failed = 0.0
-    for done, row in enumerate(rows, 1):
-        seconds += row["duration_s"]
-        failed += row["status"] != "ok"
-        now = time.monotonic()
-        if now - said > 5 or done == total:
-            said, elapsed = now, now - started
-            left = elapsed / done * (total - done)
-            say(
-                f"  {done}/{total} recordings, {seconds / 3600:.2f} h of audio, "
-                f"{seconds / elapsed:.0f}x real time, {failed:.0f} failed, {left:.0f} s left"
-            )
-        yield row

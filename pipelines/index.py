@@ -74,7 +74,7 @@ def make_plan(items: list[Item], known: list[dict], source: str) -> Plan:
 
 
 def index_catalogue(
-    audio: str,
+    audio: str | list[Item],
     catalogue_uri: str,
     *,
     model: str | None = None,
@@ -90,14 +90,18 @@ def index_catalogue(
     started = time.monotonic()
     catalogue = Catalogue.open(catalogue_uri)
     bundle = _model(catalogue, model)
-    items = list_items(audio)
-    plan = make_plan(items, catalogue.tracks().to_pylist(), audio)
-    say(f"{len(items)} recordings listed: " + ", ".join(f"{v} {k}" for k, v in plan.counts().items()))
+    source = audio if isinstance(audio, str) else "list"
+    items = list_items(audio) if isinstance(audio, str) else audio
+    plan = make_plan(items, catalogue.tracks().to_pylist(), source)
+    say(
+        f"{len(items)} recordings listed: "
+        + ", ".join(f"{v} {k}" for k, v in plan.counts().items())
+    )
     if dry_run or not (plan.work or plan.withdrawn):
         return _summary(catalogue, plan, [], started)
     connect()
     run_id = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:6]}"
-    catalogue.put_model(bundle)
+    model_uri = catalogue.put_model(bundle)
     rows: list[dict] = []
     if plan.work:
         store = EmbeddingStore(
@@ -107,10 +111,8 @@ def index_catalogue(
             hop_s=HOP_SECONDS,
             attempts=plan.attempts,
         )
-        rows = embed(
-            plan.work, bundle.files, store, workers=workers, max_seconds=max_seconds, say=say
-        )
-    _publish(catalogue, bundle, plan, rows, audio, run_id, say)
+        rows = embed(plan.work, model_uri, store, workers=workers, max_seconds=max_seconds, say=say)
+    _publish(catalogue, bundle, plan, rows, source, run_id, say)
     summary = _summary(catalogue, plan, rows, started)
     catalogue.put(f"runs/{run_id}/summary.json", (json.dumps(summary) + "\n").encode())
     return summary
@@ -122,7 +124,7 @@ def _model(catalogue: Catalogue, wanted: str | None) -> ModelBundle:
         return load_bundle(wanted) if wanted else load_bundle()
     if wanted:
         bundle = load_bundle(wanted)
-        if bundle.weights_sha256 != catalogue.manifest.model_sha256:
+        if bundle.sha256 != catalogue.manifest.model_sha256:
             raise ModelError(
                 f"{wanted} is {bundle.model_id}, but the catalogue was made with "
                 f"{catalogue.manifest.model_id}; use that one, or another --catalog"
@@ -169,7 +171,7 @@ def _publish(
         parent=old.snapshot if old else None,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         model_id=bundle.model_id,
-        model_sha256=bundle.weights_sha256,
+        model_sha256=bundle.sha256,
         hop_s=HOP_SECONDS,
         template=template,
         parameters=parameters,
@@ -187,9 +189,7 @@ def _publish(
 
 
 def _track_ref(row: dict) -> merge.TrackRef:
-    return merge.TrackRef(
-        row["ordinal"], row["track_id"], row["embedding_file"], row["n_segments"]
-    )
+    return merge.TrackRef(row["ordinal"], row["track_id"], row["embedding_file"], row["n_segments"])
 
 
 def _summary(catalogue: Catalogue, plan: Plan, rows: list[dict], started: float) -> dict:

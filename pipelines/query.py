@@ -14,16 +14,16 @@ import pyarrow.parquet as pq
 import ray.data
 
 from grafp import storage
+from grafp.api import DEFAULT_MIN_SCORE
 from grafp.audio import MAX_SECONDS
 from grafp.catalogue import Catalogue, Manifest, open_shard
 from grafp.collection import Item, list_items
 from grafp.encoder import DIMENSION
 from grafp.errors import CatalogueError
 from grafp.matching import Match, find_matches
-from pipelines.embed import fingerprints, with_progress
+from pipelines.embed import decoded, encoded
 from pipelines.runtime import connect, finished_rows
 
-DEFAULT_MIN_SCORE = 0.6  # for a model whose card does not say
 MATCH_SCHEMA = pa.schema(
     [
         ("query", pa.string()),
@@ -67,6 +67,7 @@ class SearchShards:
                     "status": row["status"],
                     "error": row["error"],
                     "duration_s": row["duration_s"],
+                    "cut_at_s": row.get("cut_at_s"),
                     "matches": [self._describe(match) for match in matches],
                 }
                 for row, matches in zip(rows, found, strict=True)
@@ -99,6 +100,7 @@ _ANSWER_SCHEMA = pa.schema(
         ("status", pa.string()),
         ("error", pa.string()),
         ("duration_s", pa.float64()),
+        ("cut_at_s", pa.float64()),  # of evaluation clips: the true place
         ("matches", pa.list_(_MATCH)),
     ]
 )
@@ -124,23 +126,48 @@ def query_batch(
     assert catalogue.manifest is not None
     if not catalogue.manifest.shards:
         raise CatalogueError(f"{catalogue_uri}: the catalogue has no usable tracks")
+    catalogue.check_shards()
     model = catalogue.model()
     if min_score is None:
         min_score = float(model.card.get("min_score", DEFAULT_MIN_SCORE))
     items = list_items(queries) if isinstance(queries, str) else queries
-    tracks = catalogue.tracks()
-    tracks = tracks.filter(pc.equal(tracks["status"], "ok"))
-    uris = dict(zip(tracks["ordinal"].to_pylist(), tracks["uri"].to_pylist()))
+    uris = live_tracks(catalogue)
     say(f"{len(items)} queries against {len(uris)} tracks, snapshot {catalogue.manifest.snapshot}")
     connect()
-    encoded = fingerprints(
-        items, model.files, hop_s=catalogue.manifest.hop_s, workers=workers, max_seconds=max_seconds
+    answers = answered(decoded(items, max_seconds), catalogue, uris, workers, top_k)
+    done = sorted(finished_rows(answers, len(items), say), key=lambda row: row["number"])
+    table = pa.Table.from_pylist(
+        [line for answer in done for line in _lines(answer, items, uris, min_score)],
+        schema=MATCH_SCHEMA,
     )
-    answers = encoded.map_batches(
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer)
+    storage.write(storage.join(out, "matches.parquet"), buffer.getvalue())
+    return _summary(done, table, started), table
+
+
+def live_tracks(catalogue: Catalogue) -> dict[int, str]:
+    """The tracks that can be an answer: ordinal to URI."""
+    tracks = catalogue.tracks()
+    tracks = tracks.filter(pc.equal(tracks["status"], "ok"))
+    return dict(zip(tracks["ordinal"].to_pylist(), tracks["uri"].to_pylist(), strict=True))
+
+
+def answered(
+    recordings: ray.data.Dataset,
+    catalogue: Catalogue,
+    uris: dict[int, str],
+    workers: int | None,
+    top_k: int,
+) -> ray.data.Dataset:
+    """Recordings (rows with `pcm`) to rows with their matches, in no particular order."""
+    manifest = catalogue.manifest
+    assert manifest is not None
+    return encoded(recordings, catalogue.model_uri(), manifest.hop_s, workers).map_batches(
         SearchShards,
         fn_constructor_args=(
             catalogue.root,
-            catalogue.manifest.to_json(),
+            manifest.to_json(),
             np.array(sorted(uris)),
             top_k,
             os.path.join(tempfile.gettempdir(), f"grafp-cache-{os.getuid()}"),
@@ -150,17 +177,6 @@ def query_batch(
         num_cpus=0.5,
         compute=_search_pool(),
     )
-    done = sorted(
-        with_progress(finished_rows(answers), len(items), say), key=lambda row: row["number"]
-    )
-    table = pa.Table.from_pylist(
-        [line for answer in done for line in _lines(answer, items, uris, min_score)],
-        schema=MATCH_SCHEMA,
-    )
-    buffer = io.BytesIO()
-    pq.write_table(table, buffer)
-    storage.write(storage.join(out, "matches.parquet"), buffer.getvalue())
-    return _summary(done, table, started), table
 
 
 def _search_pool() -> ray.data.ActorPoolStrategy:

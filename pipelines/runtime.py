@@ -2,7 +2,8 @@
 
 import logging
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 
 # Read by Ray when it is imported or started. Nothing is reported to anyone.
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -16,14 +17,14 @@ _PART_OF_A_CPU = 0.5
 
 
 def connect() -> None:
-    """Join the cluster that RAY_ADDRESS names (set inside `ray job submit`), else start one here."""
+    """Join the cluster of RAY_ADDRESS (`ray job submit` sets it), else start one here."""
     if not ray.is_initialized():
         address = None if os.environ.get("RAY_ADDRESS") else "local"
-        ray.init(address=address, logging_level=logging.WARNING, log_to_driver=True)
+        ray.init(address=address, logging_level=logging.ERROR)
     context = ray.data.DataContext.get_current()
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
     context.enable_progress_bars = False  # the jobs print their own, in units a user cares for
     context.target_max_block_size = 32 << 20  # decoded audio waits between stages: keep it small
-    logging.getLogger("ray.data").setLevel(logging.WARNING)
 
 
 def encoder_pool(workers: int | None) -> dict[str, object]:
@@ -35,7 +36,27 @@ def encoder_pool(workers: int | None) -> dict[str, object]:
     return {"compute": ray.data.ActorPoolStrategy(min_size=1, max_size=count), **need}
 
 
-def finished_rows(dataset: ray.data.Dataset) -> Iterator[dict]:
-    """The rows of a dataset as its last stage finishes them."""
+def finished_rows(
+    dataset: ray.data.Dataset, total: int, say: Callable[[str], None]
+) -> Iterator[dict]:
+    """The rows of a dataset as its last stage finishes them, saying how far the work is.
+
+    Rows need `status` and `duration_s`; `total` is how many there will be.
+    """
+    started = said = time.monotonic()
+    done = failed = 0
+    seconds = 0.0
     for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
-        yield from batch.to_pylist()
+        rows = batch.to_pylist()
+        done += len(rows)
+        failed += sum(row["status"] != "ok" for row in rows)
+        seconds += sum(row["duration_s"] for row in rows)
+        now = time.monotonic()
+        if now - said > 5 or done == total:
+            said, elapsed = now, now - started
+            say(
+                f"  {done}/{total} recordings, {seconds / 3600:.2f} h of audio, "
+                f"{seconds / elapsed:.0f}x real time, {failed} failed, "
+                f"{elapsed / done * (total - done):.0f} s left"
+            )
+        yield from rows

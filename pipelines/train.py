@@ -3,14 +3,13 @@
 OUT/run           Ray Train's checkpoints: --resume continues from the newest
 OUT/checkpoint.pt the same without Ray
 OUT/model         the model bundle
+OUT/summary.json  steps, loss, hit rate
 """
 
 import io
-import os
-import tempfile
+import json
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 
@@ -22,7 +21,7 @@ from grafp.errors import OptionError
 from grafp.training import Progress, TrainConfig, Trainer
 from grafp.validation import Validation
 
-_RUN_NAME = "run"
+SUMMARY = "summary.json"
 _VALIDATION_AUGMENT = AugmentConfig(reverb=0.5, music_noise=0.0, snr_db=(0.0, 20.0))
 
 
@@ -81,15 +80,21 @@ def build_trainer(
         held = data.validation
         augmenter = Augmenter(held.noises, held.rooms, _VALIDATION_AUGMENT, device)
         validation = Validation.build(held.tracks, augmenter)
-    sampler = PairSampler(data.tracks, config.pairs, config.per_track, config.offset_seconds)
+    sampler = PairSampler(
+        data.tracks, config.pairs, config.per_track, offset_seconds=config.offset_seconds
+    )
     augmenter = Augmenter(data.noises, data.rooms, config.augment, device)
     return Trainer(config, sampler, augmenter, validation, device, rank, world), data
 
 
 def finish(trainer: Trainer, data: TrainingSet, out: str, workers: int) -> dict:
-    """Write the bundle; returns the summary."""
+    """Write the bundle and OUT/summary.json; returns the summary."""
     progress = trainer.progress
-    results = {"steps": progress.step, "loss": _number(progress.loss), "hit_rate": _number(progress.hit_rate)}
+    results = {
+        "steps": progress.step,
+        "loss": _number(progress.loss),
+        "hit_rate": _number(progress.hit_rate),
+    }
     card = {
         "preset": trainer.config.preset,
         "training": trainer.config.to_dict(),
@@ -99,7 +104,9 @@ def finish(trainer: Trainer, data: TrainingSet, out: str, workers: int) -> dict:
     }
     uri = storage.join(out, "model")
     model_id = save_bundle(uri, trainer.encoder, card)
-    return {**results, "model": uri, "model_id": model_id}
+    summary = {**results, "model": uri, "model_id": model_id}
+    storage.write(storage.join(out, SUMMARY), json.dumps(summary).encode())
+    return summary
 
 
 def _number(value: float) -> float | None:

@@ -1,10 +1,11 @@
 """The worker group of a training run: Ray Train starts it, restarts it and keeps checkpoints."""
 
+import json
+import logging
 import os
 import tempfile
 from pathlib import Path
 
-import pyarrow.fs
 import ray
 import ray.train
 import torch
@@ -15,7 +16,7 @@ from grafp import storage
 from grafp.errors import OptionError
 from grafp.training import Progress
 from pipelines.runtime import connect
-from pipelines.train import build_trainer, finish
+from pipelines.train import SUMMARY, build_trainer, finish
 
 _RUN_NAME = "run"
 _STATE = "state.pt"
@@ -39,7 +40,9 @@ def train_on_ray(task: dict, num_workers: int, gpu: bool | None) -> dict:
         _worker,
         train_loop_config={**task, "threads": max(1, int(cpus // num_workers))},
         scaling_config=ScalingConfig(
-            num_workers=num_workers, use_gpu=use_gpu, resources_per_worker={"CPU": share, "GPU": int(use_gpu)}
+            num_workers=num_workers,
+            use_gpu=use_gpu,
+            resources_per_worker={"CPU": share, "GPU": int(use_gpu)},
         ),
         run_config=RunConfig(
             name=_RUN_NAME,
@@ -49,10 +52,13 @@ def train_on_ray(task: dict, num_workers: int, gpu: bool | None) -> dict:
             checkpoint_config=CheckpointConfig(num_to_keep=2),
         ),
     )
-    return trainer.fit().metrics["summary"]
+    trainer.fit()
+    return json.loads(storage.read(storage.join(task["out"], SUMMARY)))
 
 
 def _worker(task: dict) -> None:
+    for chatty in ("ray.train", "botocore", "aiobotocore"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
     context = ray.train.get_context()
     rank, world = context.get_world_rank(), context.get_world_size()
     device = get_device()
@@ -80,5 +86,5 @@ def _worker(task: dict) -> None:
             ray.train.report(metrics, checkpoint=Checkpoint.from_directory(folder))
 
     trainer.run(report)
-    summary = finish(trainer, data, task["out"], world) if rank == 0 else {}
-    ray.train.report({"summary": summary})
+    if rank == 0:
+        finish(trainer, data, task["out"], world)

@@ -28,3 +28,26 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "local":
         return str(tmp_path)
     return f"{request.getfixturevalue('s3')}/test-{next(_numbers)}"
+
+
+@pytest.fixture(scope="session")
+def ray_here(s3: str) -> Iterator[None]:
+    """One local Ray for all tests, its workers with the variables that point to the S3 server."""
+    import ray
+
+    ray.init(address="local", num_cpus=4, include_dashboard=False, logging_level="ERROR")
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def music(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six short pieces, one in each format that we read."""
+    from grafp import synth
+    from grafp.audio import EXTENSIONS, encode
+
+    folder = tmp_path_factory.mktemp("music")
+    for seed, extension in enumerate(EXTENSIONS):
+        data = encode(synth.piece(seed, 12.0), extension[1:])
+        (folder / f"piece {seed} é{extension}").write_bytes(data)
+    return folder

@@ -14,6 +14,7 @@ import pytest
 
 from grafp import storage
 from grafp.errors import StorageError
+from grafp.s3 import CONFIG as S3_CONFIG
 
 NAMES = [
     "plain.wav",
@@ -249,7 +250,7 @@ def test_unreachable_endpoint(kind: str, s3: str, monkeypatch: pytest.MonkeyPatc
             endpoint = endpoint.replace("//", "//me:hidden-word@")
         monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
         if kind != "silent":  # the slowest kind shows that the real limits hold
-            monkeypatch.setitem(storage._S3_CONFIG, "retries", {"total_max_attempts": 1})
+            monkeypatch.setitem(S3_CONFIG, "retries", {"total_max_attempts": 1})
         start = time.monotonic()
         with pytest.raises(StorageError, match="check AWS_ENDPOINT_URL") as error:
             storage.read(f"{s3}/x")
@@ -271,7 +272,7 @@ def test_a_server_that_is_not_s3(s3: str, monkeypatch: pytest.MonkeyPatch) -> No
                     client.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi")
 
         threading.Thread(target=answer, daemon=True).start()
-        monkeypatch.setitem(storage._S3_CONFIG, "retries", {"total_max_attempts": 1})
+        monkeypatch.setitem(S3_CONFIG, "retries", {"total_max_attempts": 1})
         monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.getsockname()[1]}")
         with pytest.raises(StorageError, match="no usable answer from 127") as error:
             storage.list_files(f"{s3}/x")

@@ -1,0 +1,49 @@
+# make demo    hear of a match: synthesise music, index it, query noisy clips of it
+# make test    all tests
+# make check   format, lint, types
+# Each makes the environment it needs in .venv; only Python 3.11 or 3.12 and make must be there.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3)
+FAISS ?= cpu# gpu on machines with one
+BIN := .venv/bin
+READY := .venv/ready-$(FAISS)
+
+.PHONY: demo test check check-all format lock env clean
+
+env: $(READY)
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 13))' \
+		|| { echo "Python 3.11 or 3.12 is needed; set PYTHON=/path/to/one"; exit 1; }
+	@echo "Making the environment in .venv (about 5 GB, once)"
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check 'uv>=0.8'
+	@VIRTUAL_ENV=.venv $(BIN)/uv pip install --quiet -c constraints.txt -e '.[$(FAISS),dev]'
+	@touch $@
+
+demo: $(READY)
+	@$(BIN)/python jobs/demo.py $(if $(AUDIO),--audio '$(AUDIO)')
+
+test: $(READY)
+	@$(BIN)/python -m pytest
+
+check: $(READY)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+# The slower checks too.
+check-all: check
+	$(BIN)/python -m pytest -m ''
+
+format: $(READY)
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+# After a change of dependencies.
+lock: $(READY)
+	$(BIN)/uv export --quiet --no-emit-project --no-hashes --no-annotate --no-header \
+		--extra cpu --extra dev -o constraints.txt
+
+clean:
+	rm -rf .venv demo-out build *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,136 @@
+#!/usr/bin/env python3
+"""Hit rates on a corpus's test split: noise alone and noise in a room, by length and SNR.
+
+    python benchmarks/accuracy.py --corpus CORPUS --out out/accuracy
+
+CORPUS holds music.csv, noise.csv and rir.csv with columns path and split (music.csv may have
+self_repeat: tracks that repeat themselves exactly for more than 45 % are scored by track only).
+The test music is indexed whole; clips are cut at random samples, off the fingerprint grid, and
+degraded with test noise and test rooms at a ratio measured on the clip. Every cell is
+`right track / within 50 ms` in %, with 95 % intervals in OUT/accuracy.json.
+
+--split validation uses the tenth of the train split that jobs/train.py sets apart: for choices.
+"""
+
+import argparse
+import dataclasses
+import json
+import sys
+
+from pipelines import cli
+
+
+def options() -> argparse.Namespace:
+    parser = cli.parser(__doc__)
+    parser.add_argument(
+        "--corpus", required=True, metavar="URI", help="folder with the three tables"
+    )
+    parser.add_argument(
+        "--out", default="out/accuracy", metavar="URI", help="catalogue and results"
+    )
+    parser.add_argument("--model", default="small", metavar="NAME|URI", help="model to judge")
+    parser.add_argument("--split", default="test", choices=("test", "validation"))
+    parser.add_argument(
+        "--queries", type=cli.positive_int, default=1000, help="cuts; clips per cell"
+    )
+    parser.add_argument("--seconds", default="1,2,3,5", help="clip lengths, s")
+    parser.add_argument("--snr", default="0,5,10,20", help="signal-to-noise ratios, dB")
+    parser.add_argument("--seed", type=int, default=0, help="of cuts, noise and rooms")
+    parser.add_argument(
+        "--workers", type=cli.positive_int, help="encoders; default: one a processor"
+    )
+    return parser.parse_args()
+
+
+def main(chosen: argparse.Namespace) -> tuple[dict, int]:
+    from grafp import storage
+    from pipelines.evaluate import draw_clips, evaluate
+    from pipelines.index import index_catalogue
+
+    items = _items(chosen, "music")
+    catalogue = storage.join(chosen.out, "catalogue")
+    index_catalogue(items, catalogue, model=chosen.model, workers=chosen.workers, say=cli.say)
+    usable = [item for item in items if float(item.row.get("seconds") or 60) >= 6.0]
+    seconds = [float(value) for value in chosen.seconds.split(",")]
+    ratios = [float(value) for value in chosen.snr.split(",")]
+    clips = draw_clips(
+        [item.uri for item in usable],
+        seconds=seconds,
+        snr_db=ratios,
+        queries=chosen.queries,
+        seed=chosen.seed,
+    )
+    noises, rooms = _pcm(_items(chosen, "noise")), _pcm(_items(chosen, "rir"))
+    answers = evaluate(catalogue, usable, clips, noises, rooms, workers=chosen.workers, say=cli.say)
+    repeating = {i.uri for i in items if float(i.row.get("self_repeat") or 0) > 0.45}
+    answers = [
+        dataclasses.replace(answer, true_start_s=None) if answer.true_track in repeating else answer
+        for answer in answers
+    ]
+    summary = _table(clips, answers, seconds, ratios)
+    storage.write(storage.join(chosen.out, "accuracy.json"), json.dumps(summary, indent=1).encode())
+    return {"queries": len(clips), **summary}, cli.DONE
+
+
+def _items(chosen: argparse.Namespace, name: str) -> list:
+    """The rows of one table that belong to the split."""
+    from grafp import storage
+    from grafp.collection import list_items
+    from grafp.data import held_out
+
+    table = storage.join(chosen.corpus, f"{name}.csv")
+    if chosen.split == "test":
+        return [item for item in list_items(table) if item.row.get("split") == "test"]
+    return [i for i in list_items(table) if i.row.get("split") == "train" and held_out(i)]
+
+
+def _pcm(items: list) -> list:
+    """Decoded as int16, the form in which it is shared among the workers."""
+    import numpy as np
+
+    from grafp import storage
+    from grafp.audio import decode
+
+    decoded = (decode(storage.read(item.location), min_seconds=0.0) for item in items)
+    return [(samples_S.clip(-1, 1) * 32767).astype(np.int16) for samples_S in decoded]
+
+
+def _table(clips: list, answers: list, seconds: list[float], ratios: list[float]) -> dict:
+    """Print the table; returns every cell with its intervals and the offset errors."""
+    import numpy as np
+
+    from grafp.metrics import score_answers
+
+    cells = {}
+    for reverb in (False, True):
+        name = "noise + reverb" if reverb else "noise"
+        cli.say(f"\n| {name} | " + " | ".join(f"{ratio:g} dB" for ratio in ratios) + " |")
+        cli.say("|---" * (len(ratios) + 1) + "|")
+        for length in seconds:
+            row = []
+            for ratio in ratios:
+                group = [
+                    answer
+                    for clip, answer in zip(clips, answers, strict=True)
+                    if (clip.reverb, clip.seconds, clip.snr_db) == (reverb, length, ratio)
+                ]
+                rates = score_answers(group)
+                track, place = rates["hit_track"], rates["hit_50ms"]
+                row.append(f"{100 * track.value:.1f} / {100 * place.value:.1f}")
+                cells[f"{name}, {length:g} s, {ratio:g} dB"] = {
+                    "hit_track": track.to_dict(),
+                    "hit_50ms": place.to_dict(),
+                }
+            cli.say(f"| {length:g} s | " + " | ".join(row) + " |")
+    errors = [
+        1000 * abs(answer.start_s - answer.true_start_s)
+        for answer in answers
+        if answer.right_track and answer.true_start_s is not None and answer.start_s is not None
+    ]
+    median, p95 = np.percentile(errors, [50, 95])
+    cli.say(f"\nOffset error of right tracks: median {median:.0f} ms, 95 % within {p95:.0f} ms")
+    return {"cells": cells, "offset_error_ms": {"median": round(median, 1), "p95": round(p95, 1)}}
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main, options()))

@@ -1,0 +1,44 @@
+"""Test queries: excerpts cut anywhere, played in a room, among noise."""
+
+import numpy as np
+import torch
+import torchaudio
+
+from grafp.audio import SAMPLE_RATE
+from grafp.augment import add_at_snr, direct_first, to_float
+
+PAST_SECONDS = 1.0  # of music before the clip, whose reverberation is part of the recording
+
+
+def cut_degraded(
+    track_S: np.ndarray,
+    start: int,
+    seconds: float,
+    *,
+    snr_db: float | None = None,
+    noise_S: np.ndarray | None = None,
+    room_S: np.ndarray | None = None,
+) -> np.ndarray:
+    """Cut a clip at a sample and degrade it.
+
+    Args:
+        track_S: float32 or int16 waveform, 16 kHz mono.
+        start: first sample of the clip; need not lie on any grid.
+        seconds: length of the clip.
+        snr_db: ratio of the clip's RMS to the noise's, measured over this clip, dB.
+        noise_S: at least one sample; repeated when shorter than the clip.
+        room_S: impulse response; the room hears up to a second of music before the clip.
+
+    Returns float32 (seconds * 16000,).
+    """
+    length = round(seconds * SAMPLE_RATE)
+    past = min(start, round(PAST_SECONDS * SAMPLE_RATE)) if room_S is not None else 0
+    clip_S = to_float(torch.tensor(track_S[start - past : start + length]))
+    if room_S is not None:
+        room = direct_first(torch.tensor(room_S))
+        clip_S = torchaudio.functional.fftconvolve(clip_S, room)[: len(clip_S)]
+    clip_S = clip_S[past:]
+    if noise_S is not None and snr_db is not None:
+        noise = to_float(torch.tensor(np.resize(noise_S, len(clip_S))))
+        clip_S = add_at_snr(clip_S[None], noise[None], torch.tensor([[snr_db]]))[0]
+    return clip_S.numpy()

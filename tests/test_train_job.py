@@ -1,0 +1,89 @@
+"""The flow of training: through the job, in this process and over Ray Train workers."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from grafp import synth
+from grafp.api import load_model
+from grafp.audio import encode
+from grafp.bundle import load_bundle
+from jobs import train
+from pipelines import cli
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Music with splits and groups, noise and rooms; one file is broken."""
+    folder = tmp_path_factory.mktemp("corpus")
+    rows = ["path,split,group"]
+    for number in range(14):
+        name = f"{number}.flac"
+        (folder / name).write_bytes(encode(synth.piece(100 + number, 4.0), "flac"))
+        rows.append(f"{name},{'test' if number == 0 else 'train'},{number}")
+    (folder / "broken.flac").write_bytes(b"nothing")
+    rows.append("broken.flac,train,broken")
+    (folder / "music.csv").write_text("\n".join(rows))
+    for kind, make in {"noise": lambda n: synth.noise(n, 3.0), "rooms": synth.room}.items():
+        (folder / kind).mkdir()
+        for number in range(3):
+            (folder / kind / f"{number}.wav").write_bytes(encode(make(number), "wav"))
+    return folder
+
+
+def run(corpus: Path, out: str, capsys: pytest.CaptureFixture, *more: str) -> tuple[int, dict, str]:
+    arguments = ["--music", f"{corpus}/music.csv", "--noise", f"{corpus}/noise", "--out", out]
+    arguments += ["--rir", f"{corpus}/rooms", "--pairs", "8", *more]
+    code = cli.run(train.main, train.options(arguments))
+    shown = capsys.readouterr()
+    last = shown.out.strip().splitlines()[-1] if shown.out.strip() else ""
+    return code, json.loads(last) if last.startswith("{") else {}, shown.out + shown.err
+
+
+def test_train_without_ray_then_resume(corpus: Path, tmp_path: Path, capsys) -> None:
+    out = str(tmp_path / "run")
+    code, summary, shown = run(corpus, out, capsys, "--steps", "2", "--num-workers", "0")
+    assert (code, summary["steps"]) == (0, 2)
+    assert "left out: broken.flac" in shown
+    code, _, shown = run(corpus, out, capsys, "--steps", "3", "--num-workers", "0")
+    assert code == cli.BAD_ARGUMENTS
+    assert "--resume" in shown
+    code, summary, shown = run(
+        corpus, out, capsys, "--steps", "3", "--num-workers", "0", "--resume"
+    )
+    assert (code, summary["steps"]) == (0, 3)
+    assert "resumed after step 2" in shown
+    card = load_bundle(summary["model"]).card
+    assert card["training"]["steps"] == 3
+    assert card["data"]["tracks"] + card["data"]["validation_tracks"] == 13
+    assert card["results"]["hit_rate"] is not None
+    assert load_model(summary["model"]).fingerprint(f"{corpus}/1.flac").shape == (31, 128)
+
+
+@pytest.mark.usefixtures("ray_here")
+def test_train_on_two_workers_then_resume_on_s3(corpus: Path, s3: str, capsys) -> None:
+    out = f"{s3}/training/run"
+    code, summary, _ = run(corpus, out, capsys, "--steps", "2", "--num-workers", "2", "--no-gpu")
+    assert (code, summary["steps"]) == (0, 2)
+    assert load_bundle(summary["model"]).card["workers"] == 2
+    code, summary, _ = run(
+        corpus, out, capsys, "--steps", "3", "--num-workers", "2", "--no-gpu", "--resume"
+    )
+    assert (code, summary["steps"]) == (0, 3)
+    assert load_bundle(summary["model"]).model_id == summary["model_id"]
+
+
+@pytest.mark.usefixtures("ray_here")
+def test_more_workers_than_processors_is_refused(corpus: Path, tmp_path: Path, capsys) -> None:
+    code, _, shown = run(corpus, str(tmp_path / "run"), capsys, "--steps", "1", "--num-workers", "99")
+    assert code == cli.BAD_ARGUMENTS
+    assert "--num-workers 99" in shown
+
+
+def test_no_usable_music_is_one_line(tmp_path: Path, capsys) -> None:
+    (tmp_path / "x.wav").write_bytes(b"")
+    chosen = train.options(["--music", str(tmp_path), "--out", str(tmp_path / "run"), "--steps", "1",
+                            "--num-workers", "0"])  # fmt: skip
+    assert cli.run(train.main, chosen) == cli.FAILED
+    assert "no usable music" in capsys.readouterr().err

@@ -1,0 +1,251 @@
+"""Training steps, resuming and validation, on a CPU and synthetic music."""
+
+import io
+import math
+from collections.abc import Iterator
+from functools import lru_cache
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from grafp import synth
+from grafp.augment import AugmentConfig, Augmenter
+from grafp.data import PairSampler
+from grafp.errors import TrainingError
+from grafp.training import Progress, TrainConfig, Trainer
+from grafp.validation import Validation
+
+CPU = torch.device("cpu")
+SECOND = 16_000
+CLEAN = AugmentConfig(reverb=0.0, noise=0.0)
+
+
+@lru_cache(maxsize=4)
+def music(count: int, seconds: float) -> list[torch.Tensor]:
+    """int16 tracks, as training holds them."""
+    pieces = [synth.piece(seed, seconds) for seed in range(count)]
+    return [torch.from_numpy((piece * 32767).astype(np.int16)) for piece in pieces]
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Sums in parallel have no fixed order."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def trainer(steps: int, pairs: int = 6, validation: Validation | None = None) -> Trainer:
+    config = TrainConfig(
+        steps=steps,
+        pairs=pairs,
+        per_track=1,
+        log_every=1,
+        checkpoint_every=3,
+        validate_every=4,
+        warm_up=0.1,
+    )
+    noises = [torch.from_numpy(synth.noise(seed, 3.0)) for seed in range(2)]
+    rooms = [torch.from_numpy(synth.room(seed)) for seed in range(2)]
+    augmenter = Augmenter(noises, rooms, AugmentConfig(snr_db=(10.0, 20.0)), CPU)
+    return Trainer(config, PairSampler(music(12, 6.0), pairs), augmenter, validation, CPU)
+
+
+def test_a_few_steps_lower_the_loss() -> None:
+    losses = []
+    progress = trainer(16, pairs=12).run(lambda progress, _: losses.append(progress.loss))
+    assert (progress.step, progress.done) == (16, True)
+    assert len(losses) == 16
+    assert np.mean(losses[-4:]) < 0.8 * np.mean(losses[:4])
+
+
+def test_resuming_is_exact() -> None:
+    """Bit-equal weights, optimiser and statistics, as if nobody had stopped the run."""
+
+    class Stopped(Exception):
+        pass
+
+    checkpoint = io.BytesIO()
+
+    def save_and_stop(_: Progress, checkpoint_due: bool) -> None:
+        if checkpoint_due:
+            interrupted.save(checkpoint)
+            raise Stopped
+
+    straight, interrupted, resumed = (trainer(5) for _ in range(3))
+    straight.run(lambda *_: None)
+    with pytest.raises(Stopped):
+        interrupted.run(save_and_stop)
+    assert interrupted.progress.step == 3
+    checkpoint.seek(0)
+    resumed.load(checkpoint)
+    assert resumed.progress.step == 3
+    resumed.run(lambda *_: None)
+    assert resumed.progress.step == straight.progress.step == 5
+    wanted, got = straight.encoder.state_dict(), resumed.encoder.state_dict()
+    assert [name for name in wanted if not torch.equal(wanted[name], got[name])] == []
+    untouched = interrupted.encoder.state_dict()
+    assert [name for name in wanted if not torch.equal(wanted[name], untouched[name])]
+    moments = [t.optimizer.state_dict()["state"] for t in (straight, resumed)]
+    for number, of_one in moments[0].items():
+        assert all(torch.equal(value, moments[1][number][name]) for name, value in of_one.items())
+
+
+def test_a_finished_run_resumes_to_nothing() -> None:
+    finished, again = trainer(1), trainer(1)
+    finished.run(lambda *_: None)
+    checkpoint = io.BytesIO()
+    finished.save(checkpoint)
+    checkpoint.seek(0)
+    again.load(checkpoint)
+    reports = []
+    assert again.run(lambda *report: reports.append(report)).step == 1
+    assert reports == []
+
+
+def test_a_checkpoint_of_another_preset_is_refused() -> None:
+    checkpoint = io.BytesIO()
+    trainer(1).save(checkpoint)
+    checkpoint.seek(0)
+    large = Trainer(
+        TrainConfig(preset="grafprint", steps=1),
+        PairSampler([], 1),
+        Augmenter([], [], CLEAN, CPU),
+        None,
+        CPU,
+    )
+    with pytest.raises(TrainingError, match="not of preset 'grafprint'"):
+        large.load(checkpoint)
+
+
+def test_a_loss_that_is_no_number_stops_before_the_weights_change() -> None:
+    broken = trainer(4)
+    with torch.no_grad():
+        broken.encoder.head[-1].bias[0] = math.nan
+    before = [parameter.clone() for parameter in broken.encoder.parameters()]
+    reports = []
+    with pytest.raises(TrainingError, match="became nan at step 0"):
+        broken.run(lambda *report: reports.append(report))
+    assert reports == []
+    after = broken.encoder.parameters()
+    assert all(
+        torch.equal(a.nan_to_num(), b.nan_to_num()) for a, b in zip(before, after, strict=True)
+    )
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"preset": "huge", "steps": 1}, "grafprint, small"),
+        ({}, "either steps or minutes"),
+        ({"steps": 1, "minutes": 1.0}, "either steps or minutes"),
+        ({"steps": 0}, "above 0"),
+        ({"minutes": -1.0}, "above 0"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused(values: dict, message: str) -> None:
+    with pytest.raises(TrainingError, match=message):
+        TrainConfig(**values)
+
+
+def test_progress_is_one_line_from_the_first_report_on() -> None:
+    assert Progress().line() == ("step 0  loss nan  0 pairs/s  hit rate -  time left ?")
+    late = Progress(step=7, loss=1.5, hit_rate=0.5, pairs_per_second=99.6, seconds_left=90.0)
+    assert late.line() == "step 7  loss 1.500  100 pairs/s  hit rate 50.0%  time left 1.5 min"
+
+
+def test_a_run_of_minutes_ends_when_they_are_over() -> None:
+    short = trainer(1)
+    short.config = TrainConfig(minutes=0.5 / 60, pairs=6, log_every=1)
+    progress = short.run(lambda *_: None)
+    assert progress.done
+    assert 0.5 <= progress.seconds < 60
+
+
+class Flat(nn.Module):
+    """The spectrogram itself as the fingerprint: it needs no training."""
+
+    def forward(self, mel_BFT: torch.Tensor) -> torch.Tensor:
+        return F.normalize(mel_BFT.flatten(1).float(), dim=1)
+
+
+class Deaf(nn.Module):
+    """Fingerprints that do not depend on what is heard."""
+
+    def forward(self, mel_BFT: torch.Tensor) -> torch.Tensor:
+        return F.normalize(
+            torch.randn(len(mel_BFT), 128, generator=torch.Generator().manual_seed(0)), dim=1
+        )
+
+
+def validation(config: AugmentConfig, tracks: int = 3, queries: int = 60) -> Validation:
+    noises = [torch.from_numpy(synth.noise(seed, 3.0)) for seed in range(2)]
+    augmenter = Augmenter(noises, [], config, CPU)
+    return Validation.build(music(tracks, 8.0), augmenter, queries=queries)
+
+
+def test_clean_clips_on_the_grid_are_all_found() -> None:
+    built = validation(CLEAN)
+    rows = torch.arange(0, len(built.reference_BS), 7)
+    on_grid = Validation(
+        built.reference_BS,
+        built.position_B,
+        built.reference_BS[rows].float() / 32768,
+        built.position_B[rows],
+    )
+    assert on_grid.hit_rate(Flat(), CPU) == 1.0
+    beside = Validation(
+        built.reference_BS, built.position_B, on_grid.query_BS, on_grid.truth_B + 801
+    )
+    assert beside.hit_rate(Flat(), CPU) == 0.0
+    other_track = Validation(
+        built.reference_BS, built.position_B, on_grid.query_BS, on_grid.truth_B + (1 << 32)
+    )
+    assert other_track.hit_rate(Flat(), CPU) == 0.0
+
+
+def test_a_validation_clip_lies_where_its_truth_says() -> None:
+    built = validation(CLEAN)
+    tracks = music(3, 8.0)
+    assert len(built.query_BS) == len(built.truth_B) == 60
+    for clip, truth in zip(built.query_BS, built.truth_B.tolist(), strict=True):
+        track, start = tracks[truth >> 32], truth & 0xFFFFFFFF
+        assert torch.equal(clip, track[start : start + SECOND].float() / 32768)
+
+
+def test_short_tracks_are_validated_with_silence_before_them() -> None:
+    tracks = [track[: 3 * SECOND // 2] for track in music(3, 8.0)]
+    built = Validation.build(tracks, Augmenter([], [], CLEAN, CPU), queries=6)
+    assert built.truth_B.tolist() == [(n << 32) + SECOND // 2 for n in (0, 0, 1, 1, 2, 2)]
+    assert built.hit_rate(Flat(), CPU) == 1.0
+
+
+def test_the_hit_rate_falls_with_noise_and_deafness() -> None:
+    noise = AugmentConfig(reverb=0.0, noise=1.0, music_noise=0.0, snr_db=(-30.0, -30.0))
+    clean = validation(CLEAN)
+    easy = clean.hit_rate(Flat(), CPU)
+    assert easy > 0.8
+    assert validation(noise).hit_rate(Flat(), CPU) < 0.5 * easy
+    assert clean.hit_rate(Deaf(), CPU) < 0.2
+
+
+def test_the_same_seed_validates_with_the_same_clips() -> None:
+    first, second = validation(AugmentConfig()), validation(AugmentConfig())
+    assert torch.equal(first.query_BS, second.query_BS)
+    assert torch.equal(first.truth_B, second.truth_B)
+
+
+def test_validating_in_a_run_is_reported_and_leaves_no_trace() -> None:
+    with_it, without = trainer(5, validation=validation(CLEAN, queries=6)), trainer(5)
+    rates = []
+    with_it.run(lambda progress, _: rates.append(progress.hit_rate))
+    without.run(lambda *_: None)
+    assert [math.isnan(rate) for rate in rates] == [True] * 3 + [False] * 2
+    for mine, theirs in zip(
+        with_it.encoder.state_dict().values(), without.encoder.state_dict().values(), strict=True
+    ):
+        assert torch.equal(mine, theirs)
