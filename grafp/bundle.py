@@ -65,18 +65,23 @@ def parse_bundle(files: dict[str, bytes], name: str) -> ModelBundle:
         tensors = parse_tensors(files["weights.safetensors"])
     except (ValueError, SafetensorError) as error:
         raise ModelError(f"{name}: damaged model bundle ({error})") from error
+    if not isinstance(card, dict):
+        raise ModelError(f"{name}: damaged model bundle (its card is not a JSON object)")
     if card.get("format_version") != FORMAT_VERSION or card.get("features") != FEATURES:
         raise ModelError(
             f"{name}: made for format {card.get('format_version')} with features "
             f"{card.get('features')}; this version reads format {FORMAT_VERSION} with {FEATURES}"
         )
-    encoder = Encoder(EncoderConfig.from_dict(card.get("encoder", {})))
     try:
+        encoder = Encoder(EncoderConfig.from_dict(card.get("encoder", {})))
         missing, unexpected = encoder.load_state_dict(
             {key: value.float() for key, value in tensors.items()}, strict=False
         )
+    except ModelError as error:
+        raise ModelError(f"{name}: {error}") from error
     except RuntimeError as error:
-        raise ModelError(f"{name}: the weights do not fit the card ({error})") from error
+        reason = " ".join(str(error).split())[:200]
+        raise ModelError(f"{name}: the weights do not fit the card ({reason})") from error
     missing = [key for key in missing if not key.endswith("num_batches_tracked")]
     if missing or unexpected:
         raise ModelError(

@@ -51,7 +51,8 @@ def read_table(uri: str) -> list[dict[str, Any]]:
             return pq.read_table(io.BytesIO(data)).to_pylist()
         return list(csv.DictReader(io.StringIO(data.decode("utf-8-sig"), newline="")))
     except (ValueError, OSError, csv.Error, pa.ArrowException) as error:
-        raise OptionError(f"{uri}: not a readable table ({error})") from error
+        reason = " ".join(str(error).split())
+        raise OptionError(f"{uri}: not a readable table ({reason})") from error
 
 
 def _from_table(uri: str) -> list[Item]:
@@ -60,7 +61,8 @@ def _from_table(uri: str) -> list[Item]:
         return []
     column = next((name for name in ("path", "uri") if name in rows[0]), None)
     if column is None:
-        raise OptionError(f"{uri}: needs a column named path or uri, has {', '.join(rows[0])}")
+        names = ", ".join(filter(None, rows[0]))  # None: what is longer than the header
+        raise OptionError(f"{uri}: needs a column named path or uri, has {names}")
     items: dict[str, Item] = {}
     for row in rows:
         name = str(row.pop(column) or "").strip()

@@ -33,6 +33,14 @@ class EncoderConfig:
     head: tuple[int, ...]
     """Hidden widths between the pooled graph and the fingerprint."""
 
+    @property
+    def nodes(self) -> int:
+        """Nodes of the first stage's graph."""
+        frequency, time = MELS, FRAMES
+        for _, _, frequency_stride, time_stride in self.stem:
+            frequency, time = -(-frequency // frequency_stride), -(-time // time_stride)
+        return frequency * time
+
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 

@@ -17,7 +17,7 @@ from grafp.index import (
     search,
     train_template,
 )
-from grafp.matching import Match, Shard, find_matches
+from grafp.matching import Match, Shard, align, find_matches
 
 FINE = 10  # points of a synthetic recording per hop
 
@@ -91,22 +91,22 @@ def test_a_tiny_catalogue_finds_all_that_is_in_it(count: int) -> None:
 
 @pytest.fixture(scope="module")
 def template() -> bytes:
-    return train_template(clustered(20_000), IndexParameters.for_size(20_000))
+    return train_template(clustered(10_000), IndexParameters.for_size(10_000))
 
 
 def test_most_true_neighbours_are_found(template: bytes) -> None:
-    vectors, queries = clustered(20_000), clustered(20_000)[::100]
+    vectors, queries = clustered(10_000), clustered(10_000)[::50]
     noise = np.random.default_rng(1).standard_normal(queries.shape)
     queries = unit(queries + 0.4 * noise / np.linalg.norm(noise, axis=1, keepdims=True))
-    index = parse_index(fill(template, vectors, np.arange(20_000)))
-    nprobe = IndexParameters.for_size(20_000).nprobe
+    index = parse_index(fill(template, vectors, np.arange(10_000)))
+    nprobe = IndexParameters.for_size(10_000).nprobe
     assert nprobe <= index.nlist / 8
     _, found = search(index, queries, 20, nprobe)
     true = (queries @ vectors.T).argsort(axis=1)[:, ::-1]
     nearest_found = (found == true[:, :1]).any(axis=1)
-    assert nearest_found.mean() > 0.9
+    assert nearest_found.mean() > 0.97
     recall = np.mean([len(set(f) & set(t)) / 20 for f, t in zip(found, true[:, :20], strict=True)])
-    assert recall > 0.5
+    assert recall > 0.9
 
 
 def test_the_same_fingerprints_give_the_same_bytes(template: bytes) -> None:
@@ -116,8 +116,13 @@ def test_the_same_fingerprints_give_the_same_bytes(template: bytes) -> None:
     assert fill(template, vectors, ids) == first
     assert faiss.omp_get_max_threads() == 2
     assert fill(template, vectors.astype(np.float16), ids) != template
-    again = train_template(clustered(20_000), IndexParameters.for_size(20_000))
-    assert fill(again, vectors, ids) == first
+
+
+def test_the_same_sample_trains_the_same_template() -> None:
+    parameters = IndexParameters.for_size(2_000)
+    assert train_template(clustered(2_000), parameters) == train_template(
+        clustered(2_000), parameters
+    )
 
 
 def test_no_more_answers_than_fingerprints(template: bytes) -> None:
@@ -290,7 +295,8 @@ def test_no_answer_reaches_from_one_track_into_the_next(
             place = (match.ordinal, match.start, match.first, match.last)
             assert place in (ends_in_40, begins_in_41)
             assert match.score == pytest.approx(1.0, abs=0.01)
-        assert matches[0].ordinal == 41 if of_first < 5 else 40
+        if of_first != 5:
+            assert matches[0].ordinal == (41 if of_first < 5 else 40)
 
 
 def test_a_query_longer_than_the_track_finds_it_inside(tracks: dict[int, np.ndarray]) -> None:
@@ -403,3 +409,19 @@ def test_equal_tracks_come_in_the_order_of_the_catalogue(
     assert [match.ordinal for match in matches] == [3, 8, 900]
     assert len({match.rank_score for match in matches}) == 1
     assert find_matches([query], catalogue[::-1], top_k=3) == [matches]
+
+
+def test_aligning_with_one_recording_agrees_with_searching_for_it(
+    fine: dict[int, np.ndarray], tracks: dict[int, np.ndarray], shards: list[Shard]
+) -> None:
+    for start in (0, 20.4, 105):
+        query = clip(fine[7], start, 15, noise=0.5)
+        found, aligned = best(query, shards), align(query, tracks[7].astype(np.float16))
+        assert aligned is not None
+        assert found.ordinal == 7
+        assert aligned.start == pytest.approx(found.start, abs=1e-3)
+        assert aligned.score == pytest.approx(found.score, abs=1e-5)
+    assert align(tracks[7], tracks[7][30:40]).start == pytest.approx(-30, abs=0.1)
+    nothing = np.zeros((0, 128), np.float32)
+    assert align(nothing, tracks[7]) is None
+    assert align(tracks[7], nothing) is None

@@ -1,0 +1,86 @@
+#!/usr/bin/env python3
+"""Peak memory of indexing by number of tracks: it should not grow with it.
+
+    python benchmarks/memory.py --tracks 50,400
+
+Synthesises the tracks, indexes each collection with jobs/index_catalog.py, and adds up the
+proportional memory (PSS: shared pages counted once) of the job and every Ray process it started,
+four times a second.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+
+from pipelines import cli
+
+
+def options() -> argparse.Namespace:
+    parser = cli.parser(__doc__)
+    parser.add_argument("--tracks", default="50,400", help="numbers of tracks to compare")
+    parser.add_argument("--seconds", type=cli.positive_float, default=60.0, help="of each track, s")
+    parser.add_argument("--workers", type=cli.positive_int, default=2, help="encoders")
+    return parser.parse_args()
+
+
+def main(chosen: argparse.Namespace) -> tuple[dict, int]:
+    counts = [int(count) for count in chosen.tracks.split(",")]
+    summary = {}
+    with tempfile.TemporaryDirectory() as folder:
+        _synthesise(f"{folder}/all", max(counts), chosen.seconds)
+        for count in counts:
+            audio = f"{folder}/{count}"
+            os.mkdir(audio)
+            for name in sorted(os.listdir(f"{folder}/all"))[:count]:
+                os.link(f"{folder}/all/{name}", f"{audio}/{name}")
+            peak, seconds = _index(audio, f"{folder}/catalogue-{count}", chosen.workers)
+            cli.say(f"{count:>6} tracks: peak {peak / 2**20:,.0f} MiB, {seconds:.0f} s")
+            summary[str(count)] = {"peak_mib": round(peak / 2**20), "seconds": round(seconds)}
+    return summary, cli.DONE
+
+
+def _synthesise(folder: str, count: int, seconds: float) -> None:
+    from grafp import storage, synth
+    from grafp.audio import encode
+
+    for number in range(count):
+        data = encode(synth.piece(number, seconds), "flac")
+        storage.write(f"{folder}/{number:05d}.flac", data)
+
+
+def _index(audio: str, catalogue: str, workers: int) -> tuple[int, float]:
+    """Peak bytes and seconds of one run of the job."""
+    job = os.path.join(os.path.dirname(__file__), "..", "jobs", "index_catalog.py")
+    command = [sys.executable, job, "--audio", audio, "--catalog", catalogue]
+    started, peak = time.monotonic(), 0
+    with subprocess.Popen([*command, "--workers", str(workers)], stdout=subprocess.DEVNULL) as run:
+        while run.poll() is None:
+            peak = max(peak, _memory(run.pid))
+            time.sleep(0.25)
+        if run.returncode:
+            raise SystemExit(f"indexing failed with exit code {run.returncode}")
+    return peak, time.monotonic() - started
+
+
+def _memory(pid: int) -> int:
+    """PSS of a process and all its descendants, bytes."""
+    import psutil
+
+    total = 0
+    try:
+        root = psutil.Process(pid)
+        for process in [root, *root.children(recursive=True)]:
+            try:
+                total += process.memory_full_info().pss
+            except psutil.NoSuchProcess:
+                continue
+    except psutil.NoSuchProcess:
+        pass
+    return total
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main, options()))

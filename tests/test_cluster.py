@@ -1,0 +1,55 @@
+"""cluster.yaml against Ray's own schema, and the jobs' command lines."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parent.parent
+JOBS = sorted(path.name for path in (ROOT / "jobs").glob("*.py"))
+
+
+def test_cluster_file_is_what_ray_expects() -> None:
+    from ray.autoscaler._private.util import prepare_config, validate_config
+
+    config = yaml.safe_load((ROOT / "cluster.yaml").read_text())
+    validate_config(prepare_config(config))
+
+
+@pytest.mark.parametrize("job", JOBS)
+def test_jobs_are_executable_and_explain_themselves_quickly(job: str) -> None:
+    path = ROOT / "jobs" / job
+    assert path.stat().st_mode & 0o111
+    assert path.read_text().startswith("#!/usr/bin/env python3\n")
+    code = "import sys, runpy; sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__')"
+    probe = f"import atexit; atexit.register(lambda: print('torch' in sys.modules)); {code}"
+    shown = subprocess.run(
+        [sys.executable, "-c", f"import sys; {probe}", str(path), "--help"],
+        capture_output=True, text=True, cwd=ROOT, timeout=60,
+    )  # fmt: skip
+    assert shown.returncode == 0
+    assert "usage:" in shown.stdout
+    assert shown.stdout.strip().endswith("False"), "PyTorch was imported before the options were read"
+
+
+@pytest.mark.parametrize(
+    ("job", "arguments", "named"),
+    [
+        ("index_catalog.py", ["--audio", "x"], "--catalog"),
+        ("index_catalog.py", ["--audio", "x", "--catalog", "y", "--max-failures", "lots"], "lots"),
+        ("index_catalog.py", ["--audio", "x", "--catalog", "y", "--workers", "0"], "--workers"),
+        ("query_batch.py", ["--catalog", "x", "--queries", "y", "--out", "z", "--min-score", "7"],
+         "--min-score"),
+        ("train.py", ["--music", "x", "--out", "y", "--steps", "1", "--minutes", "1"], "--minutes"),
+        ("train.py", ["--music", "x", "--out", "y", "--preset", "huge"], "small"),
+    ],
+)  # fmt: skip
+def test_a_wrong_option_is_named_and_exits_with_2(job: str, arguments: list, named: str) -> None:
+    shown = subprocess.run(
+        [sys.executable, str(ROOT / "jobs" / job), *arguments],
+        capture_output=True, text=True, cwd=ROOT, timeout=60,
+    )  # fmt: skip
+    assert shown.returncode == 2
+    assert named in shown.stderr
