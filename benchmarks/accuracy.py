@@ -9,7 +9,9 @@ The test music is indexed whole; clips are cut at random samples, off the finger
 degraded with test noise and test rooms at a ratio measured on the clip. Every cell is
 `right track / within 50 ms` in %, with 95 % intervals in OUT/accuracy.json.
 
---split validation uses the tenth of the train split that jobs/train.py sets apart: for choices.
+--split validation is for choices: the train split is indexed, and the tenth of it that
+jobs/train.py sets apart makes the queries. --keep-out 3 leaves every third of the queried tracks
+out of the catalogue and shows which --min-score would refuse how many of their clips.
 """
 
 import argparse
@@ -33,6 +35,9 @@ def options() -> argparse.Namespace:
     parser.add_argument(
         "--queries", type=cli.positive_int, default=1000, help="cuts; clips per cell"
     )
+    parser.add_argument(
+        "--keep-out", type=cli.positive_int, metavar="N", help="every N-th track is unknown"
+    )
     parser.add_argument("--seconds", default="1,2,3,5", help="clip lengths, s")
     parser.add_argument("--snr", default="0,5,10,20", help="signal-to-noise ratios, dB")
     parser.add_argument("--seed", type=int, default=0, help="of cuts, noise and rooms")
@@ -44,12 +49,19 @@ def options() -> argparse.Namespace:
 
 def main(chosen: argparse.Namespace) -> tuple[dict, int]:
     from grafp import storage
+    from grafp.collection import list_items
     from pipelines.evaluate import draw_clips, evaluate
     from pipelines.index import index_catalogue
 
     items = _items(chosen, "music")
+    unknown = {item.uri for item in items[:: chosen.keep_out]} if chosen.keep_out else set()
+    indexed = items
+    if chosen.split == "validation":  # what was trained on stands in for a larger catalogue
+        music = list_items(storage.join(chosen.corpus, "music.csv"))
+        indexed = [item for item in music if item.row["split"] == "train"]
+    indexed = [item for item in indexed if item.uri not in unknown]
     catalogue = storage.join(chosen.out, "catalogue")
-    index_catalogue(items, catalogue, model=chosen.model, workers=chosen.workers, say=cli.say)
+    index_catalogue(indexed, catalogue, model=chosen.model, workers=chosen.workers, say=cli.say)
     usable = [item for item in items if float(item.row.get("seconds") or 60) >= 6.0]
     seconds = [float(value) for value in chosen.seconds.split(",")]
     ratios = [float(value) for value in chosen.snr.split(",")]
@@ -68,6 +80,8 @@ def main(chosen: argparse.Namespace) -> tuple[dict, int]:
         for answer in answers
     ]
     summary = _table(clips, answers, seconds, ratios)
+    if unknown:
+        summary["min_score"] = _thresholds(clips, answers, seconds)
     storage.write(storage.join(chosen.out, "accuracy.json"), json.dumps(summary, indent=1).encode())
     return {"queries": len(clips), **summary}, cli.DONE
 
@@ -130,6 +144,27 @@ def _table(clips: list, answers: list, seconds: list[float], ratios: list[float]
     median, p95 = np.percentile(errors, [50, 95])
     cli.say(f"\nOffset error of right tracks: median {median:.0f} ms, 95 % within {p95:.0f} ms")
     return {"cells": cells, "offset_error_ms": {"median": round(median, 1), "p95": round(p95, 1)}}
+
+
+def _thresholds(clips: list, answers: list, seconds: list[float]) -> dict:
+    """Print what each threshold lets pass of unknown music and keeps of known music."""
+    cli.say("\nUnknown clips accepted / known clips accepted and right, %")
+    cli.say("| min score | " + " | ".join(f"{length:g} s" for length in seconds) + " |")
+    cli.say("|---" * (len(seconds) + 1) + "|")
+    rows: dict[str, dict] = {}
+    for threshold in (0.4, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85):
+        row = {}
+        for length in seconds:
+            group = [a for c, a in zip(clips, answers) if c.seconds == length]
+            known = [a for a in group if a.true_track is not None]
+            wrong = sum((a.score or 0.0) >= threshold for a in group if a.true_track is None)
+            right = sum((a.score or 0.0) >= threshold and a.right_track for a in known)
+            shares = 100 * wrong / (len(group) - len(known)), 100 * right / len(known)
+            row[f"{length:g} s"] = [round(share, 2) for share in shares]
+        cells = (f"{wrong:.1f} / {right:.1f}" for wrong, right in row.values())
+        cli.say(f"| {threshold:g} | " + " | ".join(cells) + " |")
+        rows[f"{threshold:g}"] = row
+    return rows
 
 
 if __name__ == "__main__":

@@ -43,7 +43,9 @@ def main(chosen: argparse.Namespace) -> tuple[dict, int]:
     summary["log-mel"] = rates["log-mel"]
     for preset in PRESETS:
         torch.manual_seed(0)
-        encoder = load_bundle(chosen.model).encoder if preset == "small" else Encoder(PRESETS[preset])
+        encoder = (
+            load_bundle(chosen.model).encoder if preset == "small" else Encoder(PRESETS[preset])
+        )
         _settle(encoder, mel_BFT)
         # As many segments at a time as the fingerprinter takes.
         x_BFT = mel_BFT[: max(1, NODES_AT_ONCE["cpu"] // encoder.config.nodes)]

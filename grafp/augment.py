@@ -47,7 +47,7 @@ class Augmenter:
         self.config = config
         self.device = device
         self.noises = [noise for noise in noises if len(noise) >= SEGMENT_SAMPLES // 4]
-        self.room_spectra_RF = _room_spectra(rooms).to(device) if rooms else None
+        self.room_spectra_RF = _room_spectra(rooms).to(device)
 
     def __call__(self, clips_BS: torch.Tensor, random: torch.Generator) -> torch.Tensor:
         """Degrade clips of one second of past and one second to keep.
@@ -60,7 +60,7 @@ class Augmenter:
         """
         clips_BS = clips_BS.to(self.device)
         kept_BS = clips_BS[:, PAST_SAMPLES:]
-        if self.room_spectra_RF is not None:
+        if len(self.room_spectra_RF):
             wet_BS = self._reverberate(clips_BS, random)
             kept_BS = torch.where(
                 self._chance(self.config.reverb, clips_BS, random), wet_BS, kept_BS
@@ -146,6 +146,8 @@ def direct_first(room_S: torch.Tensor) -> torch.Tensor:
 
 
 def _room_spectra(rooms: list[torch.Tensor]) -> torch.Tensor:
+    if not rooms:  # an FFT refuses an empty batch
+        return torch.zeros(0, _FFT_SAMPLES // 2 + 1, dtype=torch.complex64)
     padded_RS = torch.zeros(len(rooms), _ROOM_SAMPLES)
     for row_S, room in zip(padded_RS, rooms):
         room_S = direct_first(room)[:_ROOM_SAMPLES]

@@ -124,9 +124,12 @@ def _load(
                 say(f"  left out: {item.uri}: {waveform}")
             else:
                 sides[held_out(item)].append(waveform)
+    if not sides[1] and len(sides[0]) >= 5:  # small collections may have nobody in the tenth
+        sides[1].append(sides[0].pop())
     seconds = sum(len(waveform) for side in sides for waveform in side) / SAMPLE_RATE
     say(
-        f"{what}: {len(sides[0])} for training, {len(sides[1])} for validation, {seconds / 3600:.2f} h"
+        f"{what}: {len(sides[0])} for training, {len(sides[1])} for validation, "
+        f"{seconds / 3600:.2f} h"
     )
     return sides
 

@@ -146,7 +146,7 @@ class Encoder(nn.Module):
         )
         self.project = LinearNorm(widths[-1], config.channels[0])
         self.stages = nn.ModuleList(
-            nn.ModuleList(GraphBlock(channels, config.neighbours) for _ in range(blocks))
+            nn.Sequential(*(GraphBlock(channels, config.neighbours) for _ in range(blocks)))
             for channels, blocks in zip(config.channels, config.blocks, strict=True)
         )
         self.downsample = nn.ModuleList(
@@ -170,8 +170,7 @@ class Encoder(nn.Module):
                 grid_BCHW = self.downsample[number - 1](grid_BHWC.permute(0, 3, 1, 2))
                 grid_BHWC = grid_BCHW.permute(0, 2, 3, 1)
             nodes_BNC = grid_BHWC.flatten(1, 2)
-            for block in stage:
-                nodes_BNC = block(nodes_BNC)
+            nodes_BNC = stage(nodes_BNC)
             grid_BHWC = nodes_BNC.view(grid_BHWC.shape)
         vector_BC = nodes_BNC.mean(dim=1)
         for number, layer in enumerate(self.head):

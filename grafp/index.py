@@ -30,7 +30,7 @@ class IndexParameters:
     nlist: int
     """Inverted lists."""
     codec: str
-    """FAISS's name of the code: PQ64 (64 bytes), or SQfp16 where there is too little to train on."""
+    """FAISS's name of the code: PQ64 (64 bytes), or SQfp16 with too little to train on."""
     nprobe: int
     """Lists to visit for each query fingerprint."""
     training_points: int

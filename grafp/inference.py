@@ -69,7 +69,9 @@ def fast_dtype(device: torch.device) -> torch.dtype:
 
 def _fold(layer: nn.Linear | nn.Conv2d, norm: nn.BatchNorm1d | nn.BatchNorm2d) -> nn.Module:
     """The one layer that computes norm(layer(x)) with the norm's running statistics."""
-    scale_C = norm.weight / (norm.running_var + norm.eps).sqrt()
+    assert norm.running_mean is not None
+    assert norm.running_var is not None
+    scale_C = norm.weight / torch.sqrt(norm.running_var + norm.eps)
     folded = copy.deepcopy(layer)
     folded.weight.copy_(layer.weight * scale_C.view(-1, *[1] * (layer.weight.ndim - 1)))
     folded.bias = nn.Parameter(norm.bias - norm.running_mean * scale_C, requires_grad=False)

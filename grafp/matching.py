@@ -90,7 +90,8 @@ def _propose(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Offset compensation (eq. 7): distinct (track, start) pairs, the most supported first."""
     position_M1 = np.arange(len(id_MK))[:, None]
-    usable_MK = (id_MK >= 0) & query_MD.any(axis=1)[:, None]  # silence proposes nothing
+    heard_M = np.asarray(query_MD.any(axis=1))  # silence proposes nothing
+    usable_MK = (id_MK >= 0) & heard_M[:, None]
     ordinal_P = (id_MK >> SEGMENT_BITS)[usable_MK]
     start_P = ((id_MK & ((1 << SEGMENT_BITS) - 1)) - position_M1)[usable_MK]
     # A start before the track's beginning is negative: the shift keeps it in its own track.
@@ -154,9 +155,11 @@ def _match(query_MD: np.ndarray, track: int, start: int, shard: Shard) -> Match:
     count, best = int(shard.counts_T[track]), int(starts_W[peak])
     first, last = max(0, -best), min(len(query_MD), count - best) - 1
     total = float(sums_W[peak])
+    inside = 0 < best < count - len(query_MD)
     return Match(
         ordinal=int(shard.ordinals_T[track]),
-        start=best + _vertex(*sums_W[peak - 1 : peak + 2], best, best + len(query_MD) - count),
+        # At a track's edge a neighbour covers less of the query, so its score says nothing.
+        start=best + (_vertex(*sums_W[peak - 1 : peak + 2].tolist()) if inside else 0.0),
         score=total / (last - first + 1),
         rank_score=total / len(query_MD),
         first=first,
@@ -164,12 +167,9 @@ def _match(query_MD: np.ndarray, track: int, start: int, shard: Shard) -> Match:
     )
 
 
-def _vertex(before: float, here: float, after: float, at_start: int, beyond_end: int) -> float:
-    """Where a parabola through three equally spaced scores peaks, -0.5..0.5 steps from the middle.
-
-    At a track's edge a neighbour covers less of the query, so its score says nothing.
-    """
+def _vertex(before: float, here: float, after: float) -> float:
+    """Where a parabola through three equally spaced scores peaks, -0.5..0.5 from the middle."""
     curvature = before - 2.0 * here + after
-    if at_start <= 0 or beyond_end >= 0 or curvature >= 0.0:
+    if curvature >= 0.0:
         return 0.0
     return float(np.clip(0.5 * (before - after) / curvature, -0.5, 0.5))

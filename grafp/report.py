@@ -32,7 +32,7 @@ def read_truth(uri: str) -> Truth:
             place = float(start) if start not in ("", None) else None
         except (KeyError, TypeError, ValueError) as error:
             raise OptionError(
-                f"--truth {uri}, line {number}: needs query, track and start_s in seconds ({error!r})"
+                f"--truth {uri}, line {number}: needs query, track and start_s (s): {error!r}"
             ) from error
         if query in truth:
             raise OptionError(f"--truth {uri}, line {number}: {query} is there twice")
@@ -97,11 +97,11 @@ def _page(answers: list[Answer], rates: dict[str, Rate]) -> str:
 
 def _card(name: str, rate: Rate) -> str:
     label, meaning = _LABELS[name]
-    low, high = rate.interval()
+    low, high = (100 * bound for bound in rate.interval())
     return (
         f'<div class="card"><b>{100 * rate.value:.1f} %</b><h2>{label}</h2><p>{meaning}</p>'
-        f'<div class="bar"><i style="left:{100 * low:.1f}%;width:{max(0.5, 100 * (high - low)):.1f}%">'
-        f"</i></div><p>{rate.hits} of {rate.total}; 95 %: {100 * low:.1f} to {100 * high:.1f} %</p></div>"
+        f'<div class="bar"><i style="left:{low:.1f}%;width:{high - low:.1f}%"></i></div>'
+        f"<p>{rate.hits} of {rate.total}; 95 %: {low:.1f} to {high:.1f} %</p></div>"
     )
 
 
@@ -125,7 +125,8 @@ _HEAD = (
 _TEMPLATE = """<!doctype html><html lang="en"><meta charset="utf-8">
 <meta name="viewport" content="width=device-width"><title>Answers against the truth</title>
 <style>
-body{{font:16px/1.5 system-ui,sans-serif;max-width:70rem;margin:2rem auto;padding:0 1rem;color:#1c2430}}
+body{{font:16px/1.5 system-ui,sans-serif;color:#1c2430}}
+body{{max-width:70rem;margin:2rem auto;padding:0 1rem}}
 .cards{{display:grid;grid-template-columns:repeat(auto-fit,minmax(14rem,1fr));gap:1rem}}
 .card{{border:1px solid #d5dbe3;border-radius:.6rem;padding:1rem}}
 .card b{{font-size:2rem;color:#0b5cad}} .card h2{{font-size:1rem;margin:0}}

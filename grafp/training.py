@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
@@ -109,11 +109,11 @@ class Trainer:
             self.model = DistributedDataParallel(self.encoder)
         decayed = [p for p in self.encoder.parameters() if p.ndim > 1]
         others = [p for p in self.encoder.parameters() if p.ndim <= 1]
-        self.optimizer = torch.optim.AdamW(
-            [{"params": decayed}, {"params": others, "weight_decay": 0.0}],
-            lr=config.learning_rate,
-            weight_decay=config.weight_decay,
-        )
+        groups: list[dict[str, Any]] = [
+            {"params": decayed, "weight_decay": config.weight_decay},
+            {"params": others, "weight_decay": 0.0},
+        ]
+        self.optimizer = torch.optim.AdamW(groups, lr=config.learning_rate)
         self.progress = Progress()
 
     def run(self, report: Report) -> Progress:
@@ -178,7 +178,7 @@ class Trainer:
     def _share_done(self) -> float:
         if self.config.steps is not None:
             return self.progress.step / self.config.steps
-        return self.progress.seconds / (60 * self.config.minutes)
+        return self.progress.seconds / (60 * (self.config.minutes or 0.0))
 
     def _rate_factor(self) -> float:
         share = min(1.0, self._share_done())

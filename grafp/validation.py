@@ -64,7 +64,7 @@ class Validation:
         )
 
     def hit_rate(self, encoder: Encoder, device: torch.device) -> float:
-        """Share of clips whose nearest reference, of all tracks, starts within 50 ms of the truth."""
+        """Share of clips whose nearest reference of all starts within 50 ms of the truth."""
         was_training = encoder.training
         encoder.eval()
         reference_BD = _embed(encoder, self.reference_BS, device)

@@ -53,7 +53,8 @@ def main(chosen: argparse.Namespace) -> tuple[dict, int]:
     cli.say(f"[2/4] Indexing {len(known)} tracks; {len(unknown)} are kept out of the catalogue")
     indexed = index_catalogue(known, f"{out}/catalogue", say=cli.say)
     cli.say(
-        f"[3/4] Cutting {chosen.clips} excerpts of {chosen.seconds:g} s anywhere, adding a room and noise"
+        f"[3/4] Cutting {chosen.clips} excerpts of {chosen.seconds:g} s anywhere, "
+        "adding a room and noise"
     )
     _cut(known, unknown, chosen, out)
     cli.say("[4/4] Asking the catalogue")

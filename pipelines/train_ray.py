@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import sys
 import tempfile
 from pathlib import Path
 
@@ -57,7 +58,7 @@ def train_on_ray(task: dict, num_workers: int, gpu: bool | None) -> dict:
 
 
 def _worker(task: dict) -> None:
-    for chatty in ("ray.train", "botocore", "aiobotocore"):
+    for chatty in ("botocore", "aiobotocore"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     context = ray.train.get_context()
     rank, world = context.get_world_rank(), context.get_world_size()
@@ -67,7 +68,8 @@ def _worker(task: dict) -> None:
 
     def say(line: str) -> None:
         if rank == 0:
-            print(line, flush=True)
+            sys.stdout.write(f"{line}\n")  # Ray Train makes two lines of what is printed
+            sys.stdout.flush()
 
     trainer, data = build_trainer(task, device, rank, world, say)
     if checkpoint := ray.train.get_checkpoint():

@@ -13,7 +13,7 @@ from grafp.encoder import PRESETS, Encoder, EncoderConfig
 from grafp.errors import ModelError
 
 TINY = EncoderConfig(
-    stem=((4, 3, 4, 4),), channels=(8, 16), blocks=(1, 1), neighbours=3, head=(16,)
+    stem=((4, 3, 4, 4),), channels=(8, 16), blocks=(1, 2), neighbours=3, head=(16,)
 )
 
 
@@ -151,7 +151,8 @@ def test_a_card_that_is_not_an_object_is_refused(card: object, saved: ModelBundl
         ({"encoder": {**TINY.to_dict(), "blocks": [1]}}, "does not describe an encoder"),
         ({"encoder": PRESETS["small"].to_dict()}, "do not fit the card"),
         ({"encoder": {**TINY.to_dict(), "head": [32]}}, "do not fit the card"),
-        ({"encoder": {**TINY.to_dict(), "blocks": [1, 2]}}, "do not fit the card"),
+        ({"encoder": {**TINY.to_dict(), "blocks": [1, 1]}}, "do not fit the card"),
+        ({"encoder": {**TINY.to_dict(), "blocks": [1, 3]}}, "do not fit the card"),
         ({"encoder": {**TINY.to_dict(), "head": []}}, "do not fit the card"),
     ],
 )

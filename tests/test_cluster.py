@@ -23,15 +23,20 @@ def test_jobs_are_executable_and_explain_themselves_quickly(job: str) -> None:
     path = ROOT / "jobs" / job
     assert path.stat().st_mode & 0o111
     assert path.read_text().startswith("#!/usr/bin/env python3\n")
-    code = "import sys, runpy; sys.argv = sys.argv[1:]; runpy.run_path(sys.argv[0], run_name='__main__')"
-    probe = f"import atexit; atexit.register(lambda: print('torch' in sys.modules)); {code}"
+    probe = (
+        "import atexit, runpy, sys; sys.argv = sys.argv[1:];"
+        "atexit.register(lambda: print('torch' in sys.modules));"
+        "runpy.run_path(sys.argv[0], run_name='__main__')"
+    )
     shown = subprocess.run(
-        [sys.executable, "-c", f"import sys; {probe}", str(path), "--help"],
+        [sys.executable, "-c", probe, str(path), "--help"],
         capture_output=True, text=True, cwd=ROOT, timeout=60,
     )  # fmt: skip
     assert shown.returncode == 0
     assert "usage:" in shown.stdout
-    assert shown.stdout.strip().endswith("False"), "PyTorch was imported before the options were read"
+    assert shown.stdout.strip().endswith("False"), (
+        "PyTorch was imported before the options were read"
+    )
 
 
 @pytest.mark.parametrize(

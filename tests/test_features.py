@@ -8,6 +8,7 @@ from torch import nn
 from grafp import synth
 from grafp.audio import SAMPLE_RATE, SILENCE_PEAK
 from grafp.data import PairSampler
+from grafp.encoder import DIMENSION, PRESETS
 from grafp.features import SEGMENT_SAMPLES, is_silent, log_mel
 from grafp.inference import Fingerprinter
 
@@ -24,14 +25,15 @@ def floats(pcm: np.ndarray) -> torch.Tensor:
 class Recorder(nn.Module):
     """An encoder that keeps what it is given."""
 
+    config = PRESETS["small"]
+
     def __init__(self) -> None:
         super().__init__()
-        self.scale = nn.Parameter(torch.ones(1))
         self.seen: list[torch.Tensor] = []
 
     def forward(self, mel_BFT: torch.Tensor) -> torch.Tensor:
         self.seen.append(mel_BFT.clone())
-        return torch.ones(len(mel_BFT), 128) / 128**0.5
+        return torch.ones(len(mel_BFT), DIMENSION) / DIMENSION**0.5
 
 
 def indexing_spectrograms(samples_S: np.ndarray) -> torch.Tensor:

@@ -45,8 +45,8 @@ def test_the_nearest_are_found_and_the_node_itself_is_first(count: int, k: int) 
     assert (index[..., 0] == torch.arange(count)).all()
     exact = distances(nodes)
     wanted = exact.sort(dim=-1).values[..., :k]
-    # Similarities are ranked to 13 bits: near the distance d, to about 2^-13 / d.
-    torch.testing.assert_close(exact.gather(2, index), wanted, rtol=0, atol=2e-3)
+    # Similarities are ranked to 13 bits or more: two that are equal so far may change places.
+    torch.testing.assert_close(exact.gather(2, index), wanted, rtol=0, atol=2.5e-4)
     same = index.sort(dim=-1).values == exact.topk(k, largest=False).indices.sort(dim=-1).values
     assert same.double().mean() > 0.99
 

@@ -341,6 +341,17 @@ def test_silence_and_nothing_have_no_answer(shards: list[Shard]) -> None:
     assert find_matches([], shards) == []
 
 
+def test_a_query_whose_beginning_is_drowned_is_found_by_the_rest(
+    fine: dict[int, np.ndarray], shards: list[Shard]
+) -> None:
+    query = clip(fine[500], 25, 15)
+    query[:10] = unit(np.random.default_rng(0).standard_normal((10, 128)))
+    match = best(query, shards)
+    assert match.ordinal == 500
+    assert match.start == pytest.approx(25, abs=0.3)
+    assert (match.first, match.last) == (0, 14)
+
+
 def test_silence_within_a_query_only_lowers_its_score(
     fine: dict[int, np.ndarray], shards: list[Shard]
 ) -> None:

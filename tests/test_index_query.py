@@ -111,7 +111,9 @@ def test_bad_recordings_cost_their_own_row(tmp_path: Path, capsys) -> None:
     assert summary["tracks"] == 3
     assert summary["failed"] == 5
     rows = {Path(row["uri"]).name: row for row in Catalogue.open(root).tracks().to_pylist()}
-    assert {name: rows[name]["error_kind"] for name in rows if rows[name]["status"] == "failed"} == {
+    assert {
+        name: rows[name]["error_kind"] for name in rows if rows[name]["status"] == "failed"
+    } == {
         "empty.mp3": "empty",
         "text.mp3": "unreadable",
         "truncated.flac": "truncated",

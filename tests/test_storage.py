@@ -19,7 +19,7 @@ from grafp.s3 import CONFIG as S3_CONFIG
 NAMES = [
     "plain.wav",
     "two words.wav",
-    "Ænima – été 音楽.wav",
+    "Ænima - été 音楽.wav",
     'it\'s "quoted".wav',
     "100% #1 + more?.wav",
     "a%20b.wav",

@@ -76,14 +76,16 @@ def test_train_on_two_workers_then_resume_on_s3(corpus: Path, s3: str, capsys) -
 
 @pytest.mark.usefixtures("ray_here")
 def test_more_workers_than_processors_is_refused(corpus: Path, tmp_path: Path, capsys) -> None:
-    code, _, shown = run(corpus, str(tmp_path / "run"), capsys, "--steps", "1", "--num-workers", "99")
+    code, _, shown = run(
+        corpus, str(tmp_path / "run"), capsys, "--steps", "1", "--num-workers", "99"
+    )
     assert code == cli.BAD_ARGUMENTS
     assert "--num-workers 99" in shown
 
 
 def test_no_usable_music_is_one_line(tmp_path: Path, capsys) -> None:
     (tmp_path / "x.wav").write_bytes(b"")
-    chosen = train.options(["--music", str(tmp_path), "--out", str(tmp_path / "run"), "--steps", "1",
-                            "--num-workers", "0"])  # fmt: skip
+    arguments = ["--music", str(tmp_path), "--out", str(tmp_path / "run")]
+    chosen = train.options([*arguments, "--steps", "1", "--num-workers", "0"])
     assert cli.run(train.main, chosen) == cli.FAILED
     assert "no usable music" in capsys.readouterr().err
