@@ -117,21 +117,31 @@ def _load(
 ) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
     """(training, validation) waveforms of a collection; files that cannot be used are named."""
     items = [i for i in list_items(uri) if i.row.get("split") in (None, "", "train")]
-    sides: tuple[list[torch.Tensor], list[torch.Tensor]] = ([], [])
+    usable: list[tuple[Item, torch.Tensor]] = []
     with ThreadPoolExecutor(max_workers=2) as pool:  # decoding leaves Python's lock alone
         for item, waveform in zip(items, pool.map(lambda i: _waveform(i, min_seconds), items)):
             if isinstance(waveform, GrafpError):
                 say(f"  left out: {item.uri}: {waveform}")
             else:
-                sides[held_out(item)].append(waveform)
-    if not sides[1] and len(sides[0]) >= 5:  # small collections may have nobody in the tenth
-        sides[1].append(sides[0].pop())
-    seconds = sum(len(waveform) for side in sides for waveform in side) / SAMPLE_RATE
+                usable.append((item, waveform))
+    held = _groups_held_out([item for item, _ in usable])
+    train = [waveform for item, waveform in usable if _group(item) not in held]
+    validation = [waveform for item, waveform in usable if _group(item) in held]
+    seconds = sum(len(waveform) for _, waveform in usable) / SAMPLE_RATE
     say(
-        f"{what}: {len(sides[0])} for training, {len(sides[1])} for validation, "
+        f"{what}: {len(train)} for training, {len(validation)} for validation, "
         f"{seconds / 3600:.2f} h"
     )
-    return sides
+    return train, validation
+
+
+def _groups_held_out(items: list[Item]) -> set[str]:
+    """Of few groups, the tenth may be none or all: then one of five or more, else none."""
+    groups = {_group(item) for item in items}
+    held = {_group(item) for item in items if held_out(item)}
+    if held and held != groups:
+        return held
+    return {max(groups)} if len(groups) >= 5 else set()
 
 
 def _waveform(item: Item, min_seconds: float) -> torch.Tensor | GrafpError:
@@ -144,5 +154,8 @@ def _waveform(item: Item, min_seconds: float) -> torch.Tensor | GrafpError:
 
 def held_out(item: Item) -> bool:
     """Whether a recording is for validation: a tenth of all groups, the same in every run."""
-    key = str(item.row.get("group") or item.row.get("room") or item.uri)
-    return hashlib.sha256(key.encode()).digest()[0] < 26
+    return hashlib.sha256(_group(item).encode()).digest()[0] < 26
+
+
+def _group(item: Item) -> str:
+    return str(item.row.get("group") or item.row.get("room") or item.uri)

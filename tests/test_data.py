@@ -127,6 +127,29 @@ def test_a_group_is_either_trained_on_or_held_out_and_the_rest_is_named(tmp_path
     assert not [line for line in said if "test.wav" in line]
 
 
+@pytest.mark.parametrize(
+    ("groups", "wanted"),
+    [  # album 4 is in the tenth, the others here are not
+        pytest.param(["album 0"] * 6, (6, 0), id="one group, of those that train"),
+        pytest.param(["album 4"] * 6, (6, 0), id="one group, of the tenth"),
+        pytest.param(["album 4", "album 0", "album 0"], (2, 1), id="one of two in the tenth"),
+        pytest.param([f"album {n}" for n in (0, 1, 2, 3)], (4, 0), id="four"),
+        pytest.param([f"album {n}" for n in (0, 1, 2, 3, 5, 5)], (4, 2), id="five, one of two"),
+    ],
+)
+def test_a_small_collection_is_split_between_groups_or_not_at_all(
+    groups: list[str], wanted: tuple[int, int], tmp_path: Path
+) -> None:
+    rows = ["path,group"]
+    for number, group in enumerate(groups):
+        save_audio(f"{tmp_path}/{number}.wav", 0.5 * np.ones(2 * SECOND))
+        rows.append(f"{number}.wav,{group}")
+    (tmp_path / "music.csv").write_text("\n".join(rows))
+    data = TrainingSet.load(f"{tmp_path}/music.csv", None, None, lambda _: None)
+    validation = data.validation.tracks if data.validation else []
+    assert (len(data.tracks), len(validation)) == wanted
+
+
 def test_no_usable_music_is_an_error(tmp_path: Path) -> None:
     save_audio(f"{tmp_path}/short.wav", np.ones(SECOND // 2))
     with pytest.raises(TrainingError, match="no usable music"):
