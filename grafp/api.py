@@ -10,7 +10,7 @@ from grafp.bundle import DEFAULT_MODEL, load_bundle
 from grafp.inference import HOP_SECONDS, Fingerprinter
 from grafp.matching import align
 
-DEFAULT_MIN_SCORE = 0.6  # for a model whose card does not say
+DEFAULT_MIN_SCORE = 0.75  # for a model whose card does not say
 
 
 @dataclass(frozen=True)
