@@ -18,7 +18,7 @@ def run(main: Callable[[argparse.Namespace], tuple[dict, int]], options: argpars
     """Run a job; print its summary as the last line, or one line about what went wrong."""
     try:
         summary, code = main(options)
-    except Exception as error:
+    except Exception as error:  # the one boundary: Ray wraps what its workers raise
         known = known_error(error)
         if known is None or os.environ.get("GRAFP_TRACEBACK"):
             raise
