@@ -29,7 +29,7 @@ class AugmentConfig:
     """Probability that the noise is two recordings mixed."""
     music_noise: float = 0.15
     """Probability that other music, backwards, is the noise: it moves as voices do."""
-    snr_db: tuple[float, float] = (-2.0, 20.0)
+    snr_db: tuple[float, float] = (-4.0, 18.0)
     """Range of the signal-to-noise ratio, uniform, dB."""
 
 

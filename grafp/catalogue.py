@@ -6,8 +6,8 @@
     models/<model_id>/                   the bundle that made the fingerprints
     embeddings/<model_id>/<run>/*.parquet
     index/<template_id>/template.faiss   trained once, never filled
-    index/<template_id>/<shard_id>.{faiss,vectors,tracks.parquet}
-    runs/<run>/summary.json
+    index/<template_id>/<shard_id>.{faiss,vectors,tracks.parquet,json}
+    runs/<run>/                          summary.json, report.html, duplicates.parquet
 
 Everything is written under a new name; replacing CURRENT publishes it and comes last.
 """
@@ -29,10 +29,11 @@ from grafp.errors import CatalogueError
 from grafp.index import IndexParameters, open_index
 from grafp.matching import Shard
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 TRACK_SCHEMA = pa.schema(
     [
         ("track_id", pa.string()),
+        ("stored_as", pa.string()),  # the track_id of its fingerprints; a copy shares them
         ("uri", pa.string()),
         ("ordinal", pa.int64()),
         ("source", pa.string()),
@@ -71,6 +72,19 @@ class ShardEntry:
     vectors: StoredFile
     tracks: StoredFile
     fingerprints: int
+    imbalance: float
+    """FAISS's imbalance of the inverted lists: 1 is even; searching costs as much more."""
+    canary: float
+    """Share of probes, fingerprints with noise added, that the index finds again."""
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "ShardEntry":
+        files = {name: StoredFile(**values[name]) for name in ("index", "vectors", "tracks")}
+        return cls(**{**values, **files})
+
+    @property
+    def files(self) -> tuple[StoredFile, StoredFile, StoredFile]:
+        return self.index, self.vectors, self.tracks
 
 
 @dataclass(frozen=True)
@@ -85,11 +99,19 @@ class Manifest:
     hop_s: float
     template: StoredFile | None
     parameters: IndexParameters | None
+    when_trained: dict[str, float] | None
+    """Canary recall and list imbalance just after the template was trained."""
     shards: list[ShardEntry]
     tracks: StoredFile
     next_ordinal: int
     counts: dict[str, int]
     format_version: int = FORMAT_VERSION
+
+    @property
+    def files(self) -> list[StoredFile]:
+        """All files with a size and a hash that this snapshot needs."""
+        template = [self.template] if self.template else []
+        return [self.tracks, *template, *(file for entry in self.shards for file in entry.files)]
 
     def to_json(self) -> bytes:
         return (json.dumps(asdict(self), indent=2) + "\n").encode()
@@ -108,15 +130,10 @@ class Manifest:
             if values["template"]:
                 values["template"] = StoredFile(**values["template"])
                 values["parameters"] = IndexParameters(**values["parameters"])
-            values["shards"] = [_shard_entry(entry) for entry in values["shards"]]
+            values["shards"] = [ShardEntry.from_dict(entry) for entry in values["shards"]]
             return cls(**values)
         except (ValueError, KeyError, TypeError) as error:
             raise CatalogueError(f"{name}: damaged manifest ({error!r})") from error
-
-
-def _shard_entry(values: dict[str, Any]) -> ShardEntry:
-    files = {name: StoredFile(**values[name]) for name in ("index", "vectors", "tracks")}
-    return ShardEntry(**{**values, **files})
 
 
 @dataclass
@@ -138,10 +155,9 @@ class Catalogue:
         info = storage.stat(pointer)
         if info is None:
             return cls(root)
-        snapshot = storage.read(pointer).decode().strip()
-        key = f"snapshots/{snapshot}.json"
-        manifest = Manifest.from_json(storage.read(storage.join(root, key)), key)
-        return cls(root, manifest, info.etag)
+        catalogue = cls(root, None, info.etag)
+        catalogue.manifest = catalogue.snapshot(storage.read(pointer).decode().strip())
+        return catalogue
 
     @classmethod
     def open_published(cls, root: str) -> "Catalogue":
@@ -152,6 +168,13 @@ class Catalogue:
                 f"{root}: no catalogue here (no CURRENT file); make one with jobs/index_catalog.py"
             )
         return catalogue
+
+    def snapshot(self, name: str) -> Manifest:
+        """A snapshot by its id. Raises CatalogueError when there is none or it is damaged."""
+        key = f"snapshots/{name}.json"
+        if "/" in name or storage.stat(storage.join(self.root, key)) is None:
+            raise CatalogueError(f"{self.root}: no snapshot {name!r}")
+        return Manifest.from_json(storage.read(storage.join(self.root, key)), key)
 
     def put(self, key: str, data: bytes) -> StoredFile:
         """Write a file under the root."""
@@ -165,15 +188,13 @@ class Catalogue:
             raise CatalogueError(f"{self.root}/{file.key}: damaged (size or hash differs)")
         return data
 
-    def check_shards(self) -> None:
-        """Raise CatalogueError when a file of the published index is missing or was cut off."""
-        assert self.manifest is not None
-        for entry in self.manifest.shards:
-            for file in (entry.index, entry.vectors, entry.tracks):
-                info = storage.stat(storage.join(self.root, file.key))
-                if info is None or info.size != file.bytes:
-                    state = "missing" if info is None else "damaged (wrong size)"
-                    raise CatalogueError(f"{self.root}/{file.key}: {state}")
+    def check_files(self, manifest: Manifest) -> None:
+        """Raise CatalogueError when a file that a snapshot needs is missing or was cut off."""
+        for file in manifest.files:
+            info = storage.stat(storage.join(self.root, file.key))
+            if info is None or info.size != file.bytes:
+                state = "missing" if info is None else "damaged (wrong size)"
+                raise CatalogueError(f"{self.root}/{file.key}: {state}")
 
     def publish(self, manifest: Manifest) -> None:
         """Make a snapshot the current one.
@@ -181,11 +202,14 @@ class Catalogue:
         Raises CatalogueError, having changed nothing that a reader sees, when somebody else
         published since this catalogue was opened.
         """
-        storage.write(
-            storage.join(self.root, f"snapshots/{manifest.snapshot}.json"), manifest.to_json()
-        )
+        key = storage.join(self.root, f"snapshots/{manifest.snapshot}.json")
+        if storage.stat(key) is None:  # a snapshot that is rolled back to is not written again
+            storage.write(key, manifest.to_json())
         pointer = storage.join(self.root, "CURRENT")
-        if not storage.replace(pointer, f"{manifest.snapshot}\n".encode(), self.current_etag):
+        content = f"{manifest.snapshot}\n".encode()
+        stored = storage.replace(pointer, content, self.current_etag)
+        # Not stored, but ours: only the reply to the first attempt was lost.
+        if not stored and storage.read(pointer) != content:
             raise CatalogueError(
                 f"{self.root}: another run published meanwhile; nothing was changed, run again"
             )
@@ -193,7 +217,7 @@ class Catalogue:
         self.manifest, self.current_etag = manifest, info.etag if info else None
 
     def tracks(self) -> pa.Table:
-        """All recordings of the published snapshot; empty when there is none."""
+        """All recordings of the snapshot; empty when there is none."""
         if self.manifest is None:
             return TRACK_SCHEMA.empty_table()
         return pq.read_table(io.BytesIO(self.get(self.manifest.tracks)))
@@ -223,7 +247,7 @@ def open_shard(root: str, entry: ShardEntry, cache_dir: str, live: np.ndarray) -
 
     Tracks whose ordinals are not in `live` were withdrawn or replaced: they are never an answer.
 
-    Its files are those that `Catalogue.check_shards` has seen.
+    Its files are those that `Catalogue.check_files` has seen.
     """
     index, vectors, tracks = (
         storage.local_copy(storage.join(root, file.key), cache_dir)

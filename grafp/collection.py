@@ -29,17 +29,18 @@ class Item:
     """The other columns of the table that named it."""
 
 
-def list_items(uri: str) -> list[Item]:
+def list_items(uri: str, *, may_be_missing: bool = False) -> list[Item]:
     """The recordings of a folder or prefix (searched recursively), a table, or one file.
 
     Tables (CSV or Parquet) have a column `path` or `uri`; a relative entry is meant from the
-    table's own folder. A recording named twice counts once.
+    table's own folder.
 
-    Raises StorageError if nothing is there, OptionError if a table lacks the column.
+    Raises StorageError if nothing is there, unless it `may_be_missing`; OptionError if a table
+    lacks the column or names a recording twice.
     """
     if uri.lower().endswith(_TABLES):
         return _from_table(uri)
-    files = storage.list_files(uri, EXTENSIONS)
+    files = storage.list_files(uri, EXTENSIONS, may_be_missing=may_be_missing)
     return [Item(file.uri, storage.absolute(file.uri), file, {}) for file in files]
 
 
@@ -64,9 +65,11 @@ def _from_table(uri: str) -> list[Item]:
         names = ", ".join(filter(None, rows[0]))  # None: what is longer than the header
         raise OptionError(f"{uri}: needs a column named path or uri, has {names}")
     items: dict[str, Item] = {}
-    for row in rows:
+    for number, row in enumerate(rows, 1):
         name = str(row.pop(column) or "").strip()
-        if name and name not in items:
+        if name in items:
+            raise OptionError(f"{uri}, row {number}: {name} is named a second time")
+        if name:
             location = _resolve(name, uri)
             items[name] = Item(name, location, _stat(location), row)
     return list(items.values())

@@ -15,12 +15,18 @@ from grafp.errors import CatalogueError
 SEGMENT_BITS = 20  # 2^20 segments every 0.1 s are 29 hours, far above the longest recording
 _POINTS_PER_CENTROID = 39  # what FAISS wants to train a k-means centroid well
 _SUBQUANTISERS = 64  # 64 bytes a fingerprint (paper, Table I: code base 2^64)
+_CANARIES = 200
 _PQ_MIN = 256 * _POINTS_PER_CENTROID
 
 
 def fingerprint_ids(ordinal: int, segments_N: np.ndarray) -> np.ndarray:
     """int64 ids: the track's ordinal above, the segment's number in the lowest 20 bits."""
     return (np.int64(ordinal) << SEGMENT_BITS) | segments_N.astype(np.int64)
+
+
+def default_nprobe(nlist: int) -> int:
+    """Lists to visit: a sixteenth; half of it finds 2 % fewer places at 0 dB and 1 s."""
+    return min(nlist, max(16, nlist // 16))
 
 
 @dataclass(frozen=True)
@@ -44,7 +50,7 @@ class IndexParameters:
             nlist *= 2
         codec = f"PQ{_SUBQUANTISERS}" if fingerprints >= _PQ_MIN else "SQfp16"
         points = min(fingerprints, max(2 * _PQ_MIN, nlist * 2 * _POINTS_PER_CENTROID))
-        return cls(nlist, codec, min(nlist, max(16, nlist // 32)), points)
+        return cls(nlist, codec, default_nprobe(nlist), points)
 
     def outgrown_by(self, fingerprints: int) -> bool:
         """Whether a catalogue of this size deserves to be trained anew."""
@@ -67,17 +73,36 @@ def train_template(sample_ND: np.ndarray, parameters: IndexParameters, seed: int
 
 
 def fill(template: bytes, vectors_ND: np.ndarray, ids_N: np.ndarray) -> bytes:
-    """A shard: the template with these fingerprints; the same input gives the same bytes."""
+    """A shard: the template with these fingerprints; the same input gives the same bytes.
+
+    Zeros stand for silence (grafp.inference) and are left out.
+    """
     index = parse_index(template)
     threads = faiss.omp_get_max_threads()
     faiss.omp_set_num_threads(1)  # order of insertion decides the bytes
     try:
         for start in range(0, len(ids_N), 65_536):
             part = slice(start, start + 65_536)
-            index.add_with_ids(np.ascontiguousarray(vectors_ND[part], np.float32), ids_N[part])
+            heard_N = vectors_ND[part].any(axis=1)
+            index.add_with_ids(vectors_ND[part][heard_N].astype(np.float32), ids_N[part][heard_N])
     finally:
         faiss.omp_set_num_threads(threads)
     return faiss.serialize_index(index).tobytes()
+
+
+def health(index: faiss.IndexIVF, vectors_ND: np.ndarray, ids_N: np.ndarray) -> tuple[float, float]:
+    """How well a filled index works: imbalance of its lists, and recall of its canaries.
+
+    Canaries are 200 of its own fingerprints with noise, at a cosine of about 0.8 to what is
+    stored, as a good recording's are; recall is the share found among 20 neighbours.
+    """
+    rng = np.random.default_rng(0)
+    heard = np.flatnonzero(vectors_ND.any(axis=1))
+    rows = rng.choice(heard, size=min(_CANARIES, len(heard)), replace=False)
+    noise_QD = rng.normal(0.0, 0.75 / DIMENSION**0.5, (len(rows), DIMENSION))
+    _, id_QK = search(index, vectors_ND[rows] + noise_QD, 20, default_nprobe(index.nlist))
+    recall = (id_QK == ids_N[rows][:, None]).any(axis=1).mean() if len(rows) else 1.0
+    return round(float(index.invlists.imbalance_factor()), 3), round(float(recall), 4)
 
 
 def parse_index(data: bytes) -> faiss.IndexIVF:

@@ -73,7 +73,7 @@ def download(uri: str, local_path: str) -> None:
 def list_files(uri: str) -> Iterator[FileInfo]:
     """All objects under a prefix in no promised order, hidden ones left out; one object as itself.
 
-    Raises FileNotFoundError or StorageError if there is nothing.
+    Raises FileNotFoundError if there is nothing.
     """
     bucket, key = _bucket_key(uri)
     prefix = f"{key.rstrip('/')}/" if key else ""
@@ -88,10 +88,7 @@ def list_files(uri: str) -> Iterator[FileInfo]:
             if not below.endswith("/") and "/." not in f"/{below}":  # a folder's mark; hidden
                 yield _info(f"{uri.rstrip('/')}/{below}", entry["Size"], entry)
     if not exists:
-        try:
-            yield stat(uri)
-        except FileNotFoundError:
-            raise StorageError(f"nothing under {uri}; check the prefix") from None
+        yield stat(uri)
 
 
 def path(uri: str) -> str:
@@ -128,6 +125,10 @@ def failures() -> tuple[type[Exception], ...]:
 
     # The last two come of a server that answers, but not as S3 does.
     return (OSError, ValueError, BotoCoreError, ClientError, ResponseParserError, KeyError)
+
+
+def is_missing_bucket(error: BaseException) -> bool:
+    return _code(error) == "NoSuchBucket"
 
 
 def explain(error: Exception) -> str:

@@ -88,15 +88,22 @@ def stat(uri: str) -> FileInfo | None:
     return None
 
 
-def list_files(uri: str, extensions: tuple[str, ...] = ()) -> list[FileInfo]:
+def list_files(
+    uri: str, extensions: tuple[str, ...] = (), *, may_be_missing: bool = False
+) -> list[FileInfo]:
     """All files in a folder and below, sorted; hidden files and folders are left out.
 
     Their URIs start with `uri` as given; `extensions` such as (".wav",) ignore case. A missing
-    folder, bucket or prefix is an error; a single file lists as itself.
+    folder or prefix is an error unless it `may_be_missing`; a single file lists as itself.
     """
     suffixes = tuple(extension.lower() for extension in extensions)
+    found: list[FileInfo] = []
     with _explained(uri):
-        found = list(s3.list_files(uri) if s3.is_s3(uri) else _list_local(uri))
+        try:
+            found = list(s3.list_files(uri) if s3.is_s3(uri) else _list_local(uri))
+        except FileNotFoundError as error:
+            if not may_be_missing or s3.is_missing_bucket(error):
+                raise
     wanted = [info for info in found if not suffixes or info.uri.lower().endswith(suffixes)]
     return sorted(wanted, key=lambda info: info.uri)
 

@@ -203,6 +203,12 @@ class Trainer:
         }
         torch.save(state, target)
 
+    def start_from(self, encoder: Encoder) -> None:
+        """Begin with a trained encoder's weights. Raises TrainingError on another architecture."""
+        if encoder.config != self.encoder.config:
+            raise TrainingError(f"the model to start from is not of preset {self.config.preset!r}")
+        self.encoder.load_state_dict(encoder.state_dict())
+
     def load(self, source: Path | BinaryIO) -> None:
         """Continue from a checkpoint. Raises TrainingError when it is of another architecture."""
         state = torch.load(source, map_location=self.device, weights_only=True)

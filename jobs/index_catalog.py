@@ -33,25 +33,11 @@ def options(arguments: list[str] | None = None) -> argparse.Namespace:
         metavar="NAME|URI",
         help="shipped model or bundle; default: the catalogue's own, or `small` for a new one",
     )
+    cli.add_work_options(parser, "recordings", max_failures="1%")
     parser.add_argument(
-        "--workers",
-        type=cli.positive_int,
-        metavar="N",
-        help="encoders at work; default: one per GPU, or per processor without GPUs",
-    )
-    parser.add_argument(
-        "--max-failures",
-        type=cli.failure_limit,
-        default="1%",
-        metavar="N|P%",
-        help="exit with 3 when more recordings than this fail",
-    )
-    parser.add_argument(
-        "--max-seconds",
-        type=cli.positive_float,
-        default=10_800.0,
-        metavar="S",
-        help="refuse recordings longer than this, seconds",
+        "--allow-empty",
+        action="store_true",
+        help="let an empty --audio withdraw everything that came from there",
     )
     parser.add_argument("--dry-run", action="store_true", help="only say what would be done")
     return parser.parse_args(arguments)
@@ -66,6 +52,7 @@ def main(chosen: argparse.Namespace) -> tuple[dict, int]:
         model=chosen.model,
         workers=chosen.workers,
         max_seconds=chosen.max_seconds,
+        allow_empty=chosen.allow_empty,
         dry_run=chosen.dry_run,
         say=cli.say,
     )

@@ -40,26 +40,7 @@ def options(arguments: list[str] | None = None) -> argparse.Namespace:
         help="accept matches from this mean inner product on, -1..1; default: the model's",
     )
     parser.add_argument("--truth", metavar="CSV", help="right answers, to score the answers with")
-    parser.add_argument(
-        "--workers",
-        type=cli.positive_int,
-        metavar="N",
-        help="encoders at work; default: one per GPU, or per processor without GPUs",
-    )
-    parser.add_argument(
-        "--max-failures",
-        type=cli.failure_limit,
-        default="100%",
-        metavar="N|P%",
-        help="exit with 3 when more queries than this cannot be read",
-    )
-    parser.add_argument(
-        "--max-seconds",
-        type=cli.positive_float,
-        default=10_800.0,
-        metavar="S",
-        help="refuse queries longer than this, seconds",
-    )
+    cli.add_work_options(parser, "queries", max_failures="100%")
     chosen = parser.parse_args(arguments)
     if chosen.min_score is not None and not -1 <= chosen.min_score <= 1:
         parser.error(f"argument --min-score: {chosen.min_score} is not between -1 and 1")

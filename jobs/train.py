@@ -31,6 +31,11 @@ def options(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--preset", choices=("small", "grafprint"), default="small", help="architecture"
     )
+    parser.add_argument(
+        "--start-from",
+        metavar="NAME|URI",
+        help="model whose weights to begin with, to refine it; default: random weights",
+    )
     length = parser.add_mutually_exclusive_group()
     length.add_argument(
         "--minutes",
@@ -96,6 +101,7 @@ def main(chosen: argparse.Namespace) -> tuple[dict, int]:
         config,
         noise=chosen.noise,
         rooms=chosen.rir,
+        start_from=chosen.start_from,
         num_workers=chosen.num_workers,
         gpu=chosen.gpu,
         resume=chosen.resume,

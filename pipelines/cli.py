@@ -50,6 +50,30 @@ def parser(description: str) -> argparse.ArgumentParser:
     )
 
 
+def add_work_options(options: argparse.ArgumentParser, what: str, max_failures: str) -> None:
+    """The options of every job that decodes and encodes recordings; `what` it calls them."""
+    options.add_argument(
+        "--workers",
+        type=positive_int,
+        metavar="N",
+        help="encoders at work; default: one per GPU, or per processor without GPUs",
+    )
+    options.add_argument(
+        "--max-failures",
+        type=failure_limit,
+        default=max_failures,
+        metavar="N|P%",
+        help=f"exit with 3 when more {what} than this cannot be used",
+    )
+    options.add_argument(
+        "--max-seconds",
+        type=positive_float,
+        default=10_800.0,
+        metavar="S",
+        help=f"refuse {what} longer than this, seconds",
+    )
+
+
 class _Formatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
     pass
 

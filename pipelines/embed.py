@@ -6,7 +6,8 @@ recording that cannot be used is a row with a status and a reason.
 
 import hashlib
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -23,6 +24,7 @@ from grafp.collection import Item
 from grafp.encoder import DIMENSION
 from grafp.errors import AudioError, StorageError
 from grafp.inference import Fingerprinter
+from pipelines.merge import is_fresh
 from pipelines.runtime import encoder_pool, finished_rows
 
 MAX_FILE_BYTES = 2 << 30
@@ -30,13 +32,16 @@ _TRACKS_A_FILE = 32
 _DECODE_CPUS = 0.25  # unlike an encoder's share, so that Ray keeps the two stages apart
 _EMBEDDINGS = pa.list_(pa.list_(pa.float16(), DIMENSION))
 EMBEDDING_SCHEMA = pa.schema(
-    [field for field in TRACK_SCHEMA if field.name not in ("ordinal", "source", "embedding_file")]
+    [f for f in TRACK_SCHEMA if f.name not in ("ordinal", "stored_as", "source", "embedding_file")]
     + [("embeddings", _EMBEDDINGS)]
 )
 
 
-def decode_row(row: dict, max_seconds: float) -> dict:
-    """Read and decode one recording; `status` and `error` say how that went."""
+def decode_row(row: dict, max_seconds: float, known: frozenset[str]) -> dict:
+    """Read and decode one recording; `status` and `error` say how that went.
+
+    One whose content hash is `known` is skipped: its fingerprints exist.
+    """
     result = {**row, "status": "ok", "error_kind": None, "error": None, "pcm": b""}
     result |= {"duration_s": 0.0, "content_sha256": None}
     try:
@@ -44,6 +49,8 @@ def decode_row(row: dict, max_seconds: float) -> dict:
             raise AudioError(f"the file has {row['size']} bytes; the limit is {MAX_FILE_BYTES}")
         data = storage.read(row["location"])
         result["content_sha256"] = hashlib.sha256(data).hexdigest()
+        if result["content_sha256"] in known:
+            return result | {"status": "skipped"}
         samples_S = decode(data, max_seconds=max_seconds)
         result |= {"pcm": samples_S.tobytes(), "duration_s": len(samples_S) / SAMPLE_RATE}
     except (AudioError, StorageError) as error:
@@ -81,7 +88,7 @@ def _encoded_schema(decoded: pa.Schema) -> pa.Schema:
     return pa.schema([*fields, ("n_segments", pa.int64()), ("embeddings", pa.binary())])
 
 
-def decoded(items: list[Item], max_seconds: float) -> ray.data.Dataset:
+def decoded(items: list[Item], max_seconds: float, known: Iterable[str] = ()) -> ray.data.Dataset:
     """One row per recording, see `decode_row`; `number` is its place in the list."""
     rows = [
         {
@@ -96,7 +103,8 @@ def decoded(items: list[Item], max_seconds: float) -> ray.data.Dataset:
     ]
     # Small blocks: what a worker holds must not grow with the length of the list.
     dataset = ray.data.from_items(rows, override_num_blocks=max(1, min(len(rows) // 4, 4096)))
-    return dataset.map(decode_row, fn_kwargs={"max_seconds": max_seconds}, num_cpus=_DECODE_CPUS)
+    arguments = {"max_seconds": max_seconds, "known": frozenset(known)}
+    return dataset.map(decode_row, fn_kwargs=arguments, num_cpus=_DECODE_CPUS)
 
 
 def encoded(
@@ -155,15 +163,49 @@ def embed(
     model_uri: str,
     store: EmbeddingStore,
     *,
+    known: Iterable[str],
     workers: int | None,
     max_seconds: float,
     say: Callable[[str], None],
 ) -> list[dict]:
-    """Fingerprint recordings into Parquet files; returns one row per recording, in list order."""
-    recordings = decoded(items, max_seconds)
+    """Fingerprint recordings into Parquet files; returns one row per recording.
+
+    `known` are content hashes of recordings that have fingerprints; their copies are skipped.
+    """
+    recordings = decoded(items, max_seconds, known)
     stored = encoded(recordings, model_uri, store.hop_s, workers).map_batches(
         store, batch_size=_TRACKS_A_FILE, batch_format="pyarrow", num_cpus=0.25
     )
-    rows = list(finished_rows(stored, len(items), say))
-    order = {item.uri: number for number, item in enumerate(items)}
-    return sorted(rows, key=lambda row: order[row["uri"]])
+    return list(finished_rows(stored, len(items), say))
+
+
+def left_over(root: str, model_id: str, published: set[str], items: list[Item]) -> list[dict]:
+    """Rows that earlier runs finished for these recordings but died before publishing.
+
+    `published` are the embedding files of the snapshot; only the others are looked at, and only
+    at their rows, not at the fingerprints.
+    """
+    wanted = {(i.uri, i.info.size, i.info.etag): i for i in items if i.info}
+    folder = storage.join(root, "embeddings", model_id)
+    files = storage.list_files(folder, (".parquet",), may_be_missing=True)
+    keys = {info.uri[len(root.rstrip("/")) + 1 :]: info for info in files}
+    unpublished = [key for key, info in keys.items() if key not in published and is_fresh(info)]
+    rows = []
+    with ThreadPoolExecutor(max_workers=8) as pool:
+        for found in pool.map(lambda key: _rows_of(root, key), unpublished):
+            for row in found:
+                this = (row["uri"], row["size"], row["etag"])
+                if row["status"] == "ok" and wanted.pop(this, None):
+                    rows.append(row)
+    return rows
+
+
+def _rows_of(root: str, key: str) -> list[dict]:
+    """The rows of an embedding file without the fingerprints; none if it cannot be read."""
+    path, filesystem = storage.arrow_filesystem(storage.join(root, key))
+    columns = [name for name in EMBEDDING_SCHEMA.names if name != "embeddings"]
+    try:
+        table = pq.read_table(path, filesystem=filesystem, columns=columns)
+    except (pa.ArrowException, OSError):
+        return []  # its recordings are done again
+    return [{**row, "embedding_file": key} for row in table.to_pylist()]

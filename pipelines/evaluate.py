@@ -95,7 +95,7 @@ def evaluate(
     )
     answers: dict[int, Answer] = {}
     found = answered(dataset, catalogue, uris, workers, top_k=1)
-    known = set(uris.values())
+    known = {uri for copies in uris.values() for uri in copies}
     for row in finished_rows(found, len(clips), say):
         clip = clips[row["number"]]
         answers[clip.number] = _answer(row, clip, uris, clip.track in known)
@@ -130,11 +130,12 @@ def _cut_track(
         }
 
 
-def _answer(row: dict, clip: Clip, uris: dict[int, str], known: bool) -> Answer:
+def _answer(row: dict, clip: Clip, uris: dict[int, list[str]], known: bool) -> Answer:
     best = row["matches"][0] if row["matches"] else None
+    tracks = uris[best["ordinal"]] if best else [None]  # exact copies are all right answers
     return Answer(
         query=f"clip {clip.number}",
-        track=uris[best["ordinal"]] if best else None,
+        track=clip.track if clip.track in tracks else tracks[0],
         start_s=best["track_start_s"] - best["query_start_s"] if best else None,
         score=best["score"] if best else None,
         matched=best is not None,

@@ -1,76 +1,84 @@
-"""The nightly flow: list, subtract what is known, embed, fill, publish last."""
+"""The nightly flow: list, subtract what is known, embed, fill, publish last.
+
+A run that dies is continued by the next: what it finished lies under names that say what it is
+made of, and nothing refers to it until the manifest is published.
+"""
 
 import io
 import json
 import time
 import uuid
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from grafp import storage
 from grafp.audio import MAX_SECONDS
 from grafp.bundle import ModelBundle, load_bundle
 from grafp.catalogue import TRACK_SCHEMA, Catalogue, Manifest
 from grafp.collection import Item, list_items
-from grafp.errors import ModelError
-from grafp.index import IndexParameters
+from grafp.errors import ModelError, OptionError
 from grafp.inference import HOP_SECONDS
-from pipelines import merge
-from pipelines.embed import EmbeddingStore, embed
+from pipelines import shards
+from pipelines.duplicates import DUPLICATE_SCHEMA, near_duplicates
+from pipelines.embed import EmbeddingStore, embed, left_over
+from pipelines.plan import Plan, Row, estimate, join, live_refs, make_plan
+from pipelines.run_report import run_page
 from pipelines.runtime import connect
 
-MAX_ATTEMPTS = 3
-"""A recording that failed so often is left alone until its file changes."""
+Say = Callable[[str], None]
 
 
-@dataclass
-class Plan:
-    """What a run has to do, from a listing and the published snapshot."""
+@dataclass(frozen=True)
+class Run:
+    """One run over one catalogue."""
 
-    added: list[Item] = field(default_factory=list)
-    changed: list[Item] = field(default_factory=list)
-    retried: list[Item] = field(default_factory=list)
-    withdrawn: list[str] = field(default_factory=list)
-    kept: list[dict] = field(default_factory=list)
-    """Rows of the published track table that stay as they are."""
-    attempts: dict[str, int] = field(default_factory=dict)
+    catalogue: Catalogue
+    model_id: str
+    model_sha256: str
+    run_id: str
 
-    @property
-    def work(self) -> list[Item]:
-        return [*self.added, *self.changed, *self.retried]
+    @classmethod
+    def begin(cls, catalogue: Catalogue, model_id: str, model_sha256: str) -> "Run":
+        run_id = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:6]}"
+        return cls(catalogue, model_id, model_sha256, run_id)
 
-    def counts(self) -> dict[str, int]:
-        names = ("added", "changed", "withdrawn", "retried")
-        return {name: len(getattr(self, name)) for name in names}
+    def manifest(self, rows: list[Row], state: shards.IndexState, next_ordinal: int) -> Manifest:
+        """Write the track table of a new snapshot; the snapshot is not published yet."""
+        buffer = io.BytesIO()
+        pq.write_table(pa.Table.from_pylist(rows, schema=TRACK_SCHEMA), buffer)
+        table = self.catalogue.put(f"snapshots/{self.run_id}.tracks.parquet", buffer.getvalue())
+        live = live_refs(rows)
+        states = [row["status"] for row in rows]
+        old = self.catalogue.manifest
+        return Manifest(
+            snapshot=self.run_id,
+            parent=old.snapshot if old else None,
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            model_id=self.model_id,
+            model_sha256=self.model_sha256,
+            hop_s=HOP_SECONDS,
+            template=state.template,
+            parameters=state.parameters,
+            when_trained=state.when_trained,
+            shards=list(state.shards),
+            tracks=table,
+            next_ordinal=next_ordinal,
+            counts={
+                "tracks": states.count("ok"),
+                "copies": states.count("ok") - len(live),
+                "fingerprints": sum(ref.n_segments for ref in live.values()),
+                "failed": states.count("failed"),
+                "withdrawn": states.count("withdrawn"),
+            },
+        )
 
-
-def make_plan(items: list[Item], known: list[dict], source: str) -> Plan:
-    """Compare a listing with the published tracks.
-
-    Only tracks that came from the same source can be withdrawn by being absent from it.
-    """
-    plan = Plan()
-    before = {row["uri"]: row for row in known}
-    for item in items:
-        row = before.pop(item.uri, None)
-        if row is None:
-            plan.added.append(item)
-        elif item.info and (row["size"], row["etag"]) != (item.info.size, item.info.etag):
-            plan.changed.append(item)
-        elif row["status"] != "ok" and row["attempts"] < MAX_ATTEMPTS:
-            plan.retried.append(item)
-            plan.attempts[item.uri] = row["attempts"]
-        else:
-            plan.kept.append(row)
-    for uri, row in before.items():
-        if row["source"] == source:
-            plan.withdrawn.append(uri)
-        else:
-            plan.kept.append(row)
-    return plan
+    def put(self, name: str, data: bytes) -> None:
+        """Keep something of the run for its owner."""
+        self.catalogue.put(f"runs/{self.run_id}/{name}", data)
 
 
 def index_catalogue(
@@ -80,41 +88,42 @@ def index_catalogue(
     model: str | None = None,
     workers: int | None = None,
     max_seconds: float = MAX_SECONDS,
+    allow_empty: bool = False,
     dry_run: bool = False,
-    say: Callable[[str], None] = print,
+    say: Say = print,
 ) -> dict:
     """Bring a catalogue up to date with a collection of audio; returns the run's summary.
 
-    Raises StorageError, CatalogueError or ModelError with nothing published.
+    Raises StorageError, CatalogueError, ModelError or OptionError with nothing published.
     """
     started = time.monotonic()
     catalogue = Catalogue.open(catalogue_uri)
     bundle = _model(catalogue, model)
     source = audio if isinstance(audio, str) else "list"
-    items = list_items(audio) if isinstance(audio, str) else audio
+    items = list_items(audio, may_be_missing=allow_empty) if isinstance(audio, str) else audio
     plan = make_plan(items, catalogue.tracks().to_pylist(), source)
-    say(
-        f"{len(items)} recordings listed: "
-        + ", ".join(f"{v} {k}" for k, v in plan.counts().items())
-    )
-    if dry_run or not (plan.work or plan.withdrawn):
-        return _summary(catalogue, plan, [], started)
-    connect()
-    run_id = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:6]}"
-    model_uri = catalogue.put_model(bundle)
-    rows: list[dict] = []
-    if plan.work:
-        store = EmbeddingStore(
-            root=catalogue.root,
-            folder=f"embeddings/{bundle.model_id}/{run_id}",
-            model_id=bundle.model_id,
-            hop_s=HOP_SECONDS,
-            attempts=plan.attempts,
+    if not items and plan.withdrawn and not allow_empty:
+        raise OptionError(
+            f"--audio {source} is empty: all {len(plan.withdrawn)} tracks from there would be "
+            "withdrawn; check it, or add --allow-empty"
         )
-        rows = embed(plan.work, model_uri, store, workers=workers, max_seconds=max_seconds, say=say)
-    _publish(catalogue, bundle, plan, rows, source, run_id, say)
-    summary = _summary(catalogue, plan, rows, started)
-    catalogue.put(f"runs/{run_id}/summary.json", (json.dumps(summary) + "\n").encode())
+    counts = ", ".join(f"{count} {name}" for name, count in plan.counts().items())
+    say(f"{len(items)} recordings listed: {counts}")
+    if dry_run:
+        expected = estimate(plan, HOP_SECONDS)
+        say(_estimate_line(expected))
+        return {**_summary(catalogue, plan, [], 0, started), "estimate": expected}
+    if not (plan.work or plan.withdrawn):
+        return _summary(catalogue, plan, [], 0, started)
+    connect()
+    run = Run.begin(catalogue, bundle.model_id, bundle.sha256)
+    catalogue.put_model(bundle)
+    rows, resumed = _embed(run, plan, workers, max_seconds, say)
+    duplicates = _publish(run, plan, rows, source, say)
+    summary = _summary(catalogue, plan, rows, resumed, started)
+    summary["near_duplicates"] = len(duplicates)
+    run.put("summary.json", (json.dumps(summary) + "\n").encode())
+    run.put("report.html", run_page(catalogue, summary, duplicates).encode())
     return summary
 
 
@@ -132,67 +141,71 @@ def _model(catalogue: Catalogue, wanted: str | None) -> ModelBundle:
     return catalogue.model()
 
 
-def _publish(
-    catalogue: Catalogue,
-    bundle: ModelBundle,
-    plan: Plan,
-    rows: list[dict],
-    source: str,
-    run_id: str,
-    say: Callable[[str], None],
-) -> None:
-    """Number the new tracks, index them, write the track table and the manifest, then publish."""
-    old = catalogue.manifest
-    next_ordinal = old.next_ordinal if old else 0
-    for row in rows:
-        row |= {"source": source, "ordinal": None}
-        if row["status"] == "ok":
-            row["ordinal"], next_ordinal = next_ordinal, next_ordinal + 1
-    everything = sorted([*plan.kept, *rows], key=lambda row: row["uri"])
-    live = [_track_ref(row) for row in everything if row["status"] == "ok"]
-    fingerprints = sum(track.n_segments for track in live)
-    parameters, template, shards = None, None, []
-    if old and old.template and old.parameters and not old.parameters.outgrown_by(fingerprints):
-        parameters, template, shards = old.parameters, old.template, list(old.shards)
-        template_id = template.key.split("/")[1]
-        todo = [_track_ref(row) for row in rows if row["status"] == "ok"]
-    elif live:
-        parameters = IndexParameters.for_size(fingerprints)
-        say(f"training the index: {parameters.nlist} lists, {parameters.codec}")
-        template_id, template = merge.train(catalogue, live, parameters)
-        todo = live
-    if template and todo:
-        shards += merge.fill_shards(catalogue, template_id, template, todo, say)
-    snapshot = f"{run_id}"
+def _embed(
+    run: Run, plan: Plan, workers: int | None, max_seconds: float, say: Say
+) -> tuple[list[Row], int]:
+    """One row per recording of the plan's work, in its order; how many a dead run had left."""
+    published = {row["embedding_file"] for row in plan.known.values()}
+    rows = left_over(run.catalogue.root, run.model_id, published, plan.work)
+    resumed = len(rows)
+    if resumed:
+        say(f"  {resumed} recordings were finished by a run that was not published")
+    done = {row["uri"] for row in rows}
+    todo = [item for item in plan.work if item.uri not in done]
+    if todo:
+        store = EmbeddingStore(
+            root=run.catalogue.root,
+            folder=f"embeddings/{run.model_id}/{run.run_id}",
+            model_id=run.model_id,
+            hop_s=HOP_SECONDS,
+            attempts=plan.attempts,
+        )
+        model_uri = storage.join(run.catalogue.root, "models", run.model_id)
+        rows += embed(
+            todo,
+            model_uri,
+            store,
+            known=plan.known,
+            workers=workers,
+            max_seconds=max_seconds,
+            say=say,
+        )
+    order = {item.uri: number for number, item in enumerate(plan.work)}
+    return sorted(rows, key=lambda row: order[row["uri"]]), resumed
+
+
+def _publish(run: Run, plan: Plan, rows: list[Row], source: str, say: Say) -> list[dict]:
+    """Index the new tracks and publish; returns the near duplicates among them."""
+    old = run.catalogue.manifest
+    table, next_ordinal = join(plan, rows, source, old.next_ordinal if old else 0)
+    live = live_refs(table)
+    state = shards.extend(run.catalogue, shards.IndexState.of(old), live, say)
+    manifest = run.manifest(table, state, next_ordinal)
+    first_new = old.next_ordinal if old else 0
+    new = [ref for ordinal, ref in live.items() if ordinal >= first_new]
+    duplicates = near_duplicates(run.catalogue, manifest, table, new)
     buffer = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist(everything, schema=TRACK_SCHEMA), buffer)
-    manifest = Manifest(
-        snapshot=snapshot,
-        parent=old.snapshot if old else None,
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
-        model_id=bundle.model_id,
-        model_sha256=bundle.sha256,
-        hop_s=HOP_SECONDS,
-        template=template,
-        parameters=parameters,
-        shards=shards,
-        tracks=catalogue.put(f"snapshots/{snapshot}.tracks.parquet", buffer.getvalue()),
-        next_ordinal=next_ordinal,
-        counts={
-            "tracks": len(live),
-            "fingerprints": fingerprints,
-            "failed": len(everything) - len(live),
-        },
+    pq.write_table(pa.Table.from_pylist(duplicates, schema=DUPLICATE_SCHEMA), buffer)
+    run.put("duplicates.parquet", buffer.getvalue())
+    run.catalogue.publish(manifest)
+    counts = manifest.counts
+    say(
+        f"published snapshot {run.run_id}: {counts['tracks']} tracks, "
+        f"{counts['fingerprints']:,} fingerprints"
     )
-    catalogue.publish(manifest)
-    say(f"published snapshot {snapshot}: {len(live)} tracks, {fingerprints:,} fingerprints")
+    return duplicates
 
 
-def _track_ref(row: dict) -> merge.TrackRef:
-    return merge.TrackRef(row["ordinal"], row["track_id"], row["embedding_file"], row["n_segments"])
+def _estimate_line(expected: dict[str, float]) -> str:
+    return (
+        f"about {expected['audio_hours']} h of audio, {expected['fingerprints']:,} fingerprints, "
+        f"{expected['stored_mb']:,} MB to store"
+    )
 
 
-def _summary(catalogue: Catalogue, plan: Plan, rows: list[dict], started: float) -> dict:
+def _summary(
+    catalogue: Catalogue, plan: Plan, rows: list[Row], resumed: int, started: float
+) -> dict:
     manifest = catalogue.manifest
     counts = manifest.counts if manifest else {"tracks": 0, "fingerprints": 0}
     failures = [row for row in rows if row["status"] != "ok"]
@@ -201,6 +214,7 @@ def _summary(catalogue: Catalogue, plan: Plan, rows: list[dict], started: float)
         **plan.counts(),
         "failed": len(failures),
         "embedded": len(rows) - len(failures),
+        "resumed": resumed,
         "tracks": counts["tracks"],
         "fingerprints": counts["fingerprints"],
         "seconds": round(time.monotonic() - started, 2),

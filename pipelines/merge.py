@@ -1,9 +1,16 @@
-"""Embedding files to a searchable snapshot: train once, fill shards in parallel, publish."""
+"""Embedding files to shards: train a template once, fill copies of it in parallel.
+
+What a template or shard contains depends only on the tracks that go in, and its name says which
+those are: a run that died is continued by doing the same again, and finds what is finished.
+"""
 
 import hashlib
 import io
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+import json
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -13,10 +20,13 @@ import ray
 from grafp import storage
 from grafp.catalogue import Catalogue, ShardEntry, StoredFile
 from grafp.encoder import DIMENSION
-from grafp.index import IndexParameters, fill, fingerprint_ids, train_template
+from grafp.index import IndexParameters, fill, fingerprint_ids, health, parse_index, train_template
 
 MAX_SHARD_FINGERPRINTS = 1_000_000
-"""Bounds a filling task's memory: 256 bytes a fingerprint, and as much again for the index."""
+_BYTES_A_FINGERPRINT = 1_100  # of a filling task at its peak, see benchmarks/merge.py
+_FILL_BYTES = 500 << 20  # of any filling task: Python, libraries, one embedding file
+REUSE_SECONDS = 7 * 86_400
+"""Leftovers of dead runs are used this long; cleaning up spares them for longer."""
 
 
 @dataclass(frozen=True)
@@ -24,38 +34,58 @@ class TrackRef:
     """A track's fingerprints: their place in the catalogue's numbering and in its files."""
 
     ordinal: int
-    track_id: str
+    stored_as: str
     embedding_file: str
     n_segments: int
+    content_sha256: str
+
+    @classmethod
+    def of(cls, row: dict[str, Any]) -> "TrackRef":
+        """From a row of the track table."""
+        return cls(**{name: row[name] for name in cls.__dataclass_fields__})
+
+
+def is_fresh(info: storage.FileInfo | None) -> bool:
+    """Whether a leftover is there and too young to be cleaned up while it is used."""
+    return info is not None and time.time() - info.modified < REUSE_SECONDS
 
 
 def train(
     catalogue: Catalogue, tracks: list[TrackRef], parameters: IndexParameters
 ) -> tuple[str, StoredFile]:
-    """Train a template on a random sample over all embedding files; its id and where it is."""
-    total = sum(track.n_segments for track in tracks)
-    share = min(1.0, parameters.training_points / max(1, total))
+    """Train a template on a random sample over all tracks; its id and where it is."""
+    name = _name(asdict(parameters), tracks)
+    template_id = f"{parameters.codec.lower()}-{name[:12]}"
+    key = f"index/{template_id}/template.faiss"
+    uri = storage.join(catalogue.root, key)
+    if is_fresh(storage.stat(uri)):
+        data = storage.read(uri)
+        return template_id, StoredFile(key, len(data), hashlib.sha256(data).hexdigest())
+    share = min(1.0, parameters.training_points / max(1, sum(t.n_segments for t in tracks)))
     work = [
-        _sample.remote(catalogue.root, key, [t.track_id for t in group], share)
-        for key, group in _by_file(tracks).items()
+        _sample.remote(catalogue.root, key, group, share) for key, group in _by_file(tracks).items()
     ]
     template = ray.get(_train.remote(parameters, *work))
-    template_id = f"{parameters.codec.lower()}-{hashlib.sha256(template).hexdigest()[:12]}"
-    return template_id, catalogue.put(f"index/{template_id}/template.faiss", template)
+    return template_id, catalogue.put(key, template)
 
 
 @ray.remote(num_cpus=0.5)
-def _sample(root: str, key: str, track_ids: list[str], share: float) -> np.ndarray:
-    vectors_ND = np.concatenate([vectors for _, vectors in _read(root, key, track_ids)])
-    vectors_ND = vectors_ND[vectors_ND.any(axis=1)]
-    seed = int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big")
-    chosen = np.random.default_rng(seed).random(len(vectors_ND)) < share
-    return vectors_ND[chosen]
+def _sample(
+    root: str, key: str, tracks: list[TrackRef], share: float
+) -> list[tuple[int, np.ndarray]]:
+    """(ordinal, a random part of its fingerprints), the same whatever file they are in."""
+    parts = []
+    for track, vectors_ND in read_fingerprints(root, key, tracks):
+        rng = np.random.default_rng(int(track.content_sha256[:16], 16))
+        vectors_ND = vectors_ND[rng.random(len(vectors_ND)) < share]
+        parts.append((track.ordinal, vectors_ND[vectors_ND.any(axis=1)]))
+    return parts
 
 
 @ray.remote(num_cpus=1)
-def _train(parameters: IndexParameters, *samples: np.ndarray) -> bytes:
-    return train_template(np.concatenate(samples).astype(np.float32), parameters)
+def _train(parameters: IndexParameters, *samples: list[tuple[int, np.ndarray]]) -> bytes:
+    parts = sorted((part for sample in samples for part in sample), key=lambda part: part[0])
+    return train_template(np.concatenate([v.astype(np.float32) for _, v in parts]), parameters)
 
 
 def fill_shards(
@@ -65,23 +95,31 @@ def fill_shards(
     tracks: list[TrackRef],
     say: Callable[[str], None],
 ) -> list[ShardEntry]:
-    """Fill copies of the template with the tracks, in parallel; each shard holds whole tracks."""
+    """Fill copies of the template with the tracks, in parallel; each shard holds whole tracks.
+
+    A filling task holds one shard: about 1.6 GiB at MAX_SHARD_FINGERPRINTS.
+    """
     template_ref = ray.put(catalogue.get(template))
-    work = [
-        _fill.remote(catalogue, template_id, template_ref, group) for group in _shard_groups(tracks)
-    ]
+    total_memory = ray.cluster_resources().get("memory", 0.0)
+    work = []
+    for group in _shard_groups(tracks):
+        size = sum(track.n_segments for track in group)
+        # On a machine with less than one shard needs, waiting for memory would last for ever.
+        memory = min(_FILL_BYTES + _BYTES_A_FINGERPRINT * size, total_memory / 2)
+        work.append(
+            _fill.options(memory=memory).remote(catalogue.root, template_id, template_ref, group)
+        )
     entries = []
     for number, ref in enumerate(work, 1):
-        entries.append(ray.get(ref))
+        entries.append(ShardEntry.from_dict(ray.get(ref)))
         say(f"  shard {number}/{len(work)}: {entries[-1].fingerprints:,} fingerprints")
     return entries
 
 
 def _shard_groups(tracks: list[TrackRef]) -> Iterable[list[TrackRef]]:
-    """Neighbours in the embedding files go together, so that each file is read once."""
     group: list[TrackRef] = []
     size = 0
-    for track in sorted(tracks, key=lambda track: (track.embedding_file, track.ordinal)):
+    for track in sorted(tracks, key=lambda track: track.ordinal):
         if group and size + track.n_segments > MAX_SHARD_FINGERPRINTS:
             yield group
             group, size = [], 0
@@ -92,37 +130,52 @@ def _shard_groups(tracks: list[TrackRef]) -> Iterable[list[TrackRef]]:
 
 
 @ray.remote(num_cpus=1)
-def _fill(
-    catalogue: Catalogue, template_id: str, template: bytes, tracks: list[TrackRef]
-) -> ShardEntry:
-    found: dict[str, np.ndarray] = {}
-    for key, group in _by_file(tracks).items():
-        found.update(_read(catalogue.root, key, [track.track_id for track in group]))
-    tracks = sorted(tracks, key=lambda track: track.ordinal)
-    vectors_ND = np.concatenate([found.pop(track.track_id) for track in tracks])
+def _fill(root: str, template_id: str, template: bytes, tracks: list[TrackRef]) -> dict[str, Any]:
+    """One shard, its record written last; returns the record."""
+    shard_id = _name(template_id, tracks)[:16]
+    prefix = f"index/{template_id}/{shard_id}"
+    record = storage.join(root, f"{prefix}.json")
+    if is_fresh(storage.stat(record)):
+        return json.loads(storage.read(record))
     counts = np.array([track.n_segments for track in tracks])
+    first_rows = np.cumsum(counts) - counts
+    vectors_ND = np.zeros((counts.sum(), DIMENSION), np.float16)
+    place = {track.ordinal: row for track, row in zip(tracks, first_rows, strict=True)}
+    for key, group in _by_file(tracks).items():
+        for track, part_ND in read_fingerprints(root, key, group):
+            row = place.pop(track.ordinal)
+            vectors_ND[row : row + len(part_ND)] = part_ND
+    assert not place, f"embeddings of {len(place)} tracks are missing"
     ids_N = np.concatenate([fingerprint_ids(t.ordinal, np.arange(t.n_segments)) for t in tracks])
-    heard_N = vectors_ND.any(axis=1)  # silence keeps its row, so rows count time, but is not found
-    index = fill(template, vectors_ND[heard_N], ids_N[heard_N])
+    index = fill(template, vectors_ND, ids_N)
+    imbalance, canary = health(parse_index(index), vectors_ND, ids_N)
     table = pa.table(
         {
             "ordinal": pa.array([track.ordinal for track in tracks], pa.int64()),
-            "first_row": pa.array(np.cumsum(counts) - counts, pa.int64()),
+            "first_row": pa.array(first_rows, pa.int64()),
             "n_segments": pa.array(counts, pa.int64()),
         }
     )
     buffer = io.BytesIO()
     pq.write_table(table, buffer)
-    vectors = vectors_ND.tobytes()
-    shard_id = hashlib.sha256(index + vectors + buffer.getvalue()).hexdigest()[:16]
-    prefix = f"index/{template_id}/{shard_id}"
-    return ShardEntry(
+    catalogue = Catalogue(root)
+    entry = ShardEntry(
         shard_id=shard_id,
         index=catalogue.put(f"{prefix}.faiss", index),
-        vectors=catalogue.put(f"{prefix}.vectors", vectors),
+        vectors=catalogue.put(f"{prefix}.vectors", vectors_ND.tobytes()),
         tracks=catalogue.put(f"{prefix}.tracks.parquet", buffer.getvalue()),
         fingerprints=len(vectors_ND),
+        imbalance=imbalance,
+        canary=canary,
     )
+    storage.write(record, json.dumps(asdict(entry)).encode())
+    return asdict(entry)
+
+
+def _name(what: Any, tracks: list[TrackRef]) -> str:
+    """A hash of everything that decides what a template or shard contains."""
+    content = [[t.ordinal, t.content_sha256, t.n_segments] for t in tracks]
+    return hashlib.sha256(json.dumps([what, content], sort_keys=True).encode()).hexdigest()
 
 
 def _by_file(tracks: list[TrackRef]) -> dict[str, list[TrackRef]]:
@@ -132,12 +185,15 @@ def _by_file(tracks: list[TrackRef]) -> dict[str, list[TrackRef]]:
     return groups
 
 
-def _read(root: str, key: str, track_ids: list[str]) -> Iterable[tuple[str, np.ndarray]]:
-    """(track_id, float16 (segments, 128)) of the wanted tracks of one embedding file."""
+def read_fingerprints(
+    root: str, key: str, tracks: list[TrackRef]
+) -> Iterator[tuple[TrackRef, np.ndarray]]:
+    """The float16 fingerprints, (segments, 128), of the wanted tracks of one embedding file."""
     data = storage.read(storage.join(root, key))
     table = pq.read_table(io.BytesIO(data), columns=["track_id", "embeddings"])
-    wanted = set(track_ids)
+    wanted = {track.stored_as: track for track in tracks}
     for row, track_id in enumerate(table["track_id"].to_pylist()):
         if track_id in wanted:
             flat = table["embeddings"][row].values.flatten()
-            yield track_id, flat.to_numpy(zero_copy_only=False).reshape(-1, DIMENSION)
+            vectors_ND = flat.to_numpy(zero_copy_only=False).reshape(-1, DIMENSION)
+            yield wanted[track_id], vectors_ND

@@ -126,7 +126,7 @@ def query_batch(
     assert catalogue.manifest is not None
     if not catalogue.manifest.shards:
         raise CatalogueError(f"{catalogue_uri}: the catalogue has no usable tracks")
-    catalogue.check_shards()
+    catalogue.check_files(catalogue.manifest)
     model = catalogue.model()
     if min_score is None:
         min_score = float(model.card.get("min_score", DEFAULT_MIN_SCORE))
@@ -146,17 +146,20 @@ def query_batch(
     return _summary(done, table, started), table
 
 
-def live_tracks(catalogue: Catalogue) -> dict[int, str]:
-    """The tracks that can be an answer: ordinal to URI."""
+def live_tracks(catalogue: Catalogue) -> dict[int, list[str]]:
+    """The tracks that can be an answer: ordinal to URIs, several for exact copies."""
     tracks = catalogue.tracks()
     tracks = tracks.filter(pc.equal(tracks["status"], "ok"))
-    return dict(zip(tracks["ordinal"].to_pylist(), tracks["uri"].to_pylist(), strict=True))
+    uris: dict[int, list[str]] = {}
+    for ordinal, uri in zip(tracks["ordinal"].to_pylist(), tracks["uri"].to_pylist(), strict=True):
+        uris.setdefault(ordinal, []).append(uri)
+    return uris
 
 
 def answered(
     recordings: ray.data.Dataset,
     catalogue: Catalogue,
-    uris: dict[int, str],
+    uris: dict[int, list[str]],
     workers: int | None,
     top_k: int,
 ) -> ray.data.Dataset:
@@ -184,8 +187,13 @@ def _search_pool() -> ray.data.ActorPoolStrategy:
     return ray.data.ActorPoolStrategy(min_size=1, max_size=max(1, len(ray.nodes())))
 
 
-def _lines(answer: dict, items: list[Item], uris: dict[int, str], min_score: float) -> list[dict]:
-    """The result rows of one query: its matches, or one row that says why there is none."""
+def _lines(
+    answer: dict, items: list[Item], uris: dict[int, list[str]], min_score: float
+) -> list[dict]:
+    """The result rows of one query: its matches, or one row that says why there is none.
+
+    Exact copies of a matching track are answers too, with ranks of their own.
+    """
     row = {
         "query": items[answer["number"]].uri,
         "query_start_s": 0.0,
@@ -198,15 +206,16 @@ def _lines(answer: dict, items: list[Item], uris: dict[int, str], min_score: flo
         "threshold": min_score,
         "error": answer["error"],
     }
+    matches = [(uri, match) for match in answer["matches"] for uri in uris[match["ordinal"]]]
     rows = [
         {
             **row,
             **{key: match[key] for key in match if key != "ordinal"},
             "rank": rank,
-            "track": uris[match["ordinal"]],
+            "track": uri,
             "matched": match["score"] >= min_score,
         }
-        for rank, match in enumerate(answer["matches"], 1)
+        for rank, (uri, match) in enumerate(matches, 1)
     ]
     if not rows:
         return [row]

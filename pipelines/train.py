@@ -15,7 +15,7 @@ import torch
 
 from grafp import storage
 from grafp.augment import AugmentConfig, Augmenter
-from grafp.bundle import save_bundle
+from grafp.bundle import load_bundle, parse_bundle, save_bundle
 from grafp.data import PairSampler, TrainingSet
 from grafp.errors import OptionError
 from grafp.training import Progress, TrainConfig, Trainer
@@ -32,6 +32,7 @@ def train_model(
     *,
     noise: str | None = None,
     rooms: str | None = None,
+    start_from: str | None = None,
     num_workers: int = 1,
     gpu: bool | None = None,
     resume: bool = False,
@@ -40,6 +41,7 @@ def train_model(
     """Train a model and leave a bundle under OUT/model; returns the run's summary.
 
     Args:
+        start_from: model whose weights to begin with, by name or URI; None: random weights.
         num_workers: Ray Train workers; 0 trains in this process, without Ray.
         gpu: None uses one per worker where the cluster has them.
         resume: continue the run under OUT; its settings are taken from `config`.
@@ -48,8 +50,10 @@ def train_model(
     """
     started = time.monotonic()
     out = storage.absolute(out)
+    first = load_bundle(start_from) if start_from else None
     _refuse_overwriting(out, resume)
     task = {"music": storage.absolute(music), "out": out, "config": config, "resume": resume}
+    task |= {"start_from": first and {"model": first.model_id, "files": first.files}}
     task |= {"noise": noise and storage.absolute(noise), "rooms": rooms and storage.absolute(rooms)}
     if num_workers == 0:
         summary = _train_here(task, gpu, say)
@@ -84,7 +88,10 @@ def build_trainer(
         data.tracks, config.pairs, config.per_track, offset_seconds=config.offset_seconds
     )
     augmenter = Augmenter(data.noises, data.rooms, config.augment, device)
-    return Trainer(config, sampler, augmenter, validation, device, rank, world), data
+    trainer = Trainer(config, sampler, augmenter, validation, device, rank, world)
+    if first := task["start_from"]:
+        trainer.start_from(parse_bundle(first["files"], first["model"]).encoder)
+    return trainer, data
 
 
 def finish(trainer: Trainer, data: TrainingSet, out: str, workers: int) -> dict:

@@ -80,13 +80,18 @@ def test_a_local_tables_entries_do_not_depend_on_the_working_directory(
 
 
 @pytest.mark.parametrize("name", ["list.csv", "list.parquet"])
-def test_a_recording_named_twice_counts_once_and_blank_rows_do_not(
+def test_a_recording_named_twice_is_refused_and_blank_rows_do_not_count(
     name: str, tmp_path: Path
 ) -> None:
-    names = ["b.wav", "a.wav", "b.wav", " ", "", " a.wav "]
+    names = ["b.wav", "a.wav", " ", "", " c.wav "]
     rows = [{"path": path, "number": number} for number, path in enumerate(names)]
     items = list_items(write_table(f"{tmp_path}/{name}", rows))
-    assert [(item.uri, int(item.row["number"])) for item in items] == [("b.wav", 0), ("a.wav", 1)]
+    assert [(item.uri, int(item.row["number"])) for item in items] == [
+        ("b.wav", 0), ("a.wav", 1), ("c.wav", 4),
+    ]  # fmt: skip
+    rows.append({"path": "a.wav", "number": 9})
+    with pytest.raises(OptionError, match=r"row 6: a\.wav is named a second time"):
+        list_items(write_table(f"{tmp_path}/{name}", rows))
 
 
 @pytest.mark.parametrize("name", ["list.csv", "list.parquet"])

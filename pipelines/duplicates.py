@@ -1,0 +1,75 @@
+"""The same recording under another encoding: found with the index itself, reported, not merged."""
+
+import os
+import tempfile
+
+import numpy as np
+import pyarrow as pa
+import ray
+
+from grafp.catalogue import Catalogue, Manifest, open_shard
+from grafp.matching import find_matches
+from pipelines.merge import TrackRef, read_fingerprints
+from pipelines.plan import Row
+
+NEAR = 0.9
+"""Mean inner product from which an excerpt of another track counts as the same recording."""
+_EXCERPT = 50  # fingerprints out of a track's middle: about 6 s
+_TRACKS_A_TASK = 500
+DUPLICATE_SCHEMA = pa.schema(
+    [
+        ("track", pa.string()),
+        ("track_start_s", pa.float64()),
+        ("same_as", pa.string()),
+        ("same_as_start_s", pa.float64()),
+        ("score", pa.float64()),
+    ]
+)
+
+
+def near_duplicates(
+    catalogue: Catalogue, manifest: Manifest, table: list[Row], new: list[TrackRef]
+) -> list[dict]:
+    """For each new track the other track, if any, that an excerpt of it also matches, see `NEAR`.
+
+    Returns rows of DUPLICATE_SCHEMA.
+    """
+    uris = {row["ordinal"]: row["uri"] for row in table if row["status"] == "ok"}
+    live = ray.put(np.array(sorted(uris)))
+    new = sorted(new, key=lambda ref: ref.embedding_file)
+    work = [
+        _search.remote(catalogue.root, manifest.to_json(), live, new[i : i + _TRACKS_A_TASK])
+        for i in range(0, len(new) if len(uris) > 1 else 0, _TRACKS_A_TASK)
+    ]
+    found = [
+        {**pair, "track": uris[pair["track"]], "same_as": uris[pair["same_as"]]}
+        for pairs in ray.get(work)
+        for pair in pairs
+    ]
+    return sorted(found, key=lambda pair: (pair["track"], pair["same_as"]))
+
+
+@ray.remote(num_cpus=1)
+def _search(root: str, manifest_json: bytes, live: np.ndarray, new: list[TrackRef]) -> list[dict]:
+    manifest = Manifest.from_json(manifest_json, root)
+    cache_dir = os.path.join(tempfile.gettempdir(), f"grafp-cache-{os.getuid()}")
+    shards = [open_shard(root, entry, cache_dir, live) for entry in manifest.shards]
+    nprobe = manifest.parameters.nprobe if manifest.parameters else 1
+    pairs = []
+    for key in sorted({ref.embedding_file for ref in new}):
+        group = [ref for ref in new if ref.embedding_file == key]
+        for ref, vectors_ND in read_fingerprints(root, key, group):
+            first = max(0, (len(vectors_ND) - _EXCERPT) // 2)
+            excerpt_MD = vectors_ND[first : first + _EXCERPT].astype(np.float32)
+            for match in find_matches([excerpt_MD], shards, top_k=2, nprobe=nprobe)[0]:
+                if match.ordinal != ref.ordinal and match.score >= NEAR:
+                    pairs.append(
+                        {
+                            "track": ref.ordinal,
+                            "track_start_s": (first + match.first) * manifest.hop_s,
+                            "same_as": match.ordinal,
+                            "same_as_start_s": (match.start + match.first) * manifest.hop_s,
+                            "score": match.score,
+                        }
+                    )
+    return pairs
