@@ -9,11 +9,15 @@ four times a second.
 """
 
 import argparse
+import contextlib
 import os
 import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
+
+import psutil
 
 from pipelines import cli
 
@@ -36,9 +40,12 @@ def main(chosen: argparse.Namespace) -> tuple[dict, int]:
             os.mkdir(audio)
             for name in sorted(os.listdir(f"{folder}/all"))[:count]:
                 os.link(f"{folder}/all/{name}", f"{audio}/{name}")
-            peak, seconds = _index(audio, f"{folder}/catalogue-{count}", chosen.workers)
-            cli.say(f"{count:>6} tracks: peak {peak / 2**20:,.0f} MiB, {seconds:.0f} s")
-            summary[str(count)] = {"peak_mib": round(peak / 2**20), "seconds": round(seconds)}
+            peaks, seconds = _index(audio, f"{folder}/catalogue-{count}", chosen.workers)
+            peak = sum(peaks.values())
+            cli.say(f"{count:>6} tracks: peak {peak:,.0f} MiB, {seconds:.0f} s")
+            for name, size in peaks.most_common(8):
+                cli.say(f"              {size:6,.0f} MiB {name}")
+            summary[str(count)] = {"peak_mib": round(peak), "seconds": round(seconds)}
     return summary, cli.DONE
 
 
@@ -51,35 +58,30 @@ def _synthesise(folder: str, count: int, seconds: float) -> None:
         storage.write(f"{folder}/{number:05d}.flac", data)
 
 
-def _index(audio: str, catalogue: str, workers: int) -> tuple[int, float]:
-    """Peak bytes and seconds of one run of the job."""
+def _index(audio: str, catalogue: str, workers: int) -> tuple[Counter[str], float]:
+    """Peak memory by kind of process, MiB, and seconds of one run of the job."""
     job = os.path.join(os.path.dirname(__file__), "..", "jobs", "index_catalog.py")
     command = [sys.executable, job, "--audio", audio, "--catalog", catalogue]
-    started, peak = time.monotonic(), 0
+    started, peak = time.monotonic(), Counter[str]()
     with subprocess.Popen([*command, "--workers", str(workers)], stdout=subprocess.DEVNULL) as run:
         while run.poll() is None:
-            peak = max(peak, _memory(run.pid))
+            peak = max(peak, _memory(run.pid), key=Counter.total)
             time.sleep(0.25)
         if run.returncode:
             raise SystemExit(f"indexing failed with exit code {run.returncode}")
     return peak, time.monotonic() - started
 
 
-def _memory(pid: int) -> int:
-    """PSS of a process and all its descendants, bytes."""
-    import psutil
-
-    total = 0
-    try:
+def _memory(pid: int) -> Counter[str]:
+    """PSS of a process and all its descendants by kind, MiB."""
+    found: Counter[str] = Counter()
+    with contextlib.suppress(psutil.NoSuchProcess):
         root = psutil.Process(pid)
         for process in [root, *root.children(recursive=True)]:
-            try:
-                total += process.memory_full_info().pss
-            except psutil.NoSuchProcess:
-                continue
-    except psutil.NoSuchProcess:
-        pass
-    return total
+            with contextlib.suppress(psutil.NoSuchProcess, IndexError):
+                kind = "the job" if process == root else process.cmdline()[0].split("/")[-1]
+                found[kind] += process.memory_full_info().pss / 2**20
+    return found
 
 
 if __name__ == "__main__":

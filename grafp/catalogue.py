@@ -224,9 +224,12 @@ class Catalogue:
 
     def put_model(self, bundle: ModelBundle) -> str:
         """Keep the model beside what it made, so that a query needs the catalogue alone."""
+        uri = storage.join(self.root, "models", bundle.model_id)
         for name, data in bundle.files.items():
-            self.put(f"models/{bundle.model_id}/{name}", data)
-        return storage.join(self.root, "models", bundle.model_id)
+            info = storage.stat(storage.join(uri, name))
+            if info is None or info.size != len(data):
+                self.put(f"models/{bundle.model_id}/{name}", data)
+        return uri
 
     def model_uri(self) -> str:
         """Where the bundle is that made the published snapshot."""

@@ -151,7 +151,7 @@ class EmbeddingStore:
         name = hashlib.sha256("\n".join(row["uri"] for row in rows).encode()).hexdigest()[:16]
         key = f"{self.folder}/{name}.parquet"
         buffer = io.BytesIO()
-        pq.write_table(table, buffer, compression="zstd")
+        pq.write_table(table, buffer, compression="zstd", write_page_checksum=True)
         storage.write(storage.join(self.root, key), buffer.getvalue())
         return table.drop_columns(["embeddings"]).append_column(
             "embedding_file", pa.array([key] * len(table), pa.string())

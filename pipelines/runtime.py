@@ -49,7 +49,7 @@ def finished_rows(
     for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
         rows = batch.to_pylist()
         done += len(rows)
-        failed += sum(row["status"] != "ok" for row in rows)
+        failed += sum(row["status"] == "failed" for row in rows)
         seconds += sum(row["duration_s"] for row in rows)
         now = time.monotonic()
         if now - said > 5 or done == total:
