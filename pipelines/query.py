@@ -21,7 +21,8 @@ from grafp.collection import Item, list_items
 from grafp.encoder import DIMENSION
 from grafp.errors import CatalogueError
 from grafp.matching import Match, find_matches
-from pipelines.embed import decoded, encoded
+from pipelines.decode import decoded
+from pipelines.embed import encoded
 from pipelines.runtime import connect, finished_rows
 
 MATCH_SCHEMA = pa.schema(

@@ -1,0 +1,193 @@
+#!/usr/bin/env python3
+"""Embedding files to a published catalogue, beside one FAISS process that builds the same index.
+
+    python benchmarks/merge.py --fingerprints 2000000
+
+Makes synthetic fingerprints (random walks between cluster centres) as embedding files, without
+audio; then trains, fills and publishes, withdraws every tenth track, and compacts. In the same
+run one plain FAISS process trains and fills the same kind of index from the same files. Memory is
+proportional (PSS), of this process and all that it started, Ray's own included.
+"""
+
+import argparse
+import contextlib
+import hashlib
+import io
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipelines import cli
+
+TRACK_SEGMENTS, TRACKS_A_FILE = 1_000, 32
+
+
+def options() -> argparse.Namespace:
+    parser = cli.parser(__doc__)
+    parser.add_argument("--fingerprints", type=cli.positive_int, default=2_000_000)
+    parser.add_argument("--plain", metavar="DIR", help=argparse.SUPPRESS)  # the FAISS process
+    return parser.parse_args()
+
+
+def main(chosen: argparse.Namespace) -> tuple[dict, int]:
+    if chosen.plain:
+        return _plain_build(Path(chosen.plain)), cli.DONE
+    with tempfile.TemporaryDirectory() as folder:
+        rows = _make_embeddings(Path(folder), chosen.fingerprints // TRACK_SEGMENTS)
+        cli.say(f"{len(rows) * TRACK_SEGMENTS:,} fingerprints, {len(rows):,} tracks")
+        with _measured("plain FAISS, one process") as plain:
+            command = [sys.executable, __file__, "--plain", folder]
+            subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        return {"plain": plain, **_catalogue_steps(folder, rows)}, cli.DONE
+
+
+def _catalogue_steps(root: str, rows: list[dict]) -> dict:
+    from grafp.catalogue import Catalogue
+    from pipelines.index import Run
+    from pipelines.maintain import verify
+    from pipelines.plan import live_refs
+    from pipelines.runtime import connect
+    from pipelines.shards import IndexState, extend
+
+    connect()
+    catalogue = Catalogue.open(root)
+    results: dict = {}
+
+    def publish(state: IndexState) -> None:
+        run = Run.begin(catalogue, "synthetic", "0" * 64)
+        catalogue.publish(run.manifest(rows, state, len(rows)))
+
+    with _measured("train, fill, publish") as results["build"]:
+        state = extend(catalogue, IndexState(), live_refs(rows), lambda _: None)
+        publish(state)
+    stored = sum(entry.index.bytes + entry.vectors.bytes for entry in state.shards)
+    index = sum(entry.index.bytes for entry in state.shards)
+    count = sum(entry.fingerprints for entry in state.shards)
+    cli.say(
+        f"    {len(state.shards)} shards, {index / count:.0f} bytes a fingerprint in the index, "
+        f"{stored / count:.0f} with the vectors; {state.health()}"
+    )
+    with _measured("withdraw every tenth track") as results["withdraw"]:
+        for row in rows[::10]:
+            row["status"] = "withdrawn"
+        publish(extend(catalogue, state, live_refs(rows), lambda _: None))
+    with _measured("compact") as results["compact"]:
+        publish(extend(catalogue, state, live_refs(rows), lambda _: None, compact=True))
+    with _measured("verify") as results["verify"]:
+        damage = [p for p in verify(root, say=lambda _: None)["problems"] if "/models/" not in p]
+    results["damaged"] = len(damage)
+    return {**results, "index_bytes": index / count, "stored_bytes": stored / count}
+
+
+def _make_embeddings(folder: Path, tracks: int) -> list[dict]:
+    """Rows of a track table, and the embedding files that they point to."""
+    from pipelines.embed import EMBEDDING_SCHEMA
+
+    rng = np.random.default_rng(0)
+    centres = rng.standard_normal((2_000, 128)).astype(np.float32)
+    rows: list[dict] = []
+    for first in range(0, tracks, TRACKS_A_FILE):
+        group, vectors = [], []
+        for ordinal in range(first, min(tracks, first + TRACKS_A_FILE)):
+            digest = hashlib.sha256(str(ordinal).encode()).hexdigest()
+            group.append({"track_id": digest[:32], "uri": f"{ordinal:09d}.wav", "size": 1,
+                          "content_sha256": digest, "duration_s": TRACK_SEGMENTS / 10,
+                          "status": "ok", "attempts": 1, "model_id": "synthetic", "hop_s": 0.1,
+                          "n_segments": TRACK_SEGMENTS})  # fmt: skip
+            vectors.append(list(_walk(rng, centres)))
+        key = f"embeddings/synthetic/run/{first:09d}.parquet"
+        table = pa.Table.from_pylist(
+            [{**r, "embeddings": v} for r, v in zip(group, vectors, strict=True)],
+            schema=EMBEDDING_SCHEMA,
+        )
+        (folder / key).parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(table, folder / key, write_page_checksum=True)
+        for ordinal, row in enumerate(group, first):
+            extra = {"ordinal": ordinal, "stored_as": row["track_id"], "embedding_file": key}
+            rows.append({**row, **extra})
+    return rows
+
+
+def _walk(rng: np.random.Generator, centres: np.ndarray) -> np.ndarray:
+    """Fingerprints of a track: float16 (segments, 128), changing a little from hop to hop."""
+    stops = centres[rng.integers(len(centres), size=TRACK_SEGMENTS // 20 + 2)]
+    at = np.arange(TRACK_SEGMENTS) / 20
+    left, share = at.astype(int), (at % 1)[:, None].astype(np.float32)
+    vectors = (1 - share) * stops[left] + share * stops[left + 1]
+    vectors += 0.5 * rng.standard_normal(vectors.shape).astype(np.float32)
+    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float16)
+
+
+def _plain_build(folder: Path) -> dict:
+    """What a script would do: read everything, train, add, write."""
+    import faiss
+
+    from grafp.index import IndexParameters
+
+    parts = []
+    for path in sorted((folder / "embeddings").rglob("*.parquet")):
+        column = pq.read_table(io.BytesIO(path.read_bytes()), columns=["embeddings"])["embeddings"]
+        flat = column.combine_chunks().flatten().flatten().to_numpy(zero_copy_only=False)
+        parts.append(flat.reshape(-1, 128))
+    vectors = np.concatenate(parts).astype(np.float32)
+    parameters = IndexParameters.for_size(len(vectors))
+    name = f"IVF{parameters.nlist},{parameters.codec}"
+    index = faiss.index_factory(128, name, faiss.METRIC_INNER_PRODUCT)
+    index.cp.niter = index.pq.cp.niter = 10
+    rng = np.random.default_rng(0)
+    index.train(vectors[rng.choice(len(vectors), parameters.training_points, replace=False)])
+    index.add(vectors)
+    faiss.write_index(index, str(folder / "plain.faiss"))
+    return {"bytes": os.path.getsize(folder / "plain.faiss")}
+
+
+@contextlib.contextmanager
+def _measured(what: str) -> Iterator[dict]:
+    """Time of a step and the memory of this process and its descendants, peak and at its start."""
+    result: dict = {}
+    peaks = [0.0]
+    done = threading.Event()
+
+    def watch() -> None:
+        while not done.wait(0.2):
+            peaks[0] = max(peaks[0], _memory())
+
+    before, started = _memory(), time.monotonic()
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        yield result
+    finally:
+        done.set()
+        watcher.join()
+    result |= {
+        "seconds": round(time.monotonic() - started, 1),
+        "peak_mib": round(peaks[0]),
+        "before_mib": round(before),
+    }
+    cli.say(
+        f"{what:30} {result['seconds']:7.1f} s   peak {peaks[0]:6,.0f} MiB "
+        f"({before:,.0f} before it began)"
+    )
+
+
+def _memory() -> float:
+    total = 0
+    for process in [psutil.Process(), *psutil.Process().children(recursive=True)]:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            total += process.memory_full_info().pss
+    return total / 2**20
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main, options()))
