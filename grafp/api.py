@@ -6,11 +6,9 @@ import numpy as np
 
 from grafp import storage
 from grafp.audio import decode
-from grafp.bundle import DEFAULT_MODEL, load_bundle
+from grafp.bundle import DEFAULT_MIN_SCORE, DEFAULT_MODEL, load_bundle
 from grafp.inference import HOP_SECONDS, Fingerprinter
 from grafp.matching import align
-
-DEFAULT_MIN_SCORE = 0.75  # for a model whose card does not say
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from safetensors import SafetensorError
 from safetensors.torch import load as parse_tensors
 from safetensors.torch import save as dump_tensors
@@ -23,6 +24,7 @@ FORMAT_VERSION = 1
 FEATURES = {"name": "log-mel-64x32", "version": 1, "sample_rate": 16_000, "segment_s": 1.0}
 SHIPPED = Path(__file__).parent / "models"
 DEFAULT_MODEL = "small"
+DEFAULT_MIN_SCORE = 0.75  # for a model whose card does not say
 
 
 @dataclass(frozen=True)
@@ -33,8 +35,15 @@ class ModelBundle:
     card: dict[str, Any]
     model_id: str
     sha256: str
+    min_scores: dict[float, float]
+    """Scores that a match must reach, by its length in seconds; the card's `min_score`."""
     files: dict[str, bytes]
     """The bundle's own files, to copy it elsewhere unchanged."""
+
+    def min_score(self, seconds: float) -> float:
+        """What a match of this length must reach: interpolated between `min_scores`."""
+        lengths = sorted(self.min_scores)
+        return float(np.interp(seconds, lengths, [self.min_scores[length] for length in lengths]))
 
 
 def load_bundle(name_or_uri: str = DEFAULT_MODEL) -> ModelBundle:
@@ -90,7 +99,18 @@ def parse_bundle(files: dict[str, bytes], name: str) -> ModelBundle:
         )
     digest = hashlib.sha256(files["weights.safetensors"] + files["card.json"]).hexdigest()
     model_id = f"{card.get('preset', 'model')}-{digest[:12]}"
-    return ModelBundle(encoder.eval(), card, model_id, digest, files)
+    return ModelBundle(encoder.eval(), card, model_id, digest, _min_scores(card, name), files)
+
+
+def _min_scores(card: dict[str, Any], name: str) -> dict[float, float]:
+    values = card.get("min_score", {"1": DEFAULT_MIN_SCORE})
+    try:
+        scores = {float(seconds): float(score) for seconds, score in values.items()}
+    except (AttributeError, TypeError, ValueError):
+        scores = {}
+    if not scores or not all(np.isfinite([*scores, *scores.values()])):
+        raise ModelError(f"{name}: min_score in its card must be scores by length in seconds")
+    return scores
 
 
 def save_bundle(uri: str, encoder: Encoder, card: dict[str, Any]) -> str:

@@ -15,6 +15,7 @@ Everything is written under a new name; replacing CURRENT publishes it and comes
 import hashlib
 import io
 import json
+import os
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -131,9 +132,14 @@ class Manifest:
                 values["template"] = StoredFile(**values["template"])
                 values["parameters"] = IndexParameters(**values["parameters"])
             values["shards"] = [ShardEntry.from_dict(entry) for entry in values["shards"]]
-            return cls(**values)
+            manifest = cls(**values)
         except (ValueError, KeyError, TypeError) as error:
             raise CatalogueError(f"{name}: damaged manifest ({error!r})") from error
+        folder = os.path.dirname(manifest.template.key) if manifest.template else ""
+        for entry in manifest.shards:
+            if any(os.path.dirname(file.key) != folder for file in entry.files):
+                raise CatalogueError(f"{name}: shard {entry.shard_id} is of another template")
+        return manifest
 
 
 @dataclass
@@ -248,13 +254,12 @@ class Catalogue:
 def open_shard(root: str, entry: ShardEntry, cache_dir: str, live: np.ndarray) -> Shard:
     """Open a shard for search; from object storage it is first copied to `cache_dir`.
 
-    Tracks whose ordinals are not in `live` were withdrawn or replaced: they are never an answer.
+    Raises CatalogueError when a file is not what was written.
 
-    Its files are those that `Catalogue.check_files` has seen.
+    Tracks whose ordinals are not in `live` were withdrawn or replaced: they are never an answer.
     """
     index, vectors, tracks = (
-        storage.local_copy(storage.join(root, file.key), cache_dir)
-        for file in (entry.index, entry.vectors, entry.tracks)
+        _checked_copy(storage.join(root, file.key), file.sha256, cache_dir) for file in entry.files
     )
     table = pq.read_table(tracks)
     ordinals_T = table["ordinal"].to_numpy()
@@ -266,3 +271,20 @@ def open_shard(root: str, entry: ShardEntry, cache_dir: str, live: np.ndarray) -
         first_rows_T=table["first_row"].to_numpy(),
         counts_T=counts_T,
     )
+
+
+def _checked_copy(uri: str, sha256: str, cache_dir: str) -> str:
+    """A local path to a file whose content was compared with its hash, once on this machine."""
+    path = storage.local_copy(uri, cache_dir)
+    info = storage.stat(path)
+    identity = f"{path}\n{info and info.etag}\n{sha256}"
+    mark = os.path.join(cache_dir, hashlib.sha256(identity.encode()).hexdigest()[:32] + ".ok")
+    if storage.stat(mark) is None:
+        with open(path, "rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        if digest != sha256:
+            if path.startswith(cache_dir):
+                storage.delete(path)  # the next try copies it again
+            raise CatalogueError(f"{uri}: damaged (its hash differs)")
+        storage.write(mark, b"")
+    return path

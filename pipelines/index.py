@@ -199,7 +199,7 @@ def _publish(run: Run, plan: Plan, rows: list[Row], source: str, say: Say) -> li
 def _estimate_line(expected: dict[str, float]) -> str:
     return (
         f"about {expected['audio_hours']} h of audio, {expected['fingerprints']:,} fingerprints, "
-        f"{expected['stored_mb']:,} MB to store"
+        f"{expected['stored_mb']:,} MB to store, {expected['task_memory_mb']:,} MB for a task"
     )
 
 

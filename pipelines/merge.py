@@ -50,6 +50,11 @@ def is_fresh(info: storage.FileInfo | None) -> bool:
     return info is not None and time.time() - info.modified < REUSE_SECONDS
 
 
+def filling_bytes(fingerprints: int) -> int:
+    """Memory of the task that fills a shard with so many, or the largest shard, at its peak."""
+    return _FILL_BYTES + _BYTES_A_FINGERPRINT * min(fingerprints, MAX_SHARD_FINGERPRINTS)
+
+
 def train(
     catalogue: Catalogue, tracks: list[TrackRef], parameters: IndexParameters
 ) -> tuple[str, StoredFile]:
@@ -105,7 +110,7 @@ def fill_shards(
     for group in _shard_groups(tracks):
         size = sum(track.n_segments for track in group)
         # On a machine with less than one shard needs, waiting for memory would last for ever.
-        memory = min(_FILL_BYTES + _BYTES_A_FINGERPRINT * size, total_memory / 2)
+        memory = min(filling_bytes(size), total_memory / 2)
         work.append(
             _fill.options(memory=memory).remote(catalogue.root, template_id, template_ref, group)
         )

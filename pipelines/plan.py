@@ -6,7 +6,7 @@ from typing import Any
 
 from grafp.collection import Item
 from grafp.encoder import DIMENSION
-from pipelines.merge import TrackRef
+from pipelines.merge import TrackRef, filling_bytes
 
 MAX_ATTEMPTS = 3
 """A recording that failed so often is left alone until its file changes."""
@@ -87,6 +87,7 @@ def estimate(plan: Plan, hop_s: float) -> dict[str, float]:
         "audio_hours": round(seconds / 3600, 2),
         "fingerprints": fingerprints,
         "stored_mb": round(fingerprints * _BYTES_STORED / 1e6, 1),
+        "task_memory_mb": round(filling_bytes(fingerprints) / 1e6),
     }
 
 

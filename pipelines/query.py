@@ -14,7 +14,6 @@ import pyarrow.parquet as pq
 import ray.data
 
 from grafp import storage
-from grafp.api import DEFAULT_MIN_SCORE
 from grafp.audio import MAX_SECONDS
 from grafp.catalogue import Catalogue, Manifest, open_shard
 from grafp.collection import Item, list_items
@@ -129,8 +128,7 @@ def query_batch(
         raise CatalogueError(f"{catalogue_uri}: the catalogue has no usable tracks")
     catalogue.check_files(catalogue.manifest)
     model = catalogue.model()
-    if min_score is None:
-        min_score = float(model.card.get("min_score", DEFAULT_MIN_SCORE))
+    threshold = model.min_score if min_score is None else lambda _: min_score
     items = list_items(queries) if isinstance(queries, str) else queries
     uris = live_tracks(catalogue)
     say(f"{len(items)} queries against {len(uris)} tracks, snapshot {catalogue.manifest.snapshot}")
@@ -138,7 +136,7 @@ def query_batch(
     answers = answered(decoded(items, max_seconds), catalogue, uris, workers, top_k)
     done = sorted(finished_rows(answers, len(items), say), key=lambda row: row["number"])
     table = pa.Table.from_pylist(
-        [line for answer in done for line in _lines(answer, items, uris, min_score)],
+        [line for answer in done for line in _lines(answer, items, uris, threshold)],
         schema=MATCH_SCHEMA,
     )
     buffer = io.BytesIO()
@@ -189,11 +187,15 @@ def _search_pool() -> ray.data.ActorPoolStrategy:
 
 
 def _lines(
-    answer: dict, items: list[Item], uris: dict[int, list[str]], min_score: float
+    answer: dict,
+    items: list[Item],
+    uris: dict[int, list[str]],
+    threshold: Callable[[float], float],
 ) -> list[dict]:
     """The result rows of one query: its matches, or one row that says why there is none.
 
-    Exact copies of a matching track are answers too, with ranks of their own.
+    Exact copies of a matching track are answers too, with ranks of their own. `threshold` is the
+    score that a match of some length, in seconds, must reach.
     """
     row = {
         "query": items[answer["number"]].uri,
@@ -204,20 +206,16 @@ def _lines(
         "track_start_s": None,
         "score": None,
         "matched": False,
-        "threshold": min_score,
+        "threshold": threshold(answer["duration_s"]),
         "error": answer["error"],
     }
     matches = [(uri, match) for match in answer["matches"] for uri in uris[match["ordinal"]]]
-    rows = [
-        {
-            **row,
-            **{key: match[key] for key in match if key != "ordinal"},
-            "rank": rank,
-            "track": uri,
-            "matched": match["score"] >= min_score,
-        }
-        for rank, (uri, match) in enumerate(matches, 1)
-    ]
+    rows = []
+    for rank, (uri, match) in enumerate(matches, 1):
+        needed = threshold(match["query_end_s"] - match["query_start_s"])
+        found = {key: match[key] for key in match if key != "ordinal"}
+        found |= {"rank": rank, "track": uri, "threshold": needed}
+        rows.append({**row, **found, "matched": match["score"] >= needed})
     if not rows:
         return [row]
     return rows if rows[0]["matched"] else rows[:1]

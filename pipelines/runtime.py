@@ -11,6 +11,7 @@ os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
 import ray
 import ray.data
+from ray.util.metrics import Counter
 
 _PART_OF_A_CPU = 0.5
 """What an encoder reserves: a pool that took every CPU would leave none to feed it."""
@@ -44,10 +45,16 @@ def finished_rows(
     Rows need `status` and `duration_s`; `total` is how many there will be.
     """
     started = said = time.monotonic()
+    recordings = Counter("grafp_recordings", "Recordings worked on.", ("status",))
+    audio = Counter("grafp_audio_seconds", "Audio worked on, seconds.")
     done = failed = 0
     seconds = 0.0
     for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
         rows = batch.to_pylist()
+        for row in rows:
+            recordings.inc(tags={"status": row["status"]})
+            if row["duration_s"] > 0:
+                audio.inc(row["duration_s"])
         done += len(rows)
         failed += sum(row["status"] == "failed" for row in rows)
         seconds += sum(row["duration_s"] for row in rows)

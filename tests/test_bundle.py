@@ -161,3 +161,14 @@ def test_a_card_of_another_version_or_model_is_refused(
 ) -> None:
     card = json.dumps({**saved.card, **changes}).encode()
     assert message in refused({**saved.files, "card.json": card})
+
+
+def test_the_score_to_reach_depends_on_the_length(saved: ModelBundle, tmp_path: Path) -> None:
+    assert saved.min_score(1.0) == saved.min_score(60.0) == bundle.DEFAULT_MIN_SCORE
+    card = saved.card | {"min_score": {"1": 0.9, "5": 0.7, "2": 0.8}}
+    told = parse_bundle(saved.files | {"card.json": json.dumps(card).encode()}, "my-model")
+    scores = [told.min_score(seconds) for seconds in (0.5, 1.0, 1.5, 2.0, 5.0, 3600.0)]
+    assert scores == pytest.approx([0.9, 0.9, 0.85, 0.8, 0.7, 0.7])
+    for bad in (0.7, {}, {"1": "high"}, {"1": float("nan")}, None):
+        card = json.dumps(saved.card | {"min_score": bad}).encode()
+        assert "min_score" in refused(saved.files | {"card.json": card})

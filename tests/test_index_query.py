@@ -233,8 +233,16 @@ def test_newer_and_damaged_catalogues_are_refused(catalogue: str, music: Path, t
     snapshot = storage.read(f"{root}/CURRENT").decode().strip()
     manifest = json.loads(storage.read(f"{root}/snapshots/{snapshot}.json"))
     shard = f"{root}/{manifest['shards'][0]['index']['key']}"
-    storage.write(shard, storage.read(shard)[:-100])
-    with pytest.raises(CatalogueError, match="damaged"):
+    whole = storage.read(shard)
+    for damage in (whole[:-100], whole[:-100] + bytes(100)):
+        storage.write(shard, damage)
+        with pytest.raises(Exception, match="damaged") as raised:
+            ask(root, str(music), str(tmp_path / "out"))
+        assert isinstance(cli.known_error(raised.value), CatalogueError)
+    storage.write(shard, whole)
+    manifest["template"]["key"] = "index/other/template.faiss"
+    storage.write(f"{root}/snapshots/{snapshot}.json", json.dumps(manifest).encode())
+    with pytest.raises(CatalogueError, match="another template"):
         ask(root, str(music), str(tmp_path / "out"))
     storage.write(
         f"{root}/snapshots/{snapshot}.json", json.dumps(manifest | {"format_version": 99}).encode()
