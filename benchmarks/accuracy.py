@@ -15,7 +15,6 @@ out of the catalogue and shows which --min-score would refuse how many of their 
 """
 
 import argparse
-import dataclasses
 import json
 import sys
 
@@ -38,8 +37,12 @@ def options() -> argparse.Namespace:
     parser.add_argument(
         "--keep-out", type=cli.positive_int, metavar="N", help="every N-th track is unknown"
     )
-    parser.add_argument("--seconds", default="1,2,3,5", help="clip lengths, s")
-    parser.add_argument("--snr", default="0,5,10,20", help="signal-to-noise ratios, dB")
+    parser.add_argument(
+        "--seconds", type=cli.numbers(1.0, 60.0), default="1,2,3,5", help="clip lengths, s"
+    )
+    parser.add_argument(
+        "--snr", type=cli.numbers(-60.0, 120.0), default="0,5,10,20", help="ratios, dB"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of cuts, noise and rooms")
     parser.add_argument(
         "--workers", type=cli.positive_int, help="encoders; default: one a processor"
@@ -49,8 +52,11 @@ def options() -> argparse.Namespace:
 
 def main(chosen: argparse.Namespace) -> tuple[dict, int]:
     from grafp import storage
+    from grafp.clips import draw_clips
     from grafp.collection import list_items
-    from pipelines.evaluate import draw_clips, evaluate
+    from grafp.grid import grid, markdown
+    from grafp.grid import summary as grid_summary
+    from pipelines.evaluate import evaluate, self_repeating, waveforms
     from pipelines.index import index_catalogue
 
     items = _items(chosen, "music")
@@ -63,25 +69,22 @@ def main(chosen: argparse.Namespace) -> tuple[dict, int]:
     catalogue = storage.join(chosen.out, "catalogue")
     index_catalogue(indexed, catalogue, model=chosen.model, workers=chosen.workers, say=cli.say)
     usable = [item for item in items if float(item.row.get("seconds") or 60) >= 6.0]
-    seconds = [float(value) for value in chosen.seconds.split(",")]
-    ratios = [float(value) for value in chosen.snr.split(",")]
     clips = draw_clips(
         [item.uri for item in usable],
-        seconds=seconds,
-        snr_db=ratios,
+        seconds=chosen.seconds,
+        snr_db=chosen.snr,
         queries=chosen.queries,
         seed=chosen.seed,
     )
-    noises, rooms = _pcm(_items(chosen, "noise")), _pcm(_items(chosen, "rir"))
+    noises, rooms = (waveforms(_items(chosen, name), cli.say) for name in ("noise", "rir"))
     answers = evaluate(catalogue, usable, clips, noises, rooms, workers=chosen.workers, say=cli.say)
-    repeating = {i.uri for i in items if float(i.row.get("self_repeat") or 0) > 0.45}
-    answers = [
-        dataclasses.replace(answer, true_start_s=None) if answer.true_track in repeating else answer
-        for answer in answers
-    ]
-    summary = _table(clips, answers, seconds, ratios)
+    answers = self_repeating(answers, items)
+    cells = grid(clips, answers)
+    summary = grid_summary(cells, answers)
+    cli.say(markdown(cells))
+    cli.say(f"\nOffset error of right tracks, ms: {summary['offset_error_ms']}")
     if unknown:
-        summary["min_score"] = _thresholds(clips, answers, seconds)
+        summary["min_score"] = _thresholds(clips, answers, chosen.seconds)
     storage.write(storage.join(chosen.out, "accuracy.json"), json.dumps(summary, indent=1).encode())
     return {"queries": len(clips), **summary}, cli.DONE
 
@@ -96,54 +99,6 @@ def _items(chosen: argparse.Namespace, name: str) -> list:
     if chosen.split == "test":
         return [item for item in list_items(table) if item.row.get("split") == "test"]
     return [i for i in list_items(table) if i.row.get("split") == "train" and held_out(i)]
-
-
-def _pcm(items: list) -> list:
-    """Decoded as int16, the form in which it is shared among the workers."""
-    import numpy as np
-
-    from grafp import storage
-    from grafp.audio import decode
-
-    decoded = (decode(storage.read(item.location), min_seconds=0.0) for item in items)
-    return [(samples_S.clip(-1, 1) * 32767).astype(np.int16) for samples_S in decoded]
-
-
-def _table(clips: list, answers: list, seconds: list[float], ratios: list[float]) -> dict:
-    """Print the table; returns every cell with its intervals and the offset errors."""
-    import numpy as np
-
-    from grafp.metrics import score_answers
-
-    cells = {}
-    for reverb in (False, True):
-        name = "noise + reverb" if reverb else "noise"
-        cli.say(f"\n| {name} | " + " | ".join(f"{ratio:g} dB" for ratio in ratios) + " |")
-        cli.say("|---" * (len(ratios) + 1) + "|")
-        for length in seconds:
-            row = []
-            for ratio in ratios:
-                group = [
-                    answer
-                    for clip, answer in zip(clips, answers, strict=True)
-                    if (clip.reverb, clip.seconds, clip.snr_db) == (reverb, length, ratio)
-                ]
-                rates = score_answers(group)
-                track, place = rates["hit_track"], rates["hit_50ms"]
-                row.append(f"{100 * track.value:.1f} / {100 * place.value:.1f}")
-                cells[f"{name}, {length:g} s, {ratio:g} dB"] = {
-                    "hit_track": track.to_dict(),
-                    "hit_50ms": place.to_dict(),
-                }
-            cli.say(f"| {length:g} s | " + " | ".join(row) + " |")
-    errors = [
-        1000 * abs(answer.start_s - answer.true_start_s)
-        for answer in answers
-        if answer.right_track and answer.true_start_s is not None and answer.start_s is not None
-    ]
-    median, p95 = np.percentile(errors, [50, 95])
-    cli.say(f"\nOffset error of right tracks: median {median:.0f} ms, 95 % within {p95:.0f} ms")
-    return {"cells": cells, "offset_error_ms": {"median": round(median, 1), "p95": round(p95, 1)}}
 
 
 def _thresholds(clips: list, answers: list, seconds: list[float]) -> dict:

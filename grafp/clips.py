@@ -1,5 +1,7 @@
 """Test queries: excerpts cut anywhere, played in a room, among noise."""
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 import torchaudio
@@ -42,3 +44,38 @@ def cut_degraded(
         noise = to_float(torch.tensor(np.resize(noise_S, len(clip_S))))
         clip_S = add_at_snr(clip_S[None], noise[None], torch.tensor([[snr_db]]))[0]
     return clip_S.numpy()
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One query to make: where it is cut and what happens to it."""
+
+    number: int
+    track: str
+    place: float
+    """Where it begins, as a share of what the track allows, 0..1."""
+    seconds: float
+    snr_db: float
+    reverb: bool
+    seed: int
+
+
+def draw_clips(
+    tracks: list[str],
+    *,
+    seconds: list[float],
+    snr_db: list[float],
+    queries: int,
+    seed: int,
+) -> list[Clip]:
+    """`queries` cuts, each at every length and ratio, with noise alone and with reverberation."""
+    random = np.random.default_rng(seed)
+    clips: list[Clip] = []
+    for _ in range(queries):
+        track, place = tracks[int(random.integers(len(tracks)))], float(random.random())
+        for reverb in (False, True):
+            for length in seconds:
+                for ratio in snr_db:
+                    noise_seed = int(random.integers(1 << 62))
+                    clips.append(Clip(len(clips), track, place, length, ratio, reverb, noise_seed))
+    return clips

@@ -3,6 +3,7 @@
 import csv
 import io
 import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,15 +65,20 @@ def _from_table(uri: str) -> list[Item]:
     if column is None:
         names = ", ".join(filter(None, rows[0]))  # None: what is longer than the header
         raise OptionError(f"{uri}: needs a column named path or uri, has {names}")
-    items: dict[str, Item] = {}
+    named: dict[str, dict[str, Any]] = {}
     for number, row in enumerate(rows, 1):
         name = str(row.pop(column) or "").strip()
-        if name in items:
+        if name in named:
             raise OptionError(f"{uri}, row {number}: {name} is named a second time")
         if name:
-            location = _resolve(name, uri)
-            items[name] = Item(name, location, _stat(location), row)
-    return list(items.values())
+            named[name] = row
+    locations = [_resolve(name, uri) for name in named]
+    with ThreadPoolExecutor(max_workers=16) as pool:  # a request each, on S3
+        infos = pool.map(_stat, locations)
+        return [
+            Item(name, location, info, row)
+            for (name, row), location, info in zip(named.items(), locations, infos, strict=True)
+        ]
 
 
 def _resolve(name: str, table_uri: str) -> str:

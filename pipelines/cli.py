@@ -6,11 +6,14 @@ Exit codes: 0 done, 1 failed, 2 bad arguments, 3 done but too many inputs failed
 import argparse
 import json
 import os
+import re
 import sys
 from collections.abc import Callable
 
+from grafp import errors
 from grafp.errors import GrafpError, OptionError
 
+_WORKERS_ERROR = re.compile(r"^grafp\.errors\.(\w+): (.+)$", re.MULTILINE)
 DONE, FAILED, BAD_ARGUMENTS, TOO_MANY_FAILURES = 0, 1, 2, 3
 
 
@@ -29,12 +32,16 @@ def run(main: Callable[[argparse.Namespace], tuple[dict, int]], options: argpars
 
 
 def known_error(error: BaseException | None) -> GrafpError | None:
-    """The project's own error in a chain of causes; Ray keeps a worker's error as `cause`."""
+    """The project's own error behind another: Ray keeps a worker's as `cause`, or its text."""
+    text = str(error)
     while error is not None:
         cause = getattr(error, "cause", None) or error.__cause__
         if isinstance(error, GrafpError) and not isinstance(cause, GrafpError):
             return error
         error = cause
+    if told := _WORKERS_ERROR.findall(text):  # Ray Data keeps no more than the text
+        name, reason = told[-1]
+        return getattr(errors, name, GrafpError)(reason)
     return None
 
 
@@ -93,6 +100,23 @@ def positive_float(text: str) -> float:
     if not 0 < value < float("inf"):
         raise argparse.ArgumentTypeError(f"{text!r} is not a number above 0")
     return value
+
+
+def numbers(low: float, high: float) -> Callable[[str], list[float]]:
+    """A parser of lists such as 1,2,5 with each number between two bounds."""
+
+    def parse(text: str) -> list[float]:
+        try:
+            values = [float(part) for part in text.split(",")]
+        except ValueError:
+            values = []
+        if not values or not all(low <= value <= high for value in values):
+            raise argparse.ArgumentTypeError(
+                f"{text!r} is not a list of numbers of {low:g} to {high:g}, such as 1,2,5"
+            )
+        return sorted(set(values))
+
+    return parse
 
 
 def failure_limit(text: str) -> str:

@@ -6,7 +6,7 @@ are drawn anew for each.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, replace
 
 import numpy as np
 import ray
@@ -14,47 +14,12 @@ import ray
 from grafp import storage
 from grafp.audio import MAX_SECONDS, SAMPLE_RATE, decode
 from grafp.catalogue import Catalogue
-from grafp.clips import cut_degraded
-from grafp.collection import Item
-from grafp.errors import OptionError
+from grafp.clips import Clip, cut_degraded
+from grafp.collection import Item, list_items
+from grafp.errors import AudioError, OptionError, StorageError
 from grafp.metrics import Answer
 from pipelines.query import answered, live_tracks
 from pipelines.runtime import connect, finished_rows
-
-
-@dataclass(frozen=True)
-class Clip:
-    """One query to make: where it is cut and what happens to it."""
-
-    number: int
-    track: str
-    place: float
-    """Where it begins, as a share of what the track allows, 0..1."""
-    seconds: float
-    snr_db: float
-    reverb: bool
-    seed: int
-
-
-def draw_clips(
-    tracks: list[str],
-    *,
-    seconds: list[float],
-    snr_db: list[float],
-    queries: int,
-    seed: int,
-) -> list[Clip]:
-    """`queries` cuts, each at every length and ratio, with noise alone and with reverberation."""
-    random = np.random.default_rng(seed)
-    clips: list[Clip] = []
-    for _ in range(queries):
-        track, place = tracks[int(random.integers(len(tracks)))], float(random.random())
-        for reverb in (False, True):
-            for length in seconds:
-                for ratio in snr_db:
-                    noise_seed = int(random.integers(1 << 62))
-                    clips.append(Clip(len(clips), track, place, length, ratio, reverb, noise_seed))
-    return clips
 
 
 def evaluate(
@@ -67,7 +32,7 @@ def evaluate(
     workers: int | None = None,
     say: Callable[[str], None] = print,
 ) -> list[Answer]:
-    """The best answer to every clip, in their order.
+    """The best answer to every clip, in their order; matched if it reaches the model's threshold.
 
     Args:
         items: the recordings that clips name as their track; those that are not in the catalogue
@@ -79,6 +44,7 @@ def evaluate(
     connect()
     catalogue = Catalogue.open_published(catalogue_uri)
     uris = live_tracks(catalogue)
+    model = catalogue.model()
     by_track: dict[str, list[dict]] = {}
     for clip in clips:
         by_track.setdefault(clip.track, []).append(asdict(clip))
@@ -98,8 +64,39 @@ def evaluate(
     known = {uri for copies in uris.values() for uri in copies}
     for row in finished_rows(found, len(clips), say):
         clip = clips[row["number"]]
-        answers[clip.number] = _answer(row, clip, uris, clip.track in known)
+        least = model.min_score(clip.seconds)
+        answers[clip.number] = _answer(row, clip, uris, clip.track in known, least)
     return [answers[clip.number] for clip in clips]
+
+
+def for_testing(uri: str) -> list[Item]:
+    """The recordings of a folder or table; of a table with a column `split` the test part."""
+    return [item for item in list_items(uri) if item.row.get("split") in (None, "", "test")]
+
+
+def waveforms(items: list[Item], say: Callable[[str], None]) -> list[np.ndarray]:
+    """Decoded noises or rooms as int16, the form in which workers share them."""
+    decoded = []
+    for item in items:
+        try:
+            samples_S = decode(storage.read(item.location), min_seconds=0.0)
+        except (AudioError, StorageError) as error:
+            say(f"  left out: {item.uri}: {error}")
+            continue
+        decoded.append((samples_S.clip(-1, 1) * 32767).astype(np.int16))
+    return decoded
+
+
+def self_repeating(answers: list[Answer], items: list[Item]) -> list[Answer]:
+    """Judge by track only where a recording's table says that it repeats itself exactly.
+
+    That is a `self_repeat` above 0.45: the same second of music is at several places.
+    """
+    repeating = {item.uri for item in items if float(item.row.get("self_repeat") or 0) > 0.45}
+    return [
+        replace(answer, true_start_s=None) if answer.true_track in repeating else answer
+        for answer in answers
+    ]
 
 
 def _cut_track(
@@ -107,7 +104,14 @@ def _cut_track(
 ) -> Iterator[dict]:
     """All clips of one track: it is decoded once."""
     all_noises, all_rooms = ray.get(noises), ray.get(rooms)
-    track_S = decode(storage.read(row["location"]), min_seconds=longest, max_seconds=MAX_SECONDS)
+    empty = {"status": "failed", "duration_s": 0.0, "cut_at_s": None, "pcm": b""}
+    try:
+        data = storage.read(row["location"])
+        track_S = decode(data, min_seconds=longest, max_seconds=MAX_SECONDS)
+    except (AudioError, StorageError) as error:
+        for clip in row["clips"]:
+            yield {**empty, "number": clip["number"], "error": str(error)}
+        return
     for clip in row["clips"]:
         random = np.random.default_rng(clip["seed"])
         # The longest clip must fit, so that all lengths begin at the same place.
@@ -130,7 +134,9 @@ def _cut_track(
         }
 
 
-def _answer(row: dict, clip: Clip, uris: dict[int, list[str]], known: bool) -> Answer:
+def _answer(
+    row: dict, clip: Clip, uris: dict[int, list[str]], known: bool, min_score: float
+) -> Answer:
     best = row["matches"][0] if row["matches"] else None
     tracks = uris[best["ordinal"]] if best else [None]  # exact copies are all right answers
     return Answer(
@@ -138,7 +144,7 @@ def _answer(row: dict, clip: Clip, uris: dict[int, list[str]], known: bool) -> A
         track=clip.track if clip.track in tracks else tracks[0],
         start_s=best["track_start_s"] - best["query_start_s"] if best else None,
         score=best["score"] if best else None,
-        matched=best is not None,
+        matched=best is not None and best["score"] >= min_score,
         error=row["error"],
         true_track=clip.track if known else None,
         true_start_s=row["cut_at_s"],

@@ -20,6 +20,7 @@ import ray
 from grafp import storage
 from grafp.catalogue import Catalogue, ShardEntry, StoredFile
 from grafp.encoder import DIMENSION
+from grafp.errors import CatalogueError
 from grafp.index import IndexParameters, fill, fingerprint_ids, health, parse_index, train_template
 
 MAX_SHARD_FINGERPRINTS = 1_000_000
@@ -193,9 +194,20 @@ def _by_file(tracks: list[TrackRef]) -> dict[str, list[TrackRef]]:
 def read_fingerprints(
     root: str, key: str, tracks: list[TrackRef]
 ) -> Iterator[tuple[TrackRef, np.ndarray]]:
-    """The float16 fingerprints, (segments, 128), of the wanted tracks of one embedding file."""
+    """The float16 fingerprints, (segments, 128), of the wanted tracks of one embedding file.
+
+    Raises CatalogueError when the file is damaged.
+    """
     data = storage.read(storage.join(root, key))
-    table = pq.read_table(io.BytesIO(data), columns=["track_id", "embeddings"])
+    try:
+        table = pq.read_table(
+            io.BytesIO(data),
+            columns=["track_id", "embeddings"],
+            page_checksum_verification=True,
+        )
+    except (pa.ArrowException, OSError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise CatalogueError(f"{root}/{key}: a damaged embedding file ({reason})") from error
     wanted = {track.stored_as: track for track in tracks}
     for row, track_id in enumerate(table["track_id"].to_pylist()):
         if track_id in wanted:

@@ -17,7 +17,7 @@ from grafp.audio import encode
 from grafp.catalogue import Catalogue, Manifest
 from grafp.errors import CatalogueError, OptionError, StorageError
 from jobs import index_catalog, merge_index
-from pipelines import cli, maintain, shards
+from pipelines import cli, maintain, merge, shards
 from pipelines.index import index_catalogue
 from pipelines.query import query_batch
 
@@ -205,7 +205,10 @@ def test_clean_up_spares_what_snapshots_and_young_runs_need(tmp_path: Path) -> N
     assert maintain.verify(root)["damaged"] == 0
 
 
-def test_damage_is_named(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+def test_damage_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(merge, "REUSE_SECONDS", 0)  # else a retraining finds its result there
     root = f"{tmp_path}/catalogue"
     index(write_music(f"{tmp_path}/music", range(2)), root)
     assert maintain.verify(root)["damaged"] == 0
@@ -220,6 +223,10 @@ def test_damage_is_named(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
             assert cli.run(merge_index.main, chosen) == cli.FAILED
             name = "models/small" if "/models/" in victim else Path(victim).name.split(".")[0]
             assert name in capsys.readouterr().out
+        if kind == "/embeddings/":
+            chosen = merge_index.options(["--catalog", root, "--retrain"])
+            assert cli.run(merge_index.main, chosen) == cli.FAILED
+            assert capsys.readouterr().err.startswith(f"error: {victim}: a damaged embedding file")
         storage.delete(victim)
         assert maintain.verify(root)["damaged"] == 1
         storage.write(victim, whole)

@@ -1,0 +1,114 @@
+"""The evaluation job: a grid of clips over real audio, known and unknown, with a page."""
+
+import json
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from grafp import storage, synth
+from grafp.audio import encode
+from grafp.grid import grid, markdown
+from grafp.metrics import Answer
+from jobs import evaluate
+from pipelines import cli
+from pipelines.index import index_catalogue
+
+
+@pytest.fixture(scope="module")
+def places(tmp_path_factory: pytest.TempPathFactory, ray_here: None) -> dict[str, str]:
+    folder = tmp_path_factory.mktemp("evaluation")
+    for kind, seeds in {"music": range(4), "unknown": range(50, 52)}.items():
+        for seed in seeds:
+            data = encode(synth.piece(seed, 10.0), "flac")
+            storage.write(f"{folder}/{kind}/{seed}.flac", data)
+    for seed in range(2):
+        storage.write(f"{folder}/noise/{seed}.wav", encode(synth.noise(seed, 5.0), "wav"))
+        storage.write(f"{folder}/rooms/{seed}.wav", encode(synth.room(seed), "wav"))
+    storage.write(f"{folder}/noise/broken.wav", b"no noise")
+    storage.write(f"{folder}/unknown/broken.flac", b"no music")
+    index_catalogue(f"{folder}/music", f"{folder}/catalogue", workers=1)
+    kinds = ("music", "unknown", "noise", "rooms", "catalogue", "out")
+    return {kind: f"{folder}/{kind}" for kind in kinds}
+
+
+def arguments(places: dict[str, str], **others: str) -> list[str]:
+    chosen = {
+        "--catalog": places["catalogue"], "--audio": places["music"], "--noise": places["noise"],
+        "--rir": places["rooms"], "--out": places["out"], "--seconds": "3,1", "--snr": "30",
+        "--queries": "8", "--workers": "1",
+    } | others  # fmt: skip
+    return [part for option in chosen.items() for part in option]
+
+
+def test_the_grid_and_its_page(places: dict[str, str], capsys: pytest.CaptureFixture) -> None:
+    chosen = evaluate.options(arguments(places, **{"--unknown": places["unknown"]}))
+    assert cli.run(evaluate.main, chosen) == cli.DONE
+    shown = capsys.readouterr().out
+    summary = json.loads(shown.splitlines()[-1])
+    assert "broken.wav" in shown
+    assert set(summary["cells"]) == {
+        f"{condition}, {length} s, 30 dB"
+        for condition in ("noise", "noise + reverb")
+        for length in (1, 3)
+    }
+    clear = summary["cells"]["noise, 3 s, 30 dB"]
+    assert clear["hit_track"] == clear["hit_track"] | {"hits": 8, "total": 8}
+    assert clear["hit_50ms"]["hits"] >= 7
+    rows = pq.read_table(f"{places['out']}/clips.parquet").to_pylist()
+    assert len(rows) == summary["queries"]
+    assert {Path(row["track"]).name for row in rows if row["true_track"] is None} != {"broken.flac"}
+    page = Path(places["out"], "report.html").read_text()
+    assert "<svg" in page
+    assert "paper" in page
+    report = json.loads(Path(places["out"], "report.json").read_text())
+    assert report["unknown recordings"] == 3
+    assert report["cells"] == summary["cells"]
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"--audio": "noise"}, "none of it is in the catalogue"),
+        ({"--unknown": "music"}, "is in the catalogue"),
+        ({"--seconds": "20"}, "no recording is longer than 20 s"),
+    ],
+)
+def test_what_cannot_be_evaluated_is_refused(
+    options: dict[str, str], reason: str, places: dict[str, str], capsys: pytest.CaptureFixture
+) -> None:
+    given = {name: places.get(value, value) for name, value in options.items()}
+    assert cli.run(evaluate.main, evaluate.options(arguments(places, **given))) == cli.BAD_ARGUMENTS
+    assert reason in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("value", ["0.5", "1,,2", "loud", "1,nan"])
+def test_a_wrong_list_is_named(value: str, places: dict[str, str], capsys) -> None:
+    with pytest.raises(SystemExit):
+        evaluate.options(arguments(places, **{"--seconds": value}))
+    assert "--seconds" in capsys.readouterr().err
+
+
+def test_cells_count_what_belongs_to_them() -> None:
+    from grafp.clips import draw_clips
+
+    clips = draw_clips(["a", "b"], seconds=[1.0, 2.0], snr_db=[0.0, 5.0], queries=10, seed=3)
+    answers = [
+        Answer(
+            query=str(clip.number), track="a", start_s=clip.place, score=0.9, matched=True,
+            error=None, true_track=clip.track if clip.seconds == 1.0 else None,
+            true_start_s=clip.place + (0.06 if clip.snr_db == 0.0 else 0.04),
+        )
+        for clip in clips
+    ]  # fmt: skip
+    cells = grid(clips, answers)
+    assert len(cells) == 8
+    share = sum(clip.track == "a" for clip in clips) / len(clips)
+    for cell in cells:
+        rates = {name: rate.value for name, rate in cell.rates.items() if rate.total}
+        if cell.seconds == 2.0:
+            assert rates == {"false_positive": 1.0}
+        else:
+            assert rates["hit_track"] == share
+            assert rates["hit_50ms"] == (0.0 if cell.snr_db == 0.0 else share)
+    assert markdown(cells).count("\n") == 2 * 5 - 1
