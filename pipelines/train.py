@@ -94,7 +94,7 @@ def build_trainer(
     return trainer, data
 
 
-def finish(trainer: Trainer, data: TrainingSet, out: str, workers: int) -> dict:
+def finish(trainer: Trainer, data: TrainingSet, task: dict, workers: int) -> dict:
     """Write the bundle and OUT/summary.json; returns the summary."""
     progress = trainer.progress
     results = {
@@ -105,14 +105,15 @@ def finish(trainer: Trainer, data: TrainingSet, out: str, workers: int) -> dict:
     card = {
         "preset": trainer.config.preset,
         "training": trainer.config.to_dict(),
+        "started_from": task["start_from"] and task["start_from"]["model"],
         "workers": workers,
         "data": data.description,
         "results": {**results, "train_seconds": round(progress.seconds)},
     }
-    uri = storage.join(out, "model")
+    uri = storage.join(task["out"], "model")
     model_id = save_bundle(uri, trainer.encoder, card)
     summary = {**results, "model": uri, "model_id": model_id}
-    storage.write(storage.join(out, SUMMARY), json.dumps(summary).encode())
+    storage.write(storage.join(task["out"], SUMMARY), json.dumps(summary).encode())
     return summary
 
 
@@ -138,4 +139,4 @@ def _train_here(task: dict, gpu: bool | None, say: Callable[[str], None]) -> dic
             storage.write(checkpoint, buffer.getvalue())
 
     trainer.run(report)
-    return finish(trainer, data, task["out"], 0)
+    return finish(trainer, data, task, 0)

@@ -89,4 +89,4 @@ def _worker(task: dict) -> None:
 
     trainer.run(report)
     if rank == 0:
-        finish(trainer, data, task["out"], world)
+        finish(trainer, data, task, world)

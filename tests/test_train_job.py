@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from grafp import synth
 from grafp.api import load_model
@@ -59,6 +60,22 @@ def test_train_without_ray_then_resume(corpus: Path, tmp_path: Path, capsys) -> 
     assert card["data"]["tracks"] + card["data"]["validation_tracks"] == 13
     assert card["results"]["hit_rate"] is not None
     assert load_model(summary["model"]).fingerprint(f"{corpus}/1.flac").shape == (31, 128)
+
+
+def test_a_trained_model_can_be_refined(corpus: Path, tmp_path: Path, capsys) -> None:
+    few = ["--steps", "1", "--num-workers", "0", "--start-from", "small"]
+    tiny = ["--learning-rate", "1e-7"]
+    code, summary, _ = run(corpus, str(tmp_path / "run"), capsys, *few, *tiny)
+    assert code == 0
+    before, after = load_bundle("small"), load_bundle(summary["model"])
+    assert after.card["started_from"] == before.model_id
+    weights = after.encoder.state_dict()
+    for name, value in before.encoder.state_dict().items():
+        if "running" not in name and "num_batches" not in name:
+            torch.testing.assert_close(weights[name], value, rtol=1e-2, atol=1e-4)
+    code, _, shown = run(corpus, str(tmp_path / "other"), capsys, *few, "--preset", "grafprint")
+    assert code == cli.FAILED
+    assert "not of preset 'grafprint'" in shown
 
 
 @pytest.mark.usefixtures("ray_here")
