@@ -29,7 +29,7 @@ from jobs import index_catalog
 from pipelines import maintain, merge
 from pipelines.index import index_catalogue
 
-KILLS = int(os.environ.get("GRAFP_KILLS", "3"))
+KILLS = int(os.environ.get("GRAFP_KILLS", "2"))
 MOMENTS = (
     "embeddings/**/*.parquet",
     "index/*/template.faiss",
@@ -172,6 +172,7 @@ def unreliable(endpoint: str, seed: int) -> Iterator[str]:
         server.shutdown()
 
 
+@pytest.mark.slow
 def test_a_bad_store_is_survived_or_leaves_the_old_snapshot(
     s3: str, night: Night, monkeypatch: pytest.MonkeyPatch
 ) -> None:

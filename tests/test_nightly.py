@@ -129,6 +129,7 @@ def test_a_dead_runs_work_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert maintain.verify(root)["damaged"] == 0
 
 
+@pytest.mark.slow
 def test_the_same_music_makes_the_same_shards(tmp_path: Path) -> None:
     audio = write_music(f"{tmp_path}/music", range(4))
     one, two = f"{tmp_path}/one", f"{tmp_path}/two"
@@ -167,6 +168,7 @@ def test_withdrawn_by_name_stays_withdrawn(tmp_path: Path, capsys: pytest.Captur
     assert matches(root, tmp_path / "queries2", [1]) == {"1": ["1.wav"]}
 
 
+@pytest.mark.slow
 def test_small_shards_are_joined_and_answers_stay(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -299,6 +301,7 @@ def test_two_runs_at_once_lose_nothing(tmp_path: Path) -> None:
     assert maintain.verify(root)["damaged"] == 0
 
 
+@pytest.mark.slow
 def test_a_list_of_removals_may_be_a_table(tmp_path: Path) -> None:
     audio, root = write_music(f"{tmp_path}/music", range(2)), f"{tmp_path}/catalogue"
     index(audio, root)
