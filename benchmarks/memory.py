@@ -65,14 +65,14 @@ def _index(audio: str, catalogue: str, workers: int) -> tuple[Counter[str], floa
     started, peak = time.monotonic(), Counter[str]()
     with subprocess.Popen([*command, "--workers", str(workers)], stdout=subprocess.DEVNULL) as run:
         while run.poll() is None:
-            peak = max(peak, _memory(run.pid), key=Counter.total)
+            peak = max(peak, memory_by_kind(run.pid), key=Counter.total)
             time.sleep(0.25)
         if run.returncode:
             raise SystemExit(f"indexing failed with exit code {run.returncode}")
     return peak, time.monotonic() - started
 
 
-def _memory(pid: int) -> Counter[str]:
+def memory_by_kind(pid: int) -> Counter[str]:
     """PSS of a process and all its descendants by kind, MiB."""
     found: Counter[str] = Counter()
     with contextlib.suppress(psutil.NoSuchProcess):

@@ -23,9 +23,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
+from memory import memory_by_kind
 
 from pipelines import cli
 
@@ -156,13 +156,17 @@ def _measured(what: str) -> Iterator[dict]:
     """Time of a step and the memory of this process and its descendants, peak and at its start."""
     result: dict = {}
     peaks = [0.0]
+
+    def memory() -> float:
+        return memory_by_kind(os.getpid()).total()
+
     done = threading.Event()
 
     def watch() -> None:
         while not done.wait(0.2):
-            peaks[0] = max(peaks[0], _memory())
+            peaks[0] = max(peaks[0], memory())
 
-    before, started = _memory(), time.monotonic()
+    before, started = memory(), time.monotonic()
     watcher = threading.Thread(target=watch)
     watcher.start()
     try:
@@ -179,14 +183,6 @@ def _measured(what: str) -> Iterator[dict]:
         f"{what:30} {result['seconds']:7.1f} s   peak {peaks[0]:6,.0f} MiB "
         f"({before:,.0f} before it began)"
     )
-
-
-def _memory() -> float:
-    total = 0
-    for process in [psutil.Process(), *psutil.Process().children(recursive=True)]:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            total += process.memory_full_info().pss
-    return total / 2**20
 
 
 if __name__ == "__main__":

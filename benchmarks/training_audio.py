@@ -26,7 +26,7 @@ from pathlib import Path
 import numpy as np
 
 from grafp.audio import SAMPLE_RATE, decode, encode
-from grafp.collection import Item
+from grafp.collection import Item, read_table
 from grafp.data import held_out
 from grafp.errors import AudioError
 
@@ -47,7 +47,7 @@ def options() -> argparse.Namespace:
 
 def main(chosen: argparse.Namespace) -> None:
     (chosen.out / "voices").mkdir(parents=True, exist_ok=True)
-    tracks = [row for row in _table(chosen.corpus / "music.csv") if row["split"] == "train"]
+    tracks = _training_rows(chosen.corpus / "music.csv")
     whole = 0
     for row in tracks:
         found = _original(chosen.packages / row["package"], Path(row["path"]).stem)
@@ -56,10 +56,10 @@ def main(chosen: argparse.Namespace) -> None:
     _write(chosen.out / "music.csv", tracks)
     print(f"{whole} of {len(tracks)} tracks whole")
 
-    noises = [row for row in _table(chosen.corpus / "noise.csv") if row["split"] == "train"]
+    noises = _training_rows(chosen.corpus / "noise.csv")
     for row in noises:
         row["path"] = str((chosen.corpus / row["path"]).resolve())
-    rooms = [row for row in _table(chosen.corpus / "rir.csv") if row["split"] == "train"]
+    rooms = _training_rows(chosen.corpus / "rir.csv")
     room_files = [chosen.corpus / row["path"] for row in rooms]
     rng = np.random.default_rng(0)
     for number, (speaker, mix) in enumerate(_mixes(chosen.packages, room_files, chosen.mixes, rng)):
@@ -142,9 +142,8 @@ def _plain(name: str) -> str:
     return re.sub(r"[^a-z0-9]", "", name.lower())
 
 
-def _table(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
+def _training_rows(table: Path) -> list[dict[str, str]]:
+    return [row for row in read_table(str(table)) if row["split"] == "train"]
 
 
 def _write(path: Path, rows: list[dict[str, str]]) -> None:

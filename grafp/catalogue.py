@@ -16,6 +16,7 @@ import hashlib
 import io
 import json
 import os
+import tempfile
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -107,6 +108,11 @@ class Manifest:
     next_ordinal: int
     counts: dict[str, int]
     format_version: int = FORMAT_VERSION
+
+    @property
+    def nprobe(self) -> int:
+        """Lists that a search visits."""
+        return self.parameters.nprobe if self.parameters else 1
 
     @property
     def files(self) -> list[StoredFile]:
@@ -251,13 +257,18 @@ class Catalogue:
         return bundle
 
 
-def open_shard(root: str, entry: ShardEntry, cache_dir: str, live: np.ndarray) -> Shard:
-    """Open a shard for search; from object storage it is first copied to `cache_dir`.
+def open_shards(root: str, manifest: Manifest, live: np.ndarray) -> list[Shard]:
+    """Open a snapshot's shards for search; from object storage they are first copied here.
 
     Raises CatalogueError when a file is not what was written.
 
     Tracks whose ordinals are not in `live` were withdrawn or replaced: they are never an answer.
     """
+    cache_dir = os.path.join(tempfile.gettempdir(), f"grafp-cache-{os.getuid()}")
+    return [_open_shard(root, entry, cache_dir, live) for entry in manifest.shards]
+
+
+def _open_shard(root: str, entry: ShardEntry, cache_dir: str, live: np.ndarray) -> Shard:
     index, vectors, tracks = (
         _checked_copy(storage.join(root, file.key), file.sha256, cache_dir) for file in entry.files
     )

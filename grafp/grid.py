@@ -110,7 +110,12 @@ def write_grid(
         storage.join(out, "report.json"), json.dumps({**facts, **result}, indent=1).encode()
     )
     rows = [
-        {**asdict(clip), **asdict(answer), "right_place": answer.right_place}
+        {
+            **asdict(clip),
+            "source": clip.track,
+            **asdict(answer),
+            "right_place": answer.right_place,
+        }
         for clip, answer in zip(clips, answers, strict=True)
     ]
     buffer = io.BytesIO()

@@ -14,9 +14,7 @@ Exit code: 0 done, 1 failed, 2 bad arguments.
 """
 
 import argparse
-import dataclasses
 import sys
-import time
 
 from pipelines import cli
 
@@ -59,67 +57,23 @@ def options(arguments: list[str] | None = None) -> argparse.Namespace:
 
 
 def main(chosen: argparse.Namespace) -> tuple[dict, int]:
-    from grafp.catalogue import Catalogue
-    from grafp.clips import draw_clips
-    from grafp.errors import OptionError
-    from grafp.grid import grid, markdown, write_grid
-    from pipelines.evaluate import evaluate, for_testing, self_repeating, waveforms
-    from pipelines.query import live_tracks
+    from pipelines.evaluate import evaluate_catalogue  # after the options: importing Ray is slow
 
-    started = time.monotonic()
-    catalogue = Catalogue.open_published(chosen.catalog)
-    indexed = {uri for copies in live_tracks(catalogue).values() for uri in copies}
-    known = [item for item in for_testing(chosen.audio) if item.uri in indexed]
-    if not known:
-        raise OptionError(f"--audio {chosen.audio}: none of it is in the catalogue")
-    unknown = for_testing(chosen.unknown) if chosen.unknown else []
-    if both := [item.uri for item in unknown if item.uri in indexed]:
-        raise OptionError(f"--unknown {chosen.unknown}: {both[0]} is in the catalogue")
-    longest = max(chosen.seconds)
-    durations = dict(zip(*(catalogue.tracks()[name].to_pylist() for name in ("uri", "duration_s"))))
-    usable = [item for item in known if durations[item.uri] >= longest + 1]
-    if not usable:
-        raise OptionError(f"--seconds: no recording is longer than {longest:g} s")
-    grids = {"seconds": chosen.seconds, "snr_db": chosen.snr}
-    clips = draw_clips(
-        [item.uri for item in usable], queries=chosen.queries, seed=chosen.seed, **grids
-    )
-    if unknown:
-        strangers = draw_clips(
-            [item.uri for item in unknown],
-            queries=max(1, chosen.queries // 4),
-            seed=chosen.seed + 1,
-            **grids,
-        )
-        clips += [dataclasses.replace(c, number=len(clips) + c.number) for c in strangers]
-    answers = evaluate(
+    summary = evaluate_catalogue(
         chosen.catalog,
-        [*usable, *unknown],
-        clips,
-        waveforms(for_testing(chosen.noise), cli.say),
-        waveforms(for_testing(chosen.rir), cli.say),
+        chosen.audio,
+        chosen.noise,
+        chosen.rir,
+        chosen.out,
+        seconds=chosen.seconds,
+        snr_db=chosen.snr,
+        queries=chosen.queries,
+        seed=chosen.seed,
+        unknown=chosen.unknown,
         workers=chosen.workers,
         say=cli.say,
     )
-    made = [n for n, answer in enumerate(answers) if answer.error is None]
-    if not made:
-        raise OptionError(f"no clip could be made: {answers[0].error}")
-    clips, answers = [clips[n] for n in made], self_repeating([answers[n] for n in made], known)
-    assert catalogue.manifest
-    facts = {
-        "catalogue": chosen.catalog,
-        "snapshot": catalogue.manifest.snapshot,
-        "model": catalogue.manifest.model_id,
-        **catalogue.manifest.counts,
-        "recordings with clips": len(usable),
-        "unknown recordings": len(unknown),
-        "clips": len(clips),
-        "seed": chosen.seed,
-    }
-    result = write_grid(chosen.out, clips, answers, facts)
-    cli.say(markdown(grid(clips, answers)))
-    seconds = round(time.monotonic() - started, 2)
-    return {"queries": len(clips), "seconds": seconds, **result}, cli.DONE
+    return summary, cli.DONE
 
 
 if __name__ == "__main__":

@@ -1,13 +1,10 @@
 """The same recording under another encoding: found with the index itself, reported, not merged."""
 
-import os
-import tempfile
-
 import numpy as np
 import pyarrow as pa
 import ray
 
-from grafp.catalogue import Catalogue, Manifest, open_shard
+from grafp.catalogue import Catalogue, Manifest, open_shards
 from grafp.matching import find_matches
 from pipelines.merge import TrackRef, read_fingerprints
 from pipelines.plan import Row
@@ -52,16 +49,14 @@ def near_duplicates(
 @ray.remote(num_cpus=1)
 def _search(root: str, manifest_json: bytes, live: np.ndarray, new: list[TrackRef]) -> list[dict]:
     manifest = Manifest.from_json(manifest_json, root)
-    cache_dir = os.path.join(tempfile.gettempdir(), f"grafp-cache-{os.getuid()}")
-    shards = [open_shard(root, entry, cache_dir, live) for entry in manifest.shards]
-    nprobe = manifest.parameters.nprobe if manifest.parameters else 1
+    shards = open_shards(root, manifest, live)
     pairs = []
     for key in sorted({ref.embedding_file for ref in new}):
         group = [ref for ref in new if ref.embedding_file == key]
         for ref, vectors_ND in read_fingerprints(root, key, group):
             first = max(0, (len(vectors_ND) - _EXCERPT) // 2)
             excerpt_MD = vectors_ND[first : first + _EXCERPT].astype(np.float32)
-            for match in find_matches([excerpt_MD], shards, top_k=2, nprobe=nprobe)[0]:
+            for match in find_matches([excerpt_MD], shards, top_k=2, nprobe=manifest.nprobe)[0]:
                 if match.ordinal != ref.ordinal and match.score >= NEAR:
                     pairs.append(
                         {

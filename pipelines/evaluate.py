@@ -5,6 +5,7 @@ measured on the clip itself. One cut serves all lengths, ratios and conditions; 
 are drawn anew for each.
 """
 
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 
@@ -14,12 +15,83 @@ import ray
 from grafp import storage
 from grafp.audio import MAX_SECONDS, SAMPLE_RATE, decode
 from grafp.catalogue import Catalogue
-from grafp.clips import Clip, cut_degraded
+from grafp.clips import Clip, cut_degraded, draw_clips
 from grafp.collection import Item, list_items
 from grafp.errors import AudioError, OptionError, StorageError
+from grafp.grid import grid, markdown, write_grid
 from grafp.metrics import Answer
 from pipelines.query import answered, live_tracks
 from pipelines.runtime import connect, finished_rows
+
+
+def evaluate_catalogue(
+    catalogue_uri: str,
+    audio: str,
+    noise: str,
+    rooms: str,
+    out: str,
+    *,
+    seconds: list[float],
+    snr_db: list[float],
+    queries: int,
+    seed: int,
+    unknown: str | None = None,
+    workers: int | None = None,
+    say: Callable[[str], None] = print,
+) -> dict:
+    """Evaluate a catalogue on its own audio, write the report under OUT, return the summary.
+
+    Args:
+        unknown: recordings that are not in the catalogue; a quarter as many clips are theirs.
+
+    Raises OptionError when the audio and the catalogue do not fit.
+    """
+    started = time.monotonic()
+    catalogue = Catalogue.open_published(catalogue_uri)
+    assert catalogue.manifest is not None
+    durations = {
+        r["uri"]: r["duration_s"] for r in catalogue.tracks().to_pylist() if r["status"] == "ok"
+    }
+    known = [item for item in for_testing(audio) if item.uri in durations]
+    if not known:
+        raise OptionError(f"--audio {audio}: none of it is in the catalogue")
+    strangers = for_testing(unknown) if unknown else []
+    if both := [item.uri for item in strangers if item.uri in durations]:
+        raise OptionError(f"--unknown {unknown}: {both[0]} is in the catalogue")
+    usable = [item for item in known if durations[item.uri] >= max(seconds) + 1]
+    if not usable:
+        raise OptionError(f"--seconds: no recording is longer than {max(seconds):g} s")
+    clips: list[Clip] = []
+    for items, count in ((usable, queries), (strangers, max(1, queries // 4))):
+        drawn = draw_clips(
+            [item.uri for item in items],
+            seconds=seconds,
+            snr_db=snr_db,
+            queries=count if items else 0,
+            seed=seed + len(clips),
+        )
+        clips += [replace(clip, number=len(clips) + clip.number) for clip in drawn]
+    noises, impulses = (waveforms(for_testing(uri), say) for uri in (noise, rooms))
+    answers = evaluate(
+        catalogue_uri, [*usable, *strangers], clips, noises, impulses, workers=workers, say=say
+    )
+    made = [n for n, answer in enumerate(answers) if answer.error is None]
+    if not made:
+        raise OptionError(f"no clip could be made: {answers[0].error}")
+    clips, answers = [clips[n] for n in made], self_repeating([answers[n] for n in made], known)
+    facts = {
+        "catalogue": catalogue_uri,
+        "snapshot": catalogue.manifest.snapshot,
+        "model": catalogue.manifest.model_id,
+        **catalogue.manifest.counts,
+        "recordings with clips": len(usable),
+        "unknown recordings": len(strangers),
+        "clips": len(clips),
+        "seed": seed,
+    }
+    result = write_grid(out, clips, answers, facts)
+    say(markdown(grid(clips, answers)))
+    return {"queries": len(clips), "seconds": round(time.monotonic() - started, 2), **result}
 
 
 def evaluate(

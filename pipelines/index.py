@@ -15,7 +15,6 @@ from datetime import UTC, datetime
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from grafp import storage
 from grafp.audio import MAX_SECONDS
 from grafp.bundle import ModelBundle, load_bundle
 from grafp.catalogue import TRACK_SCHEMA, Catalogue, Manifest
@@ -117,8 +116,8 @@ def index_catalogue(
         return _summary(catalogue, plan, [], 0, started)
     connect()
     run = Run.begin(catalogue, bundle.model_id, bundle.sha256)
-    catalogue.put_model(bundle)
-    rows, resumed = _embed(run, plan, workers, max_seconds, say)
+    model_uri = catalogue.put_model(bundle)
+    rows, resumed = _embed(run, model_uri, plan, workers, max_seconds, say)
     duplicates = _publish(run, plan, rows, source, say)
     summary = _summary(catalogue, plan, rows, resumed, started)
     summary["near_duplicates"] = len(duplicates)
@@ -142,7 +141,7 @@ def _model(catalogue: Catalogue, wanted: str | None) -> ModelBundle:
 
 
 def _embed(
-    run: Run, plan: Plan, workers: int | None, max_seconds: float, say: Say
+    run: Run, model_uri: str, plan: Plan, workers: int | None, max_seconds: float, say: Say
 ) -> tuple[list[Row], int]:
     """One row per recording of the plan's work, in its order; how many a dead run had left."""
     published = {row["embedding_file"] for row in plan.known.values()}
@@ -160,7 +159,6 @@ def _embed(
             hop_s=HOP_SECONDS,
             attempts=plan.attempts,
         )
-        model_uri = storage.join(run.catalogue.root, "models", run.model_id)
         rows += embed(
             todo,
             model_uri,

@@ -24,7 +24,7 @@ from grafp.errors import CatalogueError
 from grafp.index import IndexParameters, fill, fingerprint_ids, health, parse_index, train_template
 
 MAX_SHARD_FINGERPRINTS = 1_000_000
-_BYTES_A_FINGERPRINT = 1_100  # of a filling task at its peak, see benchmarks/merge.py
+_BYTES_A_FINGERPRINT = 1_100  # of a filling task at its peak: an estimate
 _FILL_BYTES = 500 << 20  # of any filling task: Python, libraries, one embedding file
 REUSE_SECONDS = 7 * 86_400
 """Leftovers of dead runs are used this long; cleaning up spares them for longer."""
@@ -103,7 +103,7 @@ def fill_shards(
 ) -> list[ShardEntry]:
     """Fill copies of the template with the tracks, in parallel; each shard holds whole tracks.
 
-    A filling task holds one shard: about 1.6 GiB at MAX_SHARD_FINGERPRINTS.
+    A filling task holds one shard, of at most MAX_SHARD_FINGERPRINTS; see `filling_bytes`.
     """
     template_ref = ray.put(catalogue.get(template))
     total_memory = ray.cluster_resources().get("memory", 0.0)

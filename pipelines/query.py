@@ -2,7 +2,6 @@
 
 import io
 import os
-import tempfile
 import time
 from collections.abc import Callable
 
@@ -15,7 +14,7 @@ import ray.data
 
 from grafp import storage
 from grafp.audio import MAX_SECONDS
-from grafp.catalogue import Catalogue, Manifest, open_shard
+from grafp.catalogue import Catalogue, Manifest, open_shards
 from grafp.collection import Item, list_items
 from grafp.encoder import DIMENSION
 from grafp.errors import CatalogueError
@@ -43,15 +42,13 @@ MATCH_SCHEMA = pa.schema(
 class SearchShards:
     """A Ray Data actor that holds the whole catalogue open and answers batches of queries."""
 
-    def __init__(
-        self, root: str, manifest_json: bytes, live: np.ndarray, top_k: int, cache_dir: str
-    ) -> None:
+    def __init__(self, root: str, manifest_json: bytes, live: np.ndarray, top_k: int) -> None:
         faiss.omp_set_num_threads(len(os.sched_getaffinity(0)))
         manifest = Manifest.from_json(manifest_json, root)
         self.hop_s = manifest.hop_s
         self.top_k = top_k
-        self.nprobe = manifest.parameters.nprobe if manifest.parameters else 1
-        self.shards = [open_shard(root, entry, cache_dir, live) for entry in manifest.shards]
+        self.nprobe = manifest.nprobe
+        self.shards = open_shards(root, manifest, live)
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         rows = batch.to_pylist()
@@ -172,7 +169,6 @@ def answered(
             manifest.to_json(),
             np.array(sorted(uris)),
             top_k,
-            os.path.join(tempfile.gettempdir(), f"grafp-cache-{os.getuid()}"),
         ),
         batch_size=32,
         batch_format="pyarrow",

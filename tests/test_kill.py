@@ -86,9 +86,7 @@ def start(audio: Path, root: str, **env: str) -> subprocess.Popen:
 
 
 @pytest.mark.parametrize("number", range(KILLS))
-def test_a_killed_run_loses_and_doubles_nothing(
-    number: int, night: Night, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_killed_run_loses_and_doubles_nothing(number: int, night: Night, tmp_path: Path) -> None:
     root = str(tmp_path / "catalogue")
     shutil.copytree(night.first, root)
     before = content(root)
@@ -173,9 +171,7 @@ def unreliable(endpoint: str, seed: int) -> Iterator[str]:
 
 
 @pytest.mark.slow
-def test_a_bad_store_is_survived_or_leaves_the_old_snapshot(
-    s3: str, night: Night, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_bad_store_is_survived_or_leaves_the_old_snapshot(s3: str, night: Night) -> None:
     root = f"{s3}/bad-store"
     for file in storage.list_files(str(night.first)):
         key = file.uri[len(str(night.first)) + 1 :]
