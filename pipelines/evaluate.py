@@ -176,7 +176,8 @@ def _cut_track(
 ) -> Iterator[dict]:
     """All clips of one track: it is decoded once."""
     all_noises, all_rooms = ray.get(noises), ray.get(rooms)
-    empty = {"status": "failed", "duration_s": 0.0, "cut_at_s": None, "pcm": b""}
+    # Not None, which Arrow takes for a string when a block has nothing else.
+    empty = {"status": "failed", "duration_s": 0.0, "cut_at_s": np.nan, "pcm": b""}
     try:
         data = storage.read(row["location"])
         track_S = decode(data, min_seconds=longest, max_seconds=MAX_SECONDS)
