@@ -64,7 +64,7 @@ def _catalogue_steps(root: str, rows: list[dict]) -> dict:
     results: dict = {}
 
     def publish(state: IndexState) -> None:
-        run = Run.begin(catalogue, "synthetic", "0" * 64)
+        run = Run.begin(catalogue, "synthetic", "0" * 64, 0.1)
         catalogue.publish(run.manifest(rows, state, len(rows)))
 
     with _measured("train, fill, publish") as results["build"]:

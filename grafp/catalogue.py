@@ -15,8 +15,10 @@ Everything is written under a new name; replacing CURRENT publishes it and comes
 import hashlib
 import io
 import json
+import math
 import os
 import tempfile
+from collections.abc import Collection
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -25,11 +27,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from grafp import storage
+from grafp.audio import SAMPLE_RATE
 from grafp.bundle import ModelBundle, load_bundle
 from grafp.encoder import DIMENSION
 from grafp.errors import CatalogueError
 from grafp.index import IndexParameters, open_index
-from grafp.matching import Shard
+from grafp.inference import HOP_SECONDS
+from grafp.shards import DecodedVectors, Shard
 
 FORMAT_VERSION = 2
 TRACK_SCHEMA = pa.schema(
@@ -113,6 +117,18 @@ class Manifest:
     def nprobe(self) -> int:
         """Lists that a search visits."""
         return self.parameters.nprobe if self.parameters else 1
+
+    @property
+    def stride(self) -> int:
+        """Query hops between two fingerprints of the catalogue: queries are at 0.1 s or finer."""
+        hop = round(self.hop_s * SAMPLE_RATE)
+        least = math.ceil(self.hop_s / HOP_SECONDS - 1e-9)
+        return next(n for n in range(least, hop + 1) if hop % n == 0)  # whole samples: no drift
+
+    @property
+    def query_hop_s(self) -> float:
+        """Seconds between two fingerprints of a query."""
+        return self.hop_s / self.stride
 
     @property
     def files(self) -> list[StoredFile]:
@@ -257,30 +273,45 @@ class Catalogue:
         return bundle
 
 
-def open_shards(root: str, manifest: Manifest, live: np.ndarray) -> list[Shard]:
+def open_shards(
+    root: str,
+    manifest: Manifest,
+    live: np.ndarray,
+    *,
+    only: Collection[str] | None = None,
+    decode: bool = False,
+) -> list[Shard]:
     """Open a snapshot's shards for search; from object storage they are first copied here.
 
-    Raises CatalogueError when a file is not what was written.
+    Args:
+        live: ordinals that may be an answer; other tracks were withdrawn or replaced.
+        only: ids of the shards wanted, instead of all.
+        decode: take fingerprints from the index's codes, and leave the exact ones where they are.
 
-    Tracks whose ordinals are not in `live` were withdrawn or replaced: they are never an answer.
+    Raises CatalogueError when a file is not what was written.
     """
     cache_dir = os.path.join(tempfile.gettempdir(), f"grafp-cache-{os.getuid()}")
-    return [_open_shard(root, entry, cache_dir, live) for entry in manifest.shards]
+    entries = [entry for entry in manifest.shards if only is None or entry.shard_id in only]
+    return [_open_shard(root, entry, cache_dir, live, decode) for entry in entries]
 
 
-def _open_shard(root: str, entry: ShardEntry, cache_dir: str, live: np.ndarray) -> Shard:
-    index, vectors, tracks = (
-        _checked_copy(storage.join(root, file.key), file.sha256, cache_dir) for file in entry.files
-    )
-    table = pq.read_table(tracks)
-    ordinals_T = table["ordinal"].to_numpy()
-    counts_T = np.where(np.isin(ordinals_T, live), table["n_segments"].to_numpy(), 0)
+def _open_shard(
+    root: str, entry: ShardEntry, cache_dir: str, live: np.ndarray, decode: bool
+) -> Shard:
+    def local(file: StoredFile) -> str:
+        return _checked_copy(storage.join(root, file.key), file.sha256, cache_dir)
+
+    table = pq.read_table(local(entry.tracks))
+    index = open_index(local(entry.index))
+    ordinals_T, first_rows_T = table["ordinal"].to_numpy(), table["first_row"].to_numpy()
     return Shard(
-        index=open_index(index),
-        vectors_ND=np.memmap(vectors, np.float16, "r").reshape(-1, DIMENSION),
+        index=index,
+        vectors_ND=DecodedVectors(index, ordinals_T, first_rows_T)
+        if decode
+        else np.memmap(local(entry.vectors), np.float16, "r").reshape(-1, DIMENSION),
         ordinals_T=ordinals_T,
-        first_rows_T=table["first_row"].to_numpy(),
-        counts_T=counts_T,
+        first_rows_T=first_rows_T,
+        counts_T=np.where(np.isin(ordinals_T, live), table["n_segments"].to_numpy(), 0),
     )
 
 

@@ -1,34 +1,22 @@
 """From nearest fingerprints to "this track, at this second" (paper, section II-D).
 
 Each neighbour proposes where the query would have to start in its track (eq. 7); every proposal
-is scored with the exact fingerprints along the whole query (eq. 8).
+is scored with the exact fingerprints along the whole query (eq. 8). Positions and starts count
+in hops of the query; a catalogue's fingerprints may be `stride` of them apart.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-import faiss
 import numpy as np
 
-from grafp.index import SEGMENT_BITS, search
+from grafp.index import SEGMENT_BITS
+from grafp.shards import Alignments, Searcher, Shard, ShardSearch
 
-NEIGHBOURS = 20  # per fingerprint and shard
-_CANDIDATES = 96  # proposals scored exactly per query and shard, those with the most votes first
-_MIN_OVERLAP = 0.5  # of the query or the track, whichever is shorter
-_ROWS_AT_ONCE = 1 << 19  # reference fingerprints in memory while scoring: 256 MB
-
-
-@dataclass(frozen=True)
-class Shard:
-    """One part of a catalogue, opened: its tracks are in no other part."""
-
-    index: faiss.IndexIVF | None
-    vectors_ND: np.ndarray
-    """float16 fingerprints in id order, (rows, 128); may be mapped from a file."""
-    ordinals_T: np.ndarray
-    """The tracks, ascending."""
-    first_rows_T: np.ndarray
-    counts_T: np.ndarray
-    """Segments of each track; 0 for one that must not be found any more."""
+NEIGHBOURS = 20  # per fingerprint
+_CANDIDATES = 96  # proposals scored exactly per query, those with the most votes first
+_PRODUCTS_AT_ONCE = 1 << 22
+_SHIFT = 1 << (SEGMENT_BITS + 5)  # a start before the track's beginning stays in its own track
 
 
 @dataclass(frozen=True)
@@ -37,7 +25,7 @@ class Match:
 
     ordinal: int
     start: float
-    """Where in the track the query's first fingerprint lies, in hops; interpolated."""
+    """Where in the track the query's first fingerprint lies, in query hops; interpolated."""
     score: float
     """Mean inner product over the aligned fingerprints."""
     rank_score: float
@@ -48,30 +36,40 @@ class Match:
 
 
 def find_matches(
-    queries: list[np.ndarray], shards: list[Shard], *, top_k: int = 1, nprobe: int = 32
+    queries: Sequence[np.ndarray],
+    catalogue: Searcher,
+    *,
+    top_k: int = 1,
+    neighbours: int = NEIGHBOURS,
+    without: Sequence[int] | None = None,
 ) -> list[list[Match]]:
     """The best place in each of the best tracks, for every query.
 
+    The answers do not depend on how the catalogue is divided into shards.
+
     Args:
-        queries: fingerprints of each query, float32 (segments, 128), at the catalogue's hop.
-        shards: the whole catalogue.
+        queries: fingerprints of each query, float32 (segments, 128), one every query hop.
+        catalogue: all shards, here or elsewhere; each is searched once for all queries.
         top_k: tracks wanted per query.
+        without: for each query the ordinal of a track that must not be its answer.
 
     Returns one list per query, best first, at most `top_k` long.
     """
-    found: list[list[Match]] = [[] for _ in queries]
+    if not sum(map(len, queries)):
+        return [[] for _ in queries]
     bounds = np.cumsum([0, *map(len, queries)])
-    stacked_QD = np.concatenate(queries) if queries else np.zeros((0, 128), np.float32)
-    for shard in shards:
-        similarity_QK, id_QK = search(shard.index, stacked_QD, NEIGHBOURS, nprobe)
-        for number, query_MD in enumerate(queries):
-            part = slice(bounds[number], bounds[number + 1])
-            track_C, start_C = _propose(similarity_QK[part], id_QK[part], query_MD, shard)
-            found[number] += _score(query_MD, track_C, start_C, shard, top_k)
-    return [
-        sorted(matches, key=lambda match: (-match.rank_score, match.ordinal))[:top_k]
-        for matches in found
+    similarity_QK, id_QK = catalogue.nearest(np.concatenate(queries), neighbours)
+    if without is not None:
+        id_QK[(id_QK >> SEGMENT_BITS) == np.repeat(without, np.diff(bounds))[:, None]] = -1
+    proposed = []
+    for number, query_MD in enumerate(queries):
+        part = slice(bounds[number], bounds[number + 1])
+        proposed.append(_propose(similarity_QK[part], id_QK[part], query_MD, catalogue.stride))
+    winners = [
+        _winners(alignments, products_CM, catalogue.stride, top_k)
+        for alignments, products_CM in zip(proposed, catalogue.products(proposed), strict=True)
     ]
+    return _refined(queries, winners, catalogue)
 
 
 def align(query_MD: np.ndarray, reference_ND: np.ndarray) -> Match | None:
@@ -79,91 +77,100 @@ def align(query_MD: np.ndarray, reference_ND: np.ndarray) -> Match | None:
     if len(query_MD) == 0 or len(reference_ND) == 0:
         return None
     whole = Shard(None, reference_ND, np.array([0]), np.array([0]), np.array([len(reference_ND)]))
+    recording = ShardSearch([whole])
     start_C = np.arange(1 - len(query_MD), len(reference_ND))
-    track_C = np.zeros(len(start_C), int)
-    enough_C = _overlaps_enough(query_MD, track_C, start_C, whole)
-    return _score(query_MD, track_C[enough_C], start_C[enough_C], whole, 1)[0]
+    at_once = max(1, _PRODUCTS_AT_ONCE // len(query_MD))
+    best: list[Match] = []
+    for first in range(0, len(start_C), at_once):
+        part_C = start_C[first : first + at_once]
+        tried = Alignments(query_MD, np.zeros(len(part_C), int), part_C)
+        [products_CM] = recording.products([tried])
+        [found] = _refined([query_MD], [_winners(tried, products_CM, 1, 1)], recording)
+        best += found
+    return max(best, key=lambda match: match.rank_score, default=None)
 
 
 def _propose(
-    similarity_MK: np.ndarray, id_MK: np.ndarray, query_MD: np.ndarray, shard: Shard
-) -> tuple[np.ndarray, np.ndarray]:
+    similarity_MK: np.ndarray, id_MK: np.ndarray, query_MD: np.ndarray, stride: int
+) -> Alignments:
     """Offset compensation (eq. 7): distinct (track, start) pairs, the most supported first."""
     position_M1 = np.arange(len(id_MK))[:, None]
     heard_M = np.asarray(query_MD.any(axis=1))  # silence proposes nothing
     usable_MK = (id_MK >= 0) & heard_M[:, None]
     ordinal_P = (id_MK >> SEGMENT_BITS)[usable_MK]
-    start_P = ((id_MK & ((1 << SEGMENT_BITS) - 1)) - position_M1)[usable_MK]
-    # A start before the track's beginning is negative: the shift keeps it in its own track.
-    shift = 1 << SEGMENT_BITS
-    key_P = (ordinal_P << (SEGMENT_BITS + 1)) + start_P + shift
-    key_C, where_P = np.unique(key_P, return_inverse=True)
+    start_P = ((id_MK & ((1 << SEGMENT_BITS) - 1)) * stride - position_M1)[usable_MK]
+    key_C, where_P = np.unique(ordinal_P * (2 * _SHIFT) + start_P + _SHIFT, return_inverse=True)
     votes_C = np.bincount(where_P, similarity_MK[usable_MK], minlength=len(key_C))
     best_C = key_C[np.argsort(-votes_C, kind="stable")[:_CANDIDATES]]
-    ordinal_C = best_C >> (SEGMENT_BITS + 1)
-    start_C = (best_C & ((1 << (SEGMENT_BITS + 1)) - 1)) - shift
-    track_C = np.searchsorted(shard.ordinals_T, ordinal_C)
-    enough_C = _overlaps_enough(query_MD, track_C, start_C, shard)
-    return track_C[enough_C], start_C[enough_C]
+    return Alignments(query_MD, best_C // (2 * _SHIFT), best_C % (2 * _SHIFT) - _SHIFT)
 
 
-def _overlaps_enough(
-    query_MD: np.ndarray, track_C: np.ndarray, start_C: np.ndarray, shard: Shard
-) -> np.ndarray:
-    """Whether enough of the query lies within the track to be judged by it."""
-    count_C = shard.counts_T[track_C]
-    overlap_C = np.minimum(start_C + len(query_MD), count_C) - np.maximum(start_C, 0)
-    needed_C = np.maximum(1, _MIN_OVERLAP * np.minimum(len(query_MD), count_C))
-    return overlap_C >= needed_C
+def _winners(
+    tried: Alignments, products_CM: np.ndarray, stride: int, top_k: int
+) -> list[tuple[int, int]]:
+    """The best start (eq. 8) in each of the best tracks: (ordinal, start), best first."""
+    rank_C = _rank_scores(products_CM, tried.start_C, stride)
+    possible = np.flatnonzero(~np.isnan(products_CM).all(axis=1))
+    order = possible[np.lexsort((tried.ordinal_C[possible], -rank_C[possible]))]
+    _, first_seen = np.unique(tried.ordinal_C[order], return_index=True)
+    chosen = order[np.sort(first_seen)[:top_k]]
+    return [(int(tried.ordinal_C[c]), int(tried.start_C[c])) for c in chosen]
 
 
-def _score(
-    query_MD: np.ndarray, track_C: np.ndarray, start_C: np.ndarray, shard: Shard, top_k: int
-) -> list[Match]:
-    """Sequence scores (eq. 8), then the best start of each of the best tracks, interpolated."""
-    if len(track_C) == 0:
-        return []
-    per_chunk = max(1, _ROWS_AT_ONCE // len(query_MD))
-    total_C = np.concatenate(
-        [
-            _alignment_sums(query_MD, track_C[i : i + per_chunk], start_C[i : i + per_chunk], shard)
-            for i in range(0, len(track_C), per_chunk)
+def _rank_scores(products_CM: np.ndarray, start_C: np.ndarray, stride: int) -> np.ndarray:
+    """Eq. 8; where the query sticks out of the track, its fingerprints count as zeros."""
+    first_C = -start_C % stride
+    comparable_C = -(-(products_CM.shape[1] - first_C) // stride)
+    return np.nansum(products_CM, axis=1) / np.maximum(comparable_C, 1)
+
+
+def _refined(
+    queries: Sequence[np.ndarray], winners: list[list[tuple[int, int]]], catalogue: Searcher
+) -> list[list[Match]]:
+    """Matches with starts refined between grid points; one more look at all of them together."""
+    around = np.arange(-2, 3)
+    looks = [
+        Alignments(
+            query_MD,
+            np.repeat([ordinal for ordinal, _ in mine], 5),
+            np.concatenate([start + around for _, start in mine]),
+        )
+        for query_MD, mine in zip(queries, winners, strict=True)
+        if mine
+    ]
+    products = iter(catalogue.products(looks))
+    matches = []
+    for mine in winners:
+        products_CM = next(products) if mine else np.zeros((0, 0))
+        found = [
+            _match(*place, products_CM[5 * number : 5 * number + 5], catalogue.stride)
+            for number, place in enumerate(mine)
         ]
-    )
-    order_C = np.argsort(-total_C, kind="stable")
-    _, first_seen = np.unique(track_C[order_C], return_index=True)
-    winners = order_C[np.sort(first_seen)[:top_k]]
-    return [_match(query_MD, int(track_C[c]), int(start_C[c]), shard) for c in winners]
+        matches.append(sorted(found, key=lambda match: (-match.rank_score, match.ordinal)))
+    return matches
 
 
-def _alignment_sums(
-    query_MD: np.ndarray, track_C: np.ndarray, start_C: np.ndarray, shard: Shard
-) -> np.ndarray:
-    """Sum of inner products along the query for each start; nothing counts outside the track."""
-    segment_CM = start_C[:, None] + np.arange(len(query_MD))
-    inside_CM = (segment_CM >= 0) & (segment_CM < shard.counts_T[track_C][:, None])
-    row_CM = np.where(inside_CM, shard.first_rows_T[track_C][:, None] + segment_CM, 0)
-    reference_CMD = np.asarray(shard.vectors_ND[row_CM], np.float32)
-    return (np.einsum("cmd,md->cm", reference_CMD, query_MD) * inside_CM).sum(axis=1)
-
-
-def _match(query_MD: np.ndarray, track: int, start: int, shard: Shard) -> Match:
-    """The start refined between grid points by a parabola through three neighbouring scores."""
-    starts_W = np.arange(start - 2, start + 3)
-    sums_W = _alignment_sums(query_MD, np.full(5, track), starts_W, shard)
-    peak = 1 + int(np.argmax(sums_W[1:4]))
-    count, best = int(shard.counts_T[track]), int(starts_W[peak])
-    first, last = max(0, -best), min(len(query_MD), count - best) - 1
-    total = float(sums_W[peak])
-    inside = 0 < best < count - len(query_MD)
+def _match(ordinal: int, start: int, products_5M: np.ndarray, stride: int) -> Match:
+    """The start refined by a parabola through three neighbouring scores."""
+    start_5 = start + np.arange(-2, 3)
+    rank_5 = _rank_scores(products_5M, start_5, stride)
+    covered_5M = ~np.isnan(products_5M)
+    rank_5[~covered_5M.any(axis=1)] = -np.inf
+    peak = 1 + int(np.argmax(rank_5[1:4]))
+    length = products_5M.shape[1]
+    first, last = np.flatnonzero(covered_5M[peak])[[0, -1]]
+    # At a track's edge a neighbour covers less of the query, so its score says nothing.
+    beside_3M = covered_5M[peak - 1 : peak + 2]
+    inside = beside_3M[:, :stride].any(axis=1).all() and beside_3M[:, -stride:].any(axis=1).all()
     return Match(
-        ordinal=int(shard.ordinals_T[track]),
-        # At a track's edge a neighbour covers less of the query, so its score says nothing.
-        start=best + (_vertex(*sums_W[peak - 1 : peak + 2].tolist()) if inside else 0.0),
-        score=total / (last - first + 1),
-        rank_score=total / len(query_MD),
-        first=first,
-        last=last,
+        ordinal=ordinal,
+        start=int(start_5[peak])
+        + (_vertex(*rank_5[peak - 1 : peak + 2].tolist()) if inside else 0.0),
+        score=float(np.nanmean(products_5M[peak])),
+        rank_score=float(rank_5[peak]),
+        # Between two fingerprints of the track nothing was compared, but it lies within.
+        first=0 if first < stride else int(first),
+        last=length - 1 if last >= length - stride else int(last),
     )
 
 

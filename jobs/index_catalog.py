@@ -33,6 +33,13 @@ def options(arguments: list[str] | None = None) -> argparse.Namespace:
         metavar="NAME|URI",
         help="shipped model or bundle; default: the catalogue's own, or `small` for a new one",
     )
+    parser.add_argument(
+        "--hop",
+        type=cli.positive_float,
+        metavar="S",
+        help="seconds between two fingerprints of a new catalogue: 0.5 makes it five times "
+        "smaller, and short queries harder to find; default: 0.1",
+    )
     cli.add_work_options(parser, "recordings", max_failures="1%")
     parser.add_argument(
         "--allow-empty",
@@ -50,6 +57,7 @@ def main(chosen: argparse.Namespace) -> tuple[dict, int]:
         chosen.audio,
         chosen.catalog,
         model=chosen.model,
+        hop_s=chosen.hop,
         workers=chosen.workers,
         max_seconds=chosen.max_seconds,
         allow_empty=chosen.allow_empty,

@@ -39,6 +39,18 @@ def options(arguments: list[str] | None = None) -> argparse.Namespace:
         metavar="X",
         help="accept matches from this mean inner product on, -1..1; default: the model's",
     )
+    parser.add_argument(
+        "--rerank",
+        choices=("exact", "pq"),
+        default="exact",
+        help="score with the exact fingerprints, 256 bytes each, or with the index's codes",
+    )
+    parser.add_argument(
+        "--search-actors",
+        type=cli.positive_int,
+        metavar="N",
+        help="share the catalogue's shards among so many; default: as their size asks for",
+    )
     parser.add_argument("--truth", metavar="CSV", help="right answers, to score the answers with")
     cli.add_work_options(parser, "queries", max_failures="100%")
     chosen = parser.parse_args(arguments)
@@ -58,6 +70,8 @@ def main(chosen: argparse.Namespace) -> tuple[dict, int]:
         chosen.out,
         top_k=chosen.top_k,
         min_score=chosen.min_score,
+        decode=chosen.rerank == "pq",
+        search_actors=chosen.search_actors,
         workers=chosen.workers,
         max_seconds=chosen.max_seconds,
         say=cli.say,

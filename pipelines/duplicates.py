@@ -6,6 +6,7 @@ import ray
 
 from grafp.catalogue import Catalogue, Manifest, open_shards
 from grafp.matching import find_matches
+from grafp.shards import ShardSearch
 from pipelines.merge import TrackRef, read_fingerprints
 from pipelines.plan import Row
 
@@ -49,14 +50,14 @@ def near_duplicates(
 @ray.remote(num_cpus=1)
 def _search(root: str, manifest_json: bytes, live: np.ndarray, new: list[TrackRef]) -> list[dict]:
     manifest = Manifest.from_json(manifest_json, root)
-    shards = open_shards(root, manifest, live)
+    search = ShardSearch(open_shards(root, manifest, live), manifest.nprobe)
     pairs = []
     for key in sorted({ref.embedding_file for ref in new}):
         group = [ref for ref in new if ref.embedding_file == key]
         for ref, vectors_ND in read_fingerprints(root, key, group):
             first = max(0, (len(vectors_ND) - _EXCERPT) // 2)
             excerpt_MD = vectors_ND[first : first + _EXCERPT].astype(np.float32)
-            for match in find_matches([excerpt_MD], shards, top_k=2, nprobe=manifest.nprobe)[0]:
+            for match in find_matches([excerpt_MD], search, top_k=2)[0]:
                 if match.ordinal != ref.ordinal and match.score >= NEAR:
                     pairs.append(
                         {

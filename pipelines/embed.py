@@ -135,7 +135,9 @@ def embed(
     return list(finished_rows(stored, len(items), say))
 
 
-def left_over(root: str, model_id: str, published: set[str], items: list[Item]) -> list[dict]:
+def left_over(
+    root: str, model_id: str, hop_s: float, published: set[str], items: list[Item]
+) -> list[dict]:
     """Rows that earlier runs finished for these recordings but died before publishing.
 
     `published` are the embedding files of the snapshot; only the others are looked at, and only
@@ -151,7 +153,8 @@ def left_over(root: str, model_id: str, published: set[str], items: list[Item]) 
         for found in pool.map(lambda key: _rows_of(root, key), unpublished):
             for row in found:
                 this = (row["uri"], row["size"], row["etag"])
-                if row["status"] == "ok" and wanted.pop(this, None):
+                fits = row["status"] == "ok" and row["hop_s"] == hop_s
+                if fits and wanted.pop(this, None):
                     rows.append(row)
     return rows
 

@@ -38,12 +38,13 @@ class Run:
     catalogue: Catalogue
     model_id: str
     model_sha256: str
+    hop_s: float
     run_id: str
 
     @classmethod
-    def begin(cls, catalogue: Catalogue, model_id: str, model_sha256: str) -> "Run":
+    def begin(cls, catalogue: Catalogue, model_id: str, model_sha256: str, hop_s: float) -> "Run":
         run_id = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:6]}"
-        return cls(catalogue, model_id, model_sha256, run_id)
+        return cls(catalogue, model_id, model_sha256, hop_s, run_id)
 
     def manifest(self, rows: list[Row], state: shards.IndexState, next_ordinal: int) -> Manifest:
         """Write the track table of a new snapshot; the snapshot is not published yet."""
@@ -59,7 +60,7 @@ class Run:
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             model_id=self.model_id,
             model_sha256=self.model_sha256,
-            hop_s=HOP_SECONDS,
+            hop_s=self.hop_s,
             template=state.template,
             parameters=state.parameters,
             when_trained=state.when_trained,
@@ -85,6 +86,7 @@ def index_catalogue(
     catalogue_uri: str,
     *,
     model: str | None = None,
+    hop_s: float | None = None,
     workers: int | None = None,
     max_seconds: float = MAX_SECONDS,
     allow_empty: bool = False,
@@ -93,11 +95,13 @@ def index_catalogue(
 ) -> dict:
     """Bring a catalogue up to date with a collection of audio; returns the run's summary.
 
+    `model` and `hop_s`, the seconds between two fingerprints, are for a new catalogue.
+
     Raises StorageError, CatalogueError, ModelError or OptionError with nothing published.
     """
     started = time.monotonic()
     catalogue = Catalogue.open(catalogue_uri)
-    bundle = _model(catalogue, model)
+    bundle, hop_s = _model(catalogue, model), _hop(catalogue, hop_s)
     source = audio if isinstance(audio, str) else "list"
     items = list_items(audio, may_be_missing=allow_empty) if isinstance(audio, str) else audio
     plan = make_plan(items, catalogue.tracks().to_pylist(), source)
@@ -109,13 +113,13 @@ def index_catalogue(
     counts = ", ".join(f"{count} {name}" for name, count in plan.counts().items())
     say(f"{len(items)} recordings listed: {counts}")
     if dry_run:
-        expected = estimate(plan, HOP_SECONDS)
+        expected = estimate(plan, hop_s)
         say(_estimate_line(expected))
         return {**_summary(catalogue, plan, [], 0, started), "estimate": expected}
     if not (plan.work or plan.withdrawn):
         return _summary(catalogue, plan, [], 0, started)
     connect()
-    run = Run.begin(catalogue, bundle.model_id, bundle.sha256)
+    run = Run.begin(catalogue, bundle.model_id, bundle.sha256, hop_s)
     model_uri = catalogue.put_model(bundle)
     rows, resumed = _embed(run, model_uri, plan, workers, max_seconds, say)
     duplicates = _publish(run, plan, rows, source, say)
@@ -140,12 +144,26 @@ def _model(catalogue: Catalogue, wanted: str | None) -> ModelBundle:
     return catalogue.model()
 
 
+def _hop(catalogue: Catalogue, wanted: float | None) -> float:
+    """The catalogue's own hop, or for a new catalogue the wanted one."""
+    if wanted is not None and (not 0 < wanted <= 1 or abs(wanted * 20 - round(wanted * 20)) > 1e-6):
+        raise OptionError(f"--hop {wanted:g}: not a multiple of 0.05 s up to 1 s")
+    if catalogue.manifest is None:
+        return HOP_SECONDS if wanted is None else wanted
+    if wanted not in (None, catalogue.manifest.hop_s):
+        raise OptionError(
+            f"--hop {wanted:g}: the catalogue has a fingerprint every {catalogue.manifest.hop_s:g} "
+            "s; leave the option out, or use another --catalog"
+        )
+    return catalogue.manifest.hop_s
+
+
 def _embed(
     run: Run, model_uri: str, plan: Plan, workers: int | None, max_seconds: float, say: Say
 ) -> tuple[list[Row], int]:
     """One row per recording of the plan's work, in its order; how many a dead run had left."""
     published = {row["embedding_file"] for row in plan.known.values()}
-    rows = left_over(run.catalogue.root, run.model_id, published, plan.work)
+    rows = left_over(run.catalogue.root, run.model_id, run.hop_s, published, plan.work)
     resumed = len(rows)
     if resumed:
         say(f"  {resumed} recordings were finished by a run that was not published")
@@ -156,7 +174,7 @@ def _embed(
             root=run.catalogue.root,
             folder=f"embeddings/{run.model_id}/{run.run_id}",
             model_id=run.model_id,
-            hop_s=HOP_SECONDS,
+            hop_s=run.hop_s,
             attempts=plan.attempts,
         )
         rows += embed(

@@ -46,7 +46,7 @@ def maintain(
     before = shards.IndexState.of(old)
     state = shards.extend(catalogue, before, live_refs(rows), say, retrain=retrain, compact=compact)
     if removed or state != before:
-        manifest = Run.begin(catalogue, old.model_id, old.model_sha256).manifest(
+        manifest = Run.begin(catalogue, old.model_id, old.model_sha256, old.hop_s).manifest(
             rows, state, old.next_ordinal
         )
         catalogue.publish(manifest)

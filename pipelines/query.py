@@ -1,11 +1,10 @@
 """A batch of recordings against a catalogue: fingerprint, search, align, accept or refuse."""
 
 import io
-import os
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
-import faiss
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -14,7 +13,7 @@ import ray.data
 
 from grafp import storage
 from grafp.audio import MAX_SECONDS
-from grafp.catalogue import Catalogue, Manifest, open_shards
+from grafp.catalogue import Catalogue
 from grafp.collection import Item, list_items
 from grafp.encoder import DIMENSION
 from grafp.errors import CatalogueError
@@ -22,6 +21,7 @@ from grafp.matching import Match, find_matches
 from pipelines.decode import decoded
 from pipelines.embed import encoded
 from pipelines.runtime import connect, finished_rows
+from pipelines.search import SpreadSearch
 
 MATCH_SCHEMA = pa.schema(
     [
@@ -39,16 +39,13 @@ MATCH_SCHEMA = pa.schema(
 )
 
 
-class SearchShards:
-    """A Ray Data actor that holds the whole catalogue open and answers batches of queries."""
+@dataclass(frozen=True)
+class MatchBatch:
+    """A Ray Data stage: fingerprints of a batch of queries to their matches."""
 
-    def __init__(self, root: str, manifest_json: bytes, live: np.ndarray, top_k: int) -> None:
-        faiss.omp_set_num_threads(len(os.sched_getaffinity(0)))
-        manifest = Manifest.from_json(manifest_json, root)
-        self.hop_s = manifest.hop_s
-        self.top_k = top_k
-        self.nprobe = manifest.nprobe
-        self.shards = open_shards(root, manifest, live)
+    search: SpreadSearch
+    hop_s: float
+    top_k: int
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         rows = batch.to_pylist()
@@ -56,7 +53,7 @@ class SearchShards:
             np.frombuffer(row["embeddings"], np.float16).astype(np.float32).reshape(-1, DIMENSION)
             for row in rows
         ]
-        found = find_matches(queries, self.shards, top_k=self.top_k, nprobe=self.nprobe)
+        found = find_matches(queries, self.search, top_k=self.top_k)
         return pa.Table.from_pylist(
             [
                 {
@@ -110,6 +107,8 @@ def query_batch(
     *,
     top_k: int = 1,
     min_score: float | None = None,
+    decode: bool = False,
+    search_actors: int | None = None,
     workers: int | None = None,
     max_seconds: float = MAX_SECONDS,
     say: Callable[[str], None] = print,
@@ -130,7 +129,15 @@ def query_batch(
     uris = live_tracks(catalogue)
     say(f"{len(items)} queries against {len(uris)} tracks, snapshot {catalogue.manifest.snapshot}")
     connect()
-    answers = answered(decoded(items, max_seconds), catalogue, uris, workers, top_k)
+    answers = answered(
+        decoded(items, max_seconds),
+        catalogue,
+        uris,
+        workers,
+        top_k,
+        search_actors=search_actors,
+        decode=decode,
+    )
     done = sorted(finished_rows(answers, len(items), say), key=lambda row: row["number"])
     table = pa.Table.from_pylist(
         [line for answer in done for line in _lines(answer, items, uris, threshold)],
@@ -158,28 +165,19 @@ def answered(
     uris: dict[int, list[str]],
     workers: int | None,
     top_k: int,
+    *,
+    search_actors: int | None = None,
+    decode: bool = False,
 ) -> ray.data.Dataset:
     """Recordings (rows with `pcm`) to rows with their matches, in no particular order."""
     manifest = catalogue.manifest
     assert manifest is not None
-    return encoded(recordings, catalogue.model_uri(), manifest.hop_s, workers).map_batches(
-        SearchShards,
-        fn_constructor_args=(
-            catalogue.root,
-            manifest.to_json(),
-            np.array(sorted(uris)),
-            top_k,
-        ),
-        batch_size=32,
-        batch_format="pyarrow",
-        num_cpus=0.5,
-        compute=_search_pool(),
+    live = np.array(sorted(uris))
+    search = SpreadSearch(catalogue, manifest, live, actors=search_actors, decode=decode)
+    hop_s = manifest.query_hop_s
+    return encoded(recordings, catalogue.model_uri(), hop_s, workers).map_batches(
+        MatchBatch(search, hop_s, top_k), batch_size=32, batch_format="pyarrow", num_cpus=0.3
     )
-
-
-def _search_pool() -> ray.data.ActorPoolStrategy:
-    """One actor a machine: each holds the index once and searches with all its processors."""
-    return ray.data.ActorPoolStrategy(min_size=1, max_size=max(1, len(ray.nodes())))
 
 
 def _lines(

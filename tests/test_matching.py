@@ -1,10 +1,13 @@
 """Sequence matching on synthetic catalogues whose truth is known."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from grafp.index import IndexParameters, fill, fingerprint_ids, parse_index, train_template
-from grafp.matching import Match, Shard, align, find_matches
+from grafp.matching import Match, align, find_matches
+from grafp.shards import DecodedVectors, Shard, ShardSearch
 
 FINE = 10  # points of a synthetic recording per hop
 ORDINALS = (0, 1, 2, 3, 7, 40, 41, 500, 1_000_000)
@@ -40,12 +43,13 @@ def clip(fine_ND: np.ndarray, start: float, hops: int, noise: float = 0.0) -> np
     return unit(query + noise * unit(added))
 
 
-def shards_of(tracks: dict[int, np.ndarray], count: int = 1) -> list[Shard]:
+def shards_of(tracks: dict[int, np.ndarray], count: int = 1, stride: int = 1) -> ShardSearch:
     """A catalogue of these ordinals, dealt out to `count` shards filled from one template."""
     everything = np.concatenate(list(tracks.values()))
     template = train_template(everything, IndexParameters.for_size(len(everything)))
-    ordinals = sorted(tracks)
-    return [shard_of(template, {o: tracks[o] for o in ordinals[n::count]}) for n in range(count)]
+    parts = [sorted(tracks)[n::count] for n in range(count)]
+    shards = [shard_of(template, {o: tracks[o] for o in part}) for part in parts]
+    return ShardSearch(shards, nprobe=32, stride=stride)
 
 
 def shard_of(template: bytes, tracks: dict[int, np.ndarray]) -> Shard:
@@ -61,7 +65,7 @@ def shard_of(template: bytes, tracks: dict[int, np.ndarray]) -> Shard:
     )
 
 
-def best(query: np.ndarray, shards: list[Shard]) -> Match:
+def best(query: np.ndarray, shards: ShardSearch) -> Match:
     [[match]] = find_matches([query], shards)
     return match
 
@@ -77,13 +81,13 @@ def tracks(fine: dict[int, np.ndarray]) -> dict[int, np.ndarray]:
 
 
 @pytest.fixture(scope="module")
-def shards(tracks: dict[int, np.ndarray]) -> list[Shard]:
+def shards(tracks: dict[int, np.ndarray]) -> ShardSearch:
     return shards_of(tracks)
 
 
 @pytest.mark.parametrize("noise", [0.0, 1.0, 2.0])
 def test_noisy_clips_are_found_in_their_track_at_their_place(
-    noise: float, fine: dict[int, np.ndarray], shards: list[Shard]
+    noise: float, fine: dict[int, np.ndarray], shards: ShardSearch
 ) -> None:
     places = [(ordinal, start) for ordinal in ORDINALS for start in (0, 13, 57, 105)]
     queries = [clip(fine[ordinal], start, 15, noise) for ordinal, start in places]
@@ -99,7 +103,7 @@ def test_noisy_clips_are_found_in_their_track_at_their_place(
 
 @pytest.mark.parametrize("start", [20.1, 20.3, 20.5, 20.7, 20.9])
 def test_a_start_between_two_fingerprints_is_interpolated(
-    start: float, fine: dict[int, np.ndarray], shards: list[Shard]
+    start: float, fine: dict[int, np.ndarray], shards: ShardSearch
 ) -> None:
     for ordinal in ORDINALS:
         match = best(clip(fine[ordinal], start, 10), shards)
@@ -108,7 +112,7 @@ def test_a_start_between_two_fingerprints_is_interpolated(
 
 
 def test_one_fingerprint_is_enough_to_be_found(
-    fine: dict[int, np.ndarray], shards: list[Shard]
+    fine: dict[int, np.ndarray], shards: ShardSearch
 ) -> None:
     for start in (0, 50, 119):
         match = best(clip(fine[40], start, 1), shards)
@@ -118,7 +122,7 @@ def test_one_fingerprint_is_enough_to_be_found(
 
 
 def test_the_score_is_equation_8(
-    fine: dict[int, np.ndarray], tracks: dict[int, np.ndarray], shards: list[Shard]
+    fine: dict[int, np.ndarray], tracks: dict[int, np.ndarray], shards: ShardSearch
 ) -> None:
     query = clip(fine[7], 33, 12, noise=0.7)
     match = best(query, shards)
@@ -129,7 +133,7 @@ def test_the_score_is_equation_8(
 
 
 def test_no_answer_reaches_from_one_track_into_the_next(
-    tracks: dict[int, np.ndarray], shards: list[Shard]
+    tracks: dict[int, np.ndarray], shards: ShardSearch
 ) -> None:
     """Tracks 40 and 41 follow each other in the shard, and so do their fingerprints."""
     for of_first in (4, 5, 6):
@@ -158,7 +162,7 @@ def test_a_query_longer_than_the_track_finds_it_inside(tracks: dict[int, np.ndar
 
 @pytest.mark.parametrize(("start", "place"), [(-4, (4, 11)), (113, (0, 6))])
 def test_a_query_may_stick_out_at_either_end(
-    start: int, place: tuple[int, int], tracks: dict[int, np.ndarray], shards: list[Shard]
+    start: int, place: tuple[int, int], tracks: dict[int, np.ndarray], shards: ShardSearch
 ) -> None:
     around = [on_grid(recording(12, 81)), tracks[2], on_grid(recording(12, 82))]
     query = np.concatenate(around)[12 + start : 24 + start]
@@ -169,28 +173,28 @@ def test_a_query_may_stick_out_at_either_end(
 
 
 def test_a_withdrawn_track_is_never_returned(
-    fine: dict[int, np.ndarray], shards: list[Shard]
+    fine: dict[int, np.ndarray], shards: ShardSearch
 ) -> None:
-    [shard] = shards
+    [shard] = shards.shards
     counts = np.where(shard.ordinals_T == 3, 0, shard.counts_T)
     without = Shard(shard.index, shard.vectors_ND, shard.ordinals_T, shard.first_rows_T, counts)
     for start in (0, 40, 105):
         query = clip(fine[3], start, 15)
         assert best(query, shards).ordinal == 3
-        [matches] = find_matches([query], [without], top_k=100)
+        [matches] = find_matches([query], ShardSearch([without], nprobe=32), top_k=100)
         assert matches
         assert 3 not in {match.ordinal for match in matches}
         assert matches[0].score < 0.6
 
 
-def test_silence_and_nothing_have_no_answer(shards: list[Shard]) -> None:
+def test_silence_and_nothing_have_no_answer(shards: ShardSearch) -> None:
     silent, empty = np.zeros((10, 128), np.float32), np.zeros((0, 128), np.float32)
     assert find_matches([silent, empty], shards) == [[], []]
     assert find_matches([], shards) == []
 
 
 def test_a_query_whose_beginning_is_drowned_is_found_by_the_rest(
-    fine: dict[int, np.ndarray], shards: list[Shard]
+    fine: dict[int, np.ndarray], shards: ShardSearch
 ) -> None:
     query = clip(fine[500], 25, 15)
     query[:10] = unit(np.random.default_rng(0).standard_normal((10, 128)))
@@ -201,7 +205,7 @@ def test_a_query_whose_beginning_is_drowned_is_found_by_the_rest(
 
 
 def test_silence_within_a_query_only_lowers_its_score(
-    fine: dict[int, np.ndarray], shards: list[Shard]
+    fine: dict[int, np.ndarray], shards: ShardSearch
 ) -> None:
     query = clip(fine[1], 60, 12)
     query[3:6] = 0.0
@@ -211,29 +215,78 @@ def test_silence_within_a_query_only_lowers_its_score(
     assert match.score == pytest.approx(9 / 12, abs=0.01)
 
 
-def test_neighbouring_queries_do_not_mix(fine: dict[int, np.ndarray], shards: list[Shard]) -> None:
+def test_neighbouring_queries_do_not_mix(fine: dict[int, np.ndarray], shards: ShardSearch) -> None:
     queries = [clip(fine[0], 5, 3), np.zeros((4, 128), np.float32), clip(fine[500], 80, 9)]
     together = find_matches(queries, shards, top_k=3)
     assert together == [find_matches([query], shards, top_k=3)[0] for query in queries]
 
 
-def test_the_number_of_shards_does_not_change_the_best_answer(
+def test_the_number_of_shards_does_not_change_the_answers(
     fine: dict[int, np.ndarray], tracks: dict[int, np.ndarray]
 ) -> None:
     queries = [
         clip(fine[o], start, 12, noise=1.0) for o in ORDINALS for start in (0.0, 50.4, 100.0)
     ]
-    answers = [find_matches(queries, shards_of(tracks, count)) for count in (1, 2, 5)]
-    for matches in zip(*answers, strict=True):
-        [first], *others = matches
-        for [other] in others:
-            assert (other.ordinal, other.first, other.last) == (
-                first.ordinal,
-                first.first,
-                first.last,
-            )
-            assert other.start == pytest.approx(first.start, abs=1e-4)
-            assert other.score == pytest.approx(first.score, abs=1e-6)
+    answers = [find_matches(queries, shards_of(tracks, n), top_k=3) for n in (1, 3, 8)]
+    assert answers[0] == answers[1] == answers[2]
+    assert all(len(matches) == 3 for matches in answers[0])
+
+
+@pytest.mark.parametrize("noise", [0.0, 1.0])
+def test_a_catalogue_with_a_longer_hop_answers_finer_queries(
+    noise: float, fine: dict[int, np.ndarray], tracks: dict[int, np.ndarray]
+) -> None:
+    sparse = shards_of({ordinal: vectors[::5] for ordinal, vectors in tracks.items()}, 2, stride=5)
+    for ordinal in ORDINALS:
+        for start in (0, 23, 57.4, 101):
+            match = best(clip(fine[ordinal], start, 15, noise), sparse)
+            assert match.ordinal == ordinal
+            assert match.start == pytest.approx(start, abs=0.3 + 0.4 * noise)
+            assert (match.first, match.last) == (0, 14)
+            assert match.score == pytest.approx((1 + noise**2) ** -0.5, abs=0.25)
+
+
+def test_a_catalogue_with_a_longer_hop_knows_its_tracks_ends(tracks: dict[int, np.ndarray]) -> None:
+    sparse = shards_of({ordinal: vectors[::5] for ordinal, vectors in tracks.items()}, stride=5)
+    other = on_grid(recording(12, 81))
+    match = best(np.concatenate([other[:6], tracks[2][:20]]), sparse)
+    assert (match.ordinal, match.start, match.first, match.last) == (2, -6, 6, 25)
+    match = best(np.concatenate([tracks[2][100:], other]), sparse)
+    assert (match.ordinal, match.start, match.first, match.last) == (2, 100, 0, 15)
+
+
+def test_a_track_can_be_left_out(fine: dict[int, np.ndarray], shards: ShardSearch) -> None:
+    queries = [clip(fine[ordinal], 30, 15) for ordinal in ORDINALS]
+    answers = find_matches(queries, shards, neighbours=60, without=ORDINALS)
+    for ordinal, matches in zip(ORDINALS, answers, strict=True):
+        assert ordinal not in {match.ordinal for match in matches}
+        assert all(match.score < 0.6 for match in matches)
+
+
+def test_codes_alone_answer_nearly_as_well(
+    fine: dict[int, np.ndarray], tracks: dict[int, np.ndarray]
+) -> None:
+    many = {**tracks, **{100 + n: on_grid(recording(1_000, 200 + n)) for n in range(10)}}
+    many[3] = np.concatenate([np.zeros((7, 128), np.float32), many[3][7:]])
+    exact = shards_of(many, 3)
+    assert "PQ" in type(exact.shards[0].index).__name__
+    coded = replace(
+        exact,
+        shards=[
+            replace(s, vectors_ND=DecodedVectors(s.index, s.ordinals_T, s.first_rows_T))
+            for s in exact.shards
+        ],
+    )
+    for whole, decoded in zip(exact.shards, coded.shards, strict=True):
+        rows = np.arange(len(whole.vectors_ND))
+        silent = ~whole.vectors_ND.any(axis=1)
+        assert not decoded.vectors_ND[rows[silent]].any()
+        alike = np.einsum("nd,nd->n", decoded.vectors_ND[rows], whole.vectors_ND)
+        assert alike[~silent].mean() > 0.8
+    queries = [clip(fine[ordinal], 40, 15, noise=0.5) for ordinal in ORDINALS]
+    for [a], [b] in zip(find_matches(queries, exact), find_matches(queries, coded), strict=True):
+        assert (a.ordinal, a.first, a.last) == (b.ordinal, b.first, b.last)
+        assert b.start == pytest.approx(a.start, abs=0.3)
 
 
 @pytest.mark.parametrize("count", [1, 3])
@@ -267,11 +320,12 @@ def test_equal_tracks_come_in_the_order_of_the_catalogue(
     [matches] = find_matches([query], catalogue, top_k=3)
     assert [match.ordinal for match in matches] == [3, 8, 900]
     assert len({match.rank_score for match in matches}) == 1
-    assert find_matches([query], catalogue[::-1], top_k=3) == [matches]
+    backwards = replace(catalogue, shards=catalogue.shards[::-1])
+    assert find_matches([query], backwards, top_k=3) == [matches]
 
 
 def test_aligning_with_one_recording_agrees_with_searching_for_it(
-    fine: dict[int, np.ndarray], tracks: dict[int, np.ndarray], shards: list[Shard]
+    fine: dict[int, np.ndarray], tracks: dict[int, np.ndarray], shards: ShardSearch
 ) -> None:
     for start in (0, 20.4, 105):
         query = clip(fine[7], start, 15, noise=0.5)
