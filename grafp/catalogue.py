@@ -12,30 +12,34 @@
 Everything is written under a new name; replacing CURRENT publishes it and comes last.
 """
 
+import functools
 import hashlib
 import io
 import json
 import math
 import os
 import tempfile
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from grafp import storage
 from grafp.audio import SAMPLE_RATE
 from grafp.bundle import ModelBundle, load_bundle
+from grafp.calibration import Calibration
 from grafp.encoder import DIMENSION
 from grafp.errors import CatalogueError
 from grafp.index import IndexParameters, open_index
 from grafp.inference import HOP_SECONDS
 from grafp.shards import DecodedVectors, Shard
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
+DEFAULT_FPR = 0.001
 TRACK_SCHEMA = pa.schema(
     [
         ("track_id", pa.string()),
@@ -111,6 +115,8 @@ class Manifest:
     tracks: StoredFile
     next_ordinal: int
     counts: dict[str, int]
+    calibration: Calibration | None = None
+    """Thresholds by false-positive rate; None with too few tracks to measure them."""
     format_version: int = FORMAT_VERSION
 
     @property
@@ -153,6 +159,8 @@ class Manifest:
             if values["template"]:
                 values["template"] = StoredFile(**values["template"])
                 values["parameters"] = IndexParameters(**values["parameters"])
+            if values["calibration"]:
+                values["calibration"] = Calibration(**values["calibration"])
             values["shards"] = [ShardEntry.from_dict(entry) for entry in values["shards"]]
             manifest = cls(**values)
         except (ValueError, KeyError, TypeError) as error:
@@ -244,11 +252,11 @@ class Catalogue:
         info = storage.stat(pointer)
         self.manifest, self.current_etag = manifest, info.etag if info else None
 
-    def tracks(self) -> pa.Table:
+    def tracks(self, columns: list[str] | None = None) -> pa.Table:
         """All recordings of the snapshot; empty when there is none."""
         if self.manifest is None:
             return TRACK_SCHEMA.empty_table()
-        return pq.read_table(io.BytesIO(self.get(self.manifest.tracks)))
+        return pq.read_table(io.BytesIO(self.get(self.manifest.tracks)), columns=columns)
 
     def put_model(self, bundle: ModelBundle) -> str:
         """Keep the model beside what it made, so that a query needs the catalogue alone."""
@@ -272,25 +280,47 @@ class Catalogue:
             raise CatalogueError(f"{self.model_uri()}: not the model that made this catalogue")
         return bundle
 
+    def threshold(self, fpr: float | None = None) -> Callable[[float], float]:
+        """The score that a match must reach, by its length in seconds.
+
+        Args:
+            fpr: queries that are not in the catalogue, yet matched, as a share; default:
+                `DEFAULT_FPR`, or what the model's card says if the catalogue is not calibrated.
+
+        Raises CatalogueError when a rate is asked for, but the catalogue has too few tracks.
+        """
+        assert self.manifest is not None
+        calibration = self.manifest.calibration
+        if calibration:
+            return functools.partial(calibration.threshold, fpr or DEFAULT_FPR)
+        if fpr is not None:
+            raise CatalogueError(
+                f"{self.root}: too few tracks to know what a false-positive rate of {fpr:g} "
+                "needs; use --min-score"
+            )
+        return self.model().min_score
+
 
 def open_shards(
     root: str,
     manifest: Manifest,
-    live: np.ndarray,
     *,
     only: Collection[str] | None = None,
     decode: bool = False,
 ) -> list[Shard]:
     """Open a snapshot's shards for search; from object storage they are first copied here.
 
+    Tracks that were withdrawn or replaced since a shard was filled are no answer any more.
+
     Args:
-        live: ordinals that may be an answer; other tracks were withdrawn or replaced.
         only: ids of the shards wanted, instead of all.
         decode: take fingerprints from the index's codes, and leave the exact ones where they are.
 
     Raises CatalogueError when a file is not what was written.
     """
     cache_dir = os.path.join(tempfile.gettempdir(), f"grafp-cache-{os.getuid()}")
+    tracks = Catalogue(root, manifest).tracks(["ordinal", "status"])
+    live = tracks.filter(pc.equal(tracks["status"], "ok"))["ordinal"].to_numpy()
     entries = [entry for entry in manifest.shards if only is None or entry.shard_id in only]
     return [_open_shard(root, entry, cache_dir, live, decode) for entry in entries]
 

@@ -33,11 +33,19 @@ def options(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--top-k", type=cli.positive_int, default=1, metavar="N", help="tracks per query"
     )
-    parser.add_argument(
+    accept = parser.add_mutually_exclusive_group()
+    accept.add_argument(
+        "--fpr",
+        type=float,
+        metavar="RATE",
+        help="accept so many matches of recordings that are not in the catalogue, as a share of "
+        "them: 0.0001 to 0.1; default: 0.001",
+    )
+    accept.add_argument(
         "--min-score",
         type=float,
         metavar="X",
-        help="accept matches from this mean inner product on, -1..1; default: the model's",
+        help="accept matches from this mean inner product on, -1..1, instead",
     )
     parser.add_argument(
         "--rerank",
@@ -56,6 +64,8 @@ def options(arguments: list[str] | None = None) -> argparse.Namespace:
     chosen = parser.parse_args(arguments)
     if chosen.min_score is not None and not -1 <= chosen.min_score <= 1:
         parser.error(f"argument --min-score: {chosen.min_score} is not between -1 and 1")
+    if chosen.fpr is not None and not 0.0001 <= chosen.fpr <= 0.1:
+        parser.error(f"argument --fpr: {chosen.fpr} is not between 0.0001 and 0.1")
     return chosen
 
 
@@ -69,6 +79,7 @@ def main(chosen: argparse.Namespace) -> tuple[dict, int]:
         chosen.queries,
         chosen.out,
         top_k=chosen.top_k,
+        fpr=chosen.fpr,
         min_score=chosen.min_score,
         decode=chosen.rerank == "pq",
         search_actors=chosen.search_actors,

@@ -33,10 +33,9 @@ def near_duplicates(
     Returns rows of DUPLICATE_SCHEMA.
     """
     uris = {row["ordinal"]: row["uri"] for row in table if row["status"] == "ok"}
-    live = ray.put(np.array(sorted(uris)))
     new = sorted(new, key=lambda ref: ref.embedding_file)
     work = [
-        _search.remote(catalogue.root, manifest.to_json(), live, new[i : i + _TRACKS_A_TASK])
+        _search.remote(catalogue.root, manifest.to_json(), new[i : i + _TRACKS_A_TASK])
         for i in range(0, len(new) if len(uris) > 1 else 0, _TRACKS_A_TASK)
     ]
     found = [
@@ -48,9 +47,9 @@ def near_duplicates(
 
 
 @ray.remote(num_cpus=1)
-def _search(root: str, manifest_json: bytes, live: np.ndarray, new: list[TrackRef]) -> list[dict]:
+def _search(root: str, manifest_json: bytes, new: list[TrackRef]) -> list[dict]:
     manifest = Manifest.from_json(manifest_json, root)
-    search = ShardSearch(open_shards(root, manifest, live), manifest.nprobe)
+    search = ShardSearch(open_shards(root, manifest), manifest.nprobe)
     pairs = []
     for key in sorted({ref.embedding_file for ref in new}):
         group = [ref for ref in new if ref.embedding_file == key]

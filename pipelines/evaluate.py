@@ -116,7 +116,7 @@ def evaluate(
     connect()
     catalogue = Catalogue.open_published(catalogue_uri)
     uris = live_tracks(catalogue)
-    model = catalogue.model()
+    threshold = catalogue.threshold()
     by_track: dict[str, list[dict]] = {}
     for clip in clips:
         by_track.setdefault(clip.track, []).append(asdict(clip))
@@ -132,11 +132,11 @@ def evaluate(
         num_cpus=0.25,
     )
     answers: dict[int, Answer] = {}
-    found = answered(dataset, catalogue, uris, workers, top_k=1)
+    found = answered(dataset, catalogue, workers, top_k=1)
     known = {uri for copies in uris.values() for uri in copies}
     for row in finished_rows(found, len(clips), say):
         clip = clips[row["number"]]
-        least = model.min_score(clip.seconds)
+        least = threshold(clip.seconds)
         answers[clip.number] = _answer(row, clip, uris, clip.track in known, least)
     return [answers[clip.number] for clip in clips]
 

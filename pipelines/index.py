@@ -22,6 +22,7 @@ from grafp.collection import Item, list_items
 from grafp.errors import ModelError, OptionError
 from grafp.inference import HOP_SECONDS
 from pipelines import shards
+from pipelines.calibrate import calibrated
 from pipelines.duplicates import DUPLICATE_SCHEMA, near_duplicates
 from pipelines.embed import EmbeddingStore, embed, left_over
 from pipelines.plan import Plan, Row, estimate, join, live_refs, make_plan
@@ -61,6 +62,7 @@ class Run:
             model_id=self.model_id,
             model_sha256=self.model_sha256,
             hop_s=self.hop_s,
+            calibration=old.calibration if old else None,
             template=state.template,
             parameters=state.parameters,
             when_trained=state.when_trained,
@@ -197,6 +199,7 @@ def _publish(run: Run, plan: Plan, rows: list[Row], source: str, say: Say) -> li
     live = live_refs(table)
     state = shards.extend(run.catalogue, shards.IndexState.of(old), live, say)
     manifest = run.manifest(table, state, next_ordinal)
+    manifest = calibrated(run.catalogue, manifest, live, say)
     first_new = old.next_ordinal if old else 0
     new = [ref for ordinal, ref in live.items() if ordinal >= first_new]
     duplicates = near_duplicates(run.catalogue, manifest, table, new)

@@ -14,6 +14,7 @@ from grafp.catalogue import Catalogue, Manifest
 from grafp.collection import read_table
 from grafp.errors import CatalogueError, GrafpError, ModelError, OptionError, StorageError
 from pipelines import shards
+from pipelines.calibrate import calibrated
 from pipelines.index import Run
 from pipelines.plan import Row, live_refs
 from pipelines.runtime import connect
@@ -46,10 +47,9 @@ def maintain(
     before = shards.IndexState.of(old)
     state = shards.extend(catalogue, before, live_refs(rows), say, retrain=retrain, compact=compact)
     if removed or state != before:
-        manifest = Run.begin(catalogue, old.model_id, old.model_sha256, old.hop_s).manifest(
-            rows, state, old.next_ordinal
-        )
-        catalogue.publish(manifest)
+        run = Run.begin(catalogue, old.model_id, old.model_sha256, old.hop_s)
+        manifest = run.manifest(rows, state, old.next_ordinal)
+        catalogue.publish(calibrated(catalogue, manifest, live_refs(rows), say))
         say(f"published snapshot {manifest.snapshot}")
     else:
         say("nothing is due")

@@ -106,6 +106,7 @@ def query_batch(
     out: str,
     *,
     top_k: int = 1,
+    fpr: float | None = None,
     min_score: float | None = None,
     decode: bool = False,
     search_actors: int | None = None,
@@ -115,6 +116,11 @@ def query_batch(
 ) -> tuple[dict, pa.Table]:
     """Identify recordings; writes OUT/matches.parquet and returns the summary and the table.
 
+    Args:
+        fpr: see `Catalogue.threshold`; `min_score` overrides it.
+        decode: see `open_shards`.
+        search_actors: see `SpreadSearch`.
+
     Raises StorageError or CatalogueError with nothing written.
     """
     started = time.monotonic()
@@ -123,8 +129,8 @@ def query_batch(
     if not catalogue.manifest.shards:
         raise CatalogueError(f"{catalogue_uri}: the catalogue has no usable tracks")
     catalogue.check_files(catalogue.manifest)
-    model = catalogue.model()
-    threshold = model.min_score if min_score is None else lambda _: min_score
+    catalogue.model()  # refused now rather than by every encoder
+    threshold = catalogue.threshold(fpr) if min_score is None else lambda _: min_score
     items = list_items(queries) if isinstance(queries, str) else queries
     uris = live_tracks(catalogue)
     say(f"{len(items)} queries against {len(uris)} tracks, snapshot {catalogue.manifest.snapshot}")
@@ -132,7 +138,6 @@ def query_batch(
     answers = answered(
         decoded(items, max_seconds),
         catalogue,
-        uris,
         workers,
         top_k,
         search_actors=search_actors,
@@ -162,7 +167,6 @@ def live_tracks(catalogue: Catalogue) -> dict[int, list[str]]:
 def answered(
     recordings: ray.data.Dataset,
     catalogue: Catalogue,
-    uris: dict[int, list[str]],
     workers: int | None,
     top_k: int,
     *,
@@ -172,8 +176,7 @@ def answered(
     """Recordings (rows with `pcm`) to rows with their matches, in no particular order."""
     manifest = catalogue.manifest
     assert manifest is not None
-    live = np.array(sorted(uris))
-    search = SpreadSearch(catalogue, manifest, live, actors=search_actors, decode=decode)
+    search = SpreadSearch(catalogue.root, manifest, actors=search_actors, decode=decode)
     hop_s = manifest.query_hop_s
     return encoded(recordings, catalogue.model_uri(), hop_s, workers).map_batches(
         MatchBatch(search, hop_s, top_k), batch_size=32, batch_format="pyarrow", num_cpus=0.3

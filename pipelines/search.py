@@ -7,8 +7,9 @@ from collections.abc import Sequence
 import faiss
 import numpy as np
 import ray
+import ray.actor
 
-from grafp.catalogue import Catalogue, Manifest, ShardEntry, open_shards
+from grafp.catalogue import Manifest, ShardEntry, open_shards
 from grafp.shards import Alignments, ShardSearch, merge_nearest
 
 _ACTOR_BYTES = 8 << 30
@@ -20,12 +21,12 @@ class _Holder:
     """Some shards of a snapshot, opened. It waits more than it works, so it claims memory only."""
 
     def __init__(
-        self, root: str, manifest_json: bytes, live: np.ndarray, shards: list[str], decode: bool
+        self, root: str, manifest_json: bytes, shards: list[str], decode: bool, stride: int
     ) -> None:
         faiss.omp_set_num_threads(len(os.sched_getaffinity(0)))
         manifest = Manifest.from_json(manifest_json, root)
-        opened = open_shards(root, manifest, live, only=shards, decode=decode)
-        self._search = ShardSearch(opened, manifest.nprobe, manifest.stride)
+        opened = open_shards(root, manifest, only=shards, decode=decode)
+        self._search = ShardSearch(opened, manifest.nprobe, stride)
 
     def nearest(self, queries_QD: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         return self._search.nearest(queries_QD, k)
@@ -39,36 +40,38 @@ class SpreadSearch:
 
     def __init__(
         self,
-        catalogue: Catalogue,
+        root: str,
         manifest: Manifest,
-        live: np.ndarray,
         *,
         actors: int | None = None,
         decode: bool = False,
+        stride: int | None = None,
     ) -> None:
         """Start the actors; they end when this object and its copies are gone.
 
         Args:
-            live: ordinals that may be an answer.
+            root: the catalogue's; its snapshot need not be published.
             actors: how many share the shards; default: as their size asks for.
             decode: see `grafp.catalogue.open_shards`.
+            stride: 1 if queries come at the catalogue's hop; default: the manifest's.
         """
-        self.stride = manifest.stride
+        self.stride = stride or manifest.stride
         groups = _groups(manifest.shards, actors, decode)
         copies = max(1, len(ray.nodes()) // len(groups)) if actors is None else 1
-        memory = ray.cluster_resources().get("memory", 0.0) / 2
-        live_ref, manifest_json = ray.put(live), manifest.to_json()
         self._holders = [
-            [
-                _Holder.options(  # type: ignore[attr-defined]
-                    memory=min(memory, sum(_held(e, decode) for e in group))
-                ).remote(
-                    catalogue.root, manifest_json, live_ref, [e.shard_id for e in group], decode
-                )
-                for _ in range(copies)
-            ]
-            for group in groups
+            [self._hold(root, manifest, g, decode) for _ in range(copies)] for g in groups
         ]
+
+    def _hold(
+        self, root: str, manifest: Manifest, group: list[ShardEntry], decode: bool
+    ) -> ray.actor.ActorHandle:
+        # On a machine with less than that, waiting for memory would last for ever.
+        most = ray.cluster_resources().get("memory", 0.0) / 2
+        memory = min(most, sum(_held(entry, decode) for entry in group))
+        names = [entry.shard_id for entry in group]
+        return _Holder.options(memory=memory).remote(  # type: ignore[attr-defined]
+            root, manifest.to_json(), names, decode, self.stride
+        )
 
     def nearest(self, queries_QD: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         queries = ray.put(queries_QD)
