@@ -104,7 +104,7 @@ def _make_embeddings(folder: Path, tracks: int) -> list[dict]:
                           "content_sha256": digest, "duration_s": TRACK_SEGMENTS / 10,
                           "status": "ok", "attempts": 1, "model_id": "synthetic", "hop_s": 0.1,
                           "n_segments": TRACK_SEGMENTS})  # fmt: skip
-            vectors.append(list(_walk(rng, centres)))
+            vectors.append(list(walk(rng, centres)))
         key = f"embeddings/synthetic/run/{first:09d}.parquet"
         table = pa.Table.from_pylist(
             [{**r, "embeddings": v} for r, v in zip(group, vectors, strict=True)],
@@ -118,7 +118,7 @@ def _make_embeddings(folder: Path, tracks: int) -> list[dict]:
     return rows
 
 
-def _walk(rng: np.random.Generator, centres: np.ndarray) -> np.ndarray:
+def walk(rng: np.random.Generator, centres: np.ndarray) -> np.ndarray:
     """Fingerprints of a track: float16 (segments, 128), changing a little from hop to hop."""
     stops = centres[rng.integers(len(centres), size=TRACK_SEGMENTS // 20 + 2)]
     at = np.arange(TRACK_SEGMENTS) / 20
