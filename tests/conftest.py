@@ -1,6 +1,7 @@
 """Fixtures shared by all tests."""
 
 import itertools
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -51,3 +52,21 @@ def music(tmp_path_factory: pytest.TempPathFactory) -> Path:
         data = encode(synth.piece(seed, 12.0), extension[1:])
         (folder / f"piece {seed} é{extension}").write_bytes(data)
     return folder
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """How many runs tests/test_kill.py killed, when, and what that lost and doubled."""
+    kills = [
+        value
+        for reports in terminalreporter.stats.values()
+        for report in reports
+        if getattr(report, "when", "") == "call"
+        for name, value in report.user_properties
+        if name == "kill"
+    ]
+    if kills:
+        moments = Counter(moment for moment, _, _ in kills)
+        told = ", ".join(f"{moment} {count}" for moment, count in sorted(moments.items()))
+        lost, doubled = (sum(kill[place] for kill in kills) for place in (1, 2))
+        terminalreporter.write_line(f"{len(kills)} runs killed ({told})")
+        terminalreporter.write_line(f"{lost} tracks lost, {doubled} doubled")
