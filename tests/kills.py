@@ -36,7 +36,7 @@ class Moment:
 
 
 ANY_TIME = Moment("any time")
-FILLING = Moment("index written, record not", written="index/*/[0-9a-f]*.faiss")
+FILLING = Moment("filling", written="index/*/[0-9a-f]*.faiss")
 FILLED = Moment("shard written", written="index/*/[0-9a-f]*.json")
 TABLE = Moment("track table written", written="snapshots/*.tracks.parquet")
 PUBLISHING = Moment("manifest written", written="snapshots/*[0-9a-f].json")
@@ -73,6 +73,13 @@ def lost_and_doubled(root: str, undisturbed: tuple) -> tuple[int, int]:
     lost = {row[0] for row in rows if not named[row[0]] or (row[4] == "ok" and not held[row[2]])}
     more = sum(count - 1 for count in (*named.values(), *held.values()))
     return len(lost), more
+
+
+def half_shards(root: str) -> int:
+    """Shards that a dead run left without their record."""
+    keys = {key for key, _ in _files(root)}
+    indexes = {key for key in keys if fnmatch(key, FILLING.written)}
+    return sum(key.replace(".faiss", ".json") not in keys for key in indexes)
 
 
 def start(job: str, *arguments: str, output: Path, **env: str) -> subprocess.Popen[str]:

@@ -123,11 +123,12 @@ class Place:
         in_time = wait_for(moment, run, self.root, self.output)
         run.kill()
         run.communicate()
+        half = kills.half_shards(self.root)
         assert maintain.verify(self.root)["damaged"] == 0
         assert content(self.root) in (before, result)
         repeat()
         lost, doubled = kills.lost_and_doubled(self.root, result)
-        self.tell("kill", (moment.name if in_time else "too late", lost, doubled))
+        self.tell("kill", (moment.name if in_time else "too late", half, lost, doubled))
         assert (lost, doubled) == (0, 0)
         assert content(self.root) == result
         assert maintain.verify(self.root)["damaged"] == 0

@@ -129,11 +129,18 @@ def test_a_catalogue_that_is_not_whole_is_refused(
         assert named in line
 
 
-def test_only_a_known_snapshot_is_rolled_back_to(root: str, capsys: pytest.CaptureFixture) -> None:
+def test_only_a_known_and_complete_snapshot_is_rolled_back_to(
+    root: str, capsys: pytest.CaptureFixture
+) -> None:
     for name in ("yesterday", "../snapshots/yesterday"):
         code, line = refusal(merge_index, capsys, root, "--rollback", name)
         assert code == cli.FAILED
         assert f"no snapshot {name!r}" in line
+    first = Catalogue.open(root).manifest.parent
+    storage.delete(f"{root}/snapshots/{first}.tracks.parquet")
+    code, line = refusal(merge_index, capsys, root, "--rollback", first)
+    assert code == cli.FAILED
+    assert f"{root}/snapshots/{first}.tracks.parquet: missing" in line
 
 
 def parquet_of(names: list[str]) -> bytes:
