@@ -3,9 +3,7 @@
 import csv
 import io
 import json
-import os
 import shutil
-import signal
 from pathlib import Path
 
 import numpy as np
@@ -136,31 +134,6 @@ def test_bad_recordings_cost_their_own_row(tmp_path: Path, capsys) -> None:
             assert row["track_start_s"] == pytest.approx(0.0, abs=0.05)
         else:
             assert row["track"] is None
-
-
-def crash_or_decode(data: bytes, **options: float) -> np.ndarray:
-    """Stands for a decoder with a defect: none is known that a file could show."""
-    if data.startswith(b"deadly"):
-        os.kill(os.getpid(), signal.SIGSEGV)
-    return decode(data, **options)
-
-
-def test_a_recording_that_crashes_its_worker_costs_its_row(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "music").mkdir()
-    for number in range(2):
-        (tmp_path / "music" / f"deadly {number}.wav").write_bytes(b"deadly")
-        data = encode(synth.piece(60 + number, 3.0), "wav")
-        (tmp_path / "music" / f"{number}.wav").write_bytes(data)
-    monkeypatch.setattr("pipelines.decode.decode", crash_or_decode)
-    root = str(tmp_path / "catalogue")
-    summary = index_catalogue(str(tmp_path / "music"), root)
-    assert (summary["tracks"], summary["failed"]) == (2, 2)
-    assert {(Path(f["uri"]).name, f["reason"]) for f in summary["failures"]} == {
-        ("deadly 0.wav", "the decoder crashes on it"),
-        ("deadly 1.wav", "the decoder crashes on it"),
-    }
 
 
 def test_a_second_night_does_only_the_new_work(tmp_path: Path, music: Path) -> None:
