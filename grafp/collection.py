@@ -34,10 +34,10 @@ def list_items(uri: str, *, may_be_missing: bool = False) -> list[Item]:
     """The recordings of a folder or prefix (searched recursively), a table, or one file.
 
     Tables (CSV or Parquet) have a column `path` or `uri`; a relative entry is meant from the
-    table's own folder.
+    table's own folder and may not leave it.
 
     Raises StorageError if nothing is there, unless it `may_be_missing`; OptionError if a table
-    lacks the column or names a recording twice.
+    lacks the column, names a recording twice, or one outside its folder by a relative path.
     """
     if uri.lower().endswith(_TABLES):
         return _from_table(uri)
@@ -70,6 +70,10 @@ def _from_table(uri: str) -> list[Item]:
         name = str(row.pop(column) or "").strip()
         if name in named:
             raise OptionError(f"{uri}, row {number}: {name} is named a second time")
+        if not _is_full(name) and os.path.normpath(name).split(os.sep)[0] == os.pardir:
+            raise OptionError(
+                f"{uri}, row {number}: {name} is outside the table's folder; give its full path"
+            )
         if name:
             named[name] = row
     locations = [_resolve(name, uri) for name in named]
@@ -82,9 +86,13 @@ def _from_table(uri: str) -> list[Item]:
 
 
 def _resolve(name: str, table_uri: str) -> str:
-    if "://" in name or os.path.isabs(name):
+    if _is_full(name):
         return name
     return storage.join(storage.absolute(table_uri).rpartition("/")[0], name)
+
+
+def _is_full(name: str) -> bool:
+    return "://" in name or os.path.isabs(name)
 
 
 def _stat(location: str) -> FileInfo | None:

@@ -191,8 +191,8 @@ def clean_up(
         for key, info in sorted(files.items())
         if key not in needed and info.modified < oldest and not key.startswith("runs/")
     ]
-    # Manifests first: a run that dies here leaves no snapshot with a part of its files.
-    gone.sort(key=lambda key: not (key.startswith("snapshots/") and key.endswith(".json")))
+    # Manifests and records of shards first: if this dies, none vouches for what is gone.
+    gone.sort(key=lambda key: not key.endswith(".json"))
     for key in [] if dry_run else gone:
         storage.delete(storage.join(catalogue.root, key))
     freed = sum(files[key].size for key in gone)

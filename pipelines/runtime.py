@@ -23,7 +23,11 @@ def connect() -> None:
         address = None if os.environ.get("RAY_ADDRESS") else "local"
         ray.init(address=address, logging_level=logging.ERROR)
     context = ray.data.DataContext.get_current()
-    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    logger = logging.getLogger("ray.data")
+    logger.setLevel(logging.ERROR)
+    for handler in logger.handlers:
+        if isinstance(handler, logging.StreamHandler):  # Ray's log files keep its stack traces
+            handler.setLevel(logging.CRITICAL)
     context.enable_progress_bars = False  # the jobs print their own, in units a user cares for
     context.target_max_block_size = 32 << 20  # decoded audio waits between stages: keep it small
 

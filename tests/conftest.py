@@ -1,6 +1,7 @@
 """Fixtures shared by all tests."""
 
 import itertools
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,6 +26,16 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 @pytest.fixture(params=["local", "s3"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """A fresh, empty place, once as a local folder and once as a prefix on S3."""
+    return _place(request, tmp_path)
+
+
+@pytest.fixture(params=["local", pytest.param("s3", marks=pytest.mark.slow)])
+def long_store(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """Like `store`, for longer tests: on S3 with `make check-all` only."""
+    return _place(request, tmp_path)
+
+
+def _place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     if request.param == "local":
         return str(tmp_path)
     return f"{request.getfixturevalue('s3')}/test-{next(_numbers)}"
@@ -51,3 +62,22 @@ def music(tmp_path_factory: pytest.TempPathFactory) -> Path:
         data = encode(synth.piece(seed, 12.0), extension[1:])
         (folder / f"piece {seed} é{extension}").write_bytes(data)
     return folder
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """How many runs tests/test_kill.py killed, when, and what that lost and doubled."""
+    kills = [
+        value
+        for reports in terminalreporter.stats.values()
+        for report in reports
+        if getattr(report, "when", "") == "call"
+        for name, value in report.user_properties
+        if name == "kill"
+    ]
+    if kills:
+        moments = Counter(moment for moment, *_ in kills)
+        told = ", ".join(f"{moment} {count}" for moment, count in sorted(moments.items()))
+        half, lost, doubled = (sum(numbers) for numbers in zip(*(rest for _, *rest in kills)))
+        terminalreporter.write_line(f"{len(kills)} runs killed ({told})")
+        terminalreporter.write_line(f"{half} shards left without their record")
+        terminalreporter.write_line(f"{lost} tracks lost, {doubled} doubled")

@@ -1,5 +1,6 @@
 """Which recordings a folder or a table names, and where they are."""
 
+import re
 from pathlib import Path
 
 import pyarrow as pa
@@ -69,11 +70,11 @@ def test_a_local_tables_entries_do_not_depend_on_the_working_directory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     storage.write(f"{tmp_path}/lists/deep/x.wav", b"x")
-    storage.write(f"{tmp_path}/above.wav", b"y")
-    storage.write(f"{tmp_path}/lists/list.csv", b"path\ndeep/x.wav\n../above.wav\n")
+    storage.write(f"{tmp_path}/lists/y.wav", b"y")
+    storage.write(f"{tmp_path}/lists/list.csv", b"path\ndeep/x.wav\ndeep/../y.wav\n")
     monkeypatch.chdir(tmp_path / "lists" / "deep")
     items = list_items("../list.csv")
-    assert [item.uri for item in items] == ["deep/x.wav", "../above.wav"]
+    assert [item.uri for item in items] == ["deep/x.wav", "deep/../y.wav"]
     assert [storage.read(item.location) for item in items] == [b"x", b"y"]
     monkeypatch.chdir("/")
     assert [storage.read(item.location) for item in items] == [b"x", b"y"]
@@ -92,6 +93,14 @@ def test_a_recording_named_twice_is_refused_and_blank_rows_do_not_count(
     rows.append({"path": "a.wav", "number": 9})
     with pytest.raises(OptionError, match=r"row 6: a\.wav is named a second time"):
         list_items(write_table(f"{tmp_path}/{name}", rows))
+
+
+@pytest.mark.parametrize("name", ["../b.wav", "..", "sub/../../b.wav"])
+def test_a_table_does_not_lead_out_of_its_folder(name: str, store: str) -> None:
+    storage.write(storage.join(store, "b.wav"), b"not meant")
+    uri = write_table(storage.join(store, "lists", "list.csv"), [{"path": "a"}, {"path": name}])
+    with pytest.raises(OptionError, match=rf"row 2: {re.escape(name)} is outside the table's"):
+        list_items(uri)
 
 
 @pytest.mark.parametrize("name", ["list.csv", "list.parquet"])
