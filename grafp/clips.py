@@ -1,5 +1,6 @@
 """Test queries: excerpts cut anywhere, played in a room, among noise."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -79,3 +80,31 @@ def draw_clips(
                     noise_seed = int(random.integers(1 << 62))
                     clips.append(Clip(len(clips), track, place, length, ratio, reverb, noise_seed))
     return clips
+
+
+def make_clip(
+    clip: Clip,
+    track_S: np.ndarray,
+    noises: Sequence[np.ndarray],
+    rooms: Sequence[np.ndarray],
+    longest: float,
+) -> tuple[np.ndarray, float]:
+    """Cut and degrade a clip as it was drawn.
+
+    Args:
+        track_S: waveform of its track, 16 kHz mono, not shorter than the longest clip.
+        noises, rooms: waveforms; rooms may be empty if the clip is not reverberant.
+        longest: length of the longest clip, s. It must fit, so that all begin at the same place.
+
+    Returns float32 (seconds * 16000,), and the second of the track at which it begins.
+    """
+    random = np.random.default_rng(clip.seed)
+    start = int(clip.place * (len(track_S) - longest * SAMPLE_RATE))
+    noise_S = noises[int(random.integers(len(noises)))]
+    spare = len(noise_S) - int(clip.seconds * SAMPLE_RATE)
+    noise_S = noise_S[int(random.integers(max(1, spare))) :]
+    room_S = rooms[int(random.integers(len(rooms)))] if clip.reverb else None
+    clip_S = cut_degraded(
+        track_S, start, clip.seconds, snr_db=clip.snr_db, noise_S=noise_S, room_S=room_S
+    )
+    return clip_S, start / SAMPLE_RATE

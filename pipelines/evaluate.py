@@ -13,9 +13,9 @@ import numpy as np
 import ray
 
 from grafp import storage
-from grafp.audio import MAX_SECONDS, SAMPLE_RATE, decode
+from grafp.audio import MAX_SECONDS, decode
 from grafp.catalogue import Catalogue
-from grafp.clips import Clip, cut_degraded, draw_clips
+from grafp.clips import Clip, draw_clips, make_clip
 from grafp.collection import Item, list_items
 from grafp.errors import AudioError, OptionError, StorageError
 from grafp.grid import grid, markdown, write_grid
@@ -186,23 +186,13 @@ def _cut_track(
             yield {**empty, "number": clip["number"], "error": str(error)}
         return
     for clip in row["clips"]:
-        random = np.random.default_rng(clip["seed"])
-        # The longest clip must fit, so that all lengths begin at the same place.
-        start = int(clip["place"] * (len(track_S) - longest * SAMPLE_RATE))
-        noise_S = all_noises[int(random.integers(len(all_noises)))]
-        noise_S = noise_S[
-            int(random.integers(max(1, len(noise_S) - int(clip["seconds"] * SAMPLE_RATE)))) :
-        ]
-        room_S = all_rooms[int(random.integers(len(all_rooms)))] if clip["reverb"] else None
-        pcm_S = cut_degraded(
-            track_S, start, clip["seconds"], snr_db=clip["snr_db"], noise_S=noise_S, room_S=room_S
-        )
+        pcm_S, cut_at_s = make_clip(Clip(**clip), track_S, all_noises, all_rooms, longest)
         yield {
             "number": clip["number"],
             "status": "ok",
             "error": None,
             "duration_s": clip["seconds"],
-            "cut_at_s": start / SAMPLE_RATE,
+            "cut_at_s": cut_at_s,
             "pcm": pcm_S.tobytes(),
         }
 
