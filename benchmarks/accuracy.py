@@ -11,12 +11,13 @@ degraded with test noise and test rooms at a ratio measured on the clip. Every c
 
 --split validation is for choices: the train split is indexed, and the tenth of it that
 jobs/train.py sets apart makes the queries. --keep-out 3 leaves every third of the queried tracks
-out of the catalogue and shows which --min-score would refuse how many of their clips.
+out of the catalogue and compares the false-positive rates that are wished with those measured.
 """
 
 import argparse
 import json
 import sys
+from collections import Counter
 
 from pipelines import cli
 
@@ -30,6 +31,9 @@ def options() -> argparse.Namespace:
         "--out", default="out/accuracy", metavar="URI", help="catalogue and results"
     )
     parser.add_argument("--model", default="small", metavar="NAME|URI", help="model to judge")
+    parser.add_argument(
+        "--hop", type=cli.positive_float, metavar="S", help="the catalogue's, s; default: 0.1"
+    )
     parser.add_argument("--split", default="test", choices=("test", "validation"))
     parser.add_argument(
         "--queries", type=cli.positive_int, default=1000, help="cuts; clips per cell"
@@ -67,7 +71,14 @@ def main(chosen: argparse.Namespace) -> tuple[dict, int]:
         indexed = [item for item in music if item.row["split"] == "train"]
     indexed = [item for item in indexed if item.uri not in unknown]
     catalogue = storage.join(chosen.out, "catalogue")
-    index_catalogue(indexed, catalogue, model=chosen.model, workers=chosen.workers, say=cli.say)
+    index_catalogue(
+        indexed,
+        catalogue,
+        model=chosen.model,
+        hop_s=chosen.hop,
+        workers=chosen.workers,
+        say=cli.say,
+    )
     usable = [item for item in items if float(item.row.get("seconds") or 60) >= 6.0]
     clips = draw_clips(
         [item.uri for item in usable],
@@ -84,7 +95,8 @@ def main(chosen: argparse.Namespace) -> tuple[dict, int]:
     cli.say(markdown(cells))
     cli.say(f"\nOffset error of right tracks, ms: {summary['offset_error_ms']}")
     if unknown:
-        summary["min_score"] = _thresholds(clips, answers, chosen.seconds)
+        summary["refusals"] = _refusals(catalogue, clips, answers, chosen.seconds)
+        summary["accepted_from"] = _false_sources(clips, answers)
     storage.write(storage.join(chosen.out, "accuracy.json"), json.dumps(summary, indent=1).encode())
     return {"queries": len(clips), **summary}, cli.DONE
 
@@ -101,25 +113,44 @@ def _items(chosen: argparse.Namespace, name: str) -> list:
     return [i for i in list_items(table) if i.row.get("split") == "train" and held_out(i)]
 
 
-def _thresholds(clips: list, answers: list, seconds: list[float]) -> dict:
-    """Print what each threshold lets pass of unknown music and keeps of known music."""
-    cli.say("\nUnknown clips accepted / known clips accepted and right, %")
-    cli.say("| min score | " + " | ".join(f"{length:g} s" for length in seconds) + " |")
-    cli.say("|---" * (len(seconds) + 1) + "|")
+def _refusals(catalogue: str, clips: list, answers: list, seconds: list[float]) -> dict:
+    """Print what each wished false-positive rate lets pass of unknown music, and keeps of known."""
+    from grafp.catalogue import Catalogue
+    from grafp.metrics import Rate
+
+    published = Catalogue.open_published(catalogue)
     rows: dict[str, dict] = {}
-    for threshold in (0.4, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85):
-        row = {}
+    cli.say("\nThreshold: unknown clips accepted / known clips accepted with the right track, %")
+    cli.say("| wished | " + " | ".join(f"{length:g} s" for length in seconds) + " |")
+    cli.say("|---" * (len(seconds) + 1) + "|")
+    for rate in (0.1, 0.01, 0.001):
+        threshold, cells = published.threshold(rate), []
         for length in seconds:
-            group = [a for c, a in zip(clips, answers) if c.seconds == length]
-            known = [a for a in group if a.true_track is not None]
-            wrong = sum((a.score or 0.0) >= threshold for a in group if a.true_track is None)
-            right = sum((a.score or 0.0) >= threshold and a.right_track for a in known)
-            shares = 100 * wrong / (len(group) - len(known)), 100 * right / len(known)
-            row[f"{length:g} s"] = [round(share, 2) for share in shares]
-        cells = (f"{wrong:.1f} / {right:.1f}" for wrong, right in row.values())
-        cli.say(f"| {threshold:g} | " + " | ".join(cells) + " |")
-        rows[f"{threshold:g}"] = row
+            group = [a for clip, a in zip(clips, answers, strict=True) if clip.seconds == length]
+            least = threshold(length)
+            unknown = [answer for answer in group if answer.true_track is None]
+            known = [answer for answer in group if answer.true_track is not None]
+            accepted = Rate(sum((a.score or 0.0) >= least for a in unknown), len(unknown))
+            kept = Rate(sum((a.score or 0.0) >= least and a.right_track for a in known), len(known))
+            cells.append(f"{least:.3f}: {100 * accepted.value:.2f} / {100 * kept.value:.1f}")
+            rows.setdefault(f"{rate:g}", {})[f"{length:g} s"] = {
+                "threshold": round(least, 4),
+                "unknown_accepted": accepted.to_dict(),
+                "known_kept": kept.to_dict(),
+            }
+        cli.say(f"| {100 * rate:g} % | " + " | ".join(cells) + " |")
     return rows
+
+
+def _false_sources(clips: list, answers: list) -> dict[str, int]:
+    """The unknown tracks whose clips score highest: how many of the highest 1 % are theirs."""
+    unknown = [
+        (answer.score or 0.0, clip.track)
+        for clip, answer in zip(clips, answers, strict=True)
+        if answer.true_track is None and clip.seconds == max(c.seconds for c in clips)
+    ]
+    highest = sorted(unknown, reverse=True)[: max(1, len(unknown) // 100)]
+    return dict(Counter(track for _, track in highest).most_common(5))
 
 
 if __name__ == "__main__":
