@@ -27,6 +27,8 @@ def options() -> argparse.Namespace:
 
 
 def main(chosen: argparse.Namespace) -> tuple[dict, int]:
+    import ray
+
     from grafp import storage
     from grafp.catalogue import Catalogue
     from grafp.collection import list_items
@@ -82,6 +84,7 @@ def main(chosen: argparse.Namespace) -> tuple[dict, int]:
             "answers_right": f"{right} of {len(expected)}",
             "files_damaged": verify(root, say=cli.say)["damaged"],
         }
+        ray.shutdown()  # its actors would miss the folder
     for name, value in result.items():
         cli.say(f"{name:18} {value}")
     return result, cli.DONE

@@ -24,7 +24,7 @@ from grafp.errors import CatalogueError
 from grafp.index import IndexParameters, fill, fingerprint_ids, health, parse_index, train_template
 
 MAX_SHARD_FINGERPRINTS = 1_000_000
-_BYTES_A_FINGERPRINT = 1_100  # of a filling task at its peak: an estimate
+_BYTES_A_FINGERPRINT = 700  # of a filling task: benchmarks/merge.py, two at once, 2.1 GiB
 _FILL_BYTES = 500 << 20  # of any filling task: Python, libraries, one embedding file
 REUSE_SECONDS = 7 * 86_400
 """Leftovers of dead runs are used this long; cleaning up spares them for longer."""
