@@ -98,7 +98,9 @@ def histogram(
         for name, values in groups.items()
         if len(values)
     }
-    tallest = max((share.max() for share in shares.values()), default=1.0)
+    # A group of a few is a few spikes: it may stick out of the chart, the others must be seen.
+    many = [share for name, share in shares.items() if len(groups[name]) >= bins]
+    tallest = max((share.max() for share in many or shares.values()), default=1.0)
     y = Axis("% of the group", _round_ticks(tallest))
     drawn, keys = "", []
     for colour, (name, values) in enumerate(groups.items()):

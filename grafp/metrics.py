@@ -60,10 +60,14 @@ class Answer:
 
     @property
     def right_place(self) -> bool:
-        """The right track within 50 ms; a truth without a second asks for the track only."""
+        """The right track within 50 ms."""
+        return self.within(TOLERANCE_S)
+
+    def within(self, tolerance_s: float) -> bool:
+        """The right track within a tolerance; a truth without a second asks for the track only."""
         if not self.right_track or self.true_start_s is None or self.start_s is None:
             return self.right_track
-        return abs(self.start_s - self.true_start_s) <= TOLERANCE_S + 1e-9
+        return abs(self.start_s - self.true_start_s) <= tolerance_s + 1e-9
 
 
 def score_answers(answers: list[Answer]) -> dict[str, Rate]:

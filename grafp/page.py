@@ -85,7 +85,8 @@ svg .area{fill:currentColor;fill-opacity:.18;stroke:currentColor}
 .c0{color:var(--c0)}.c1{color:var(--c1)}.c2{color:var(--c2)}.c3{color:var(--c3)}.c4{color:var(--c4)}
 .pictures{display:flex;flex-wrap:wrap;gap:1rem}
 .pictures img{image-rendering:pixelated;max-width:100%}
-article{break-inside:avoid;margin:1rem 0}
+.cases{display:flex;flex-wrap:wrap;gap:0 3rem}
+article{break-inside:avoid;margin:0 0 1rem;max-width:100%}
 small{display:block;font-size:.72rem;font-weight:400;color:var(--soft)}
 .soft td,.soft th{color:var(--soft)}
 @media print{main{max-width:none;padding:0} body{font-size:11px} a{color:inherit} h2,h2+p,h3,caption

@@ -69,7 +69,7 @@ def train(
         return template_id, StoredFile(key, len(data), hashlib.sha256(data).hexdigest())
     share = min(1.0, parameters.training_points / max(1, sum(t.n_segments for t in tracks)))
     work = [
-        _sample.remote(catalogue.root, key, group, share) for key, group in _by_file(tracks).items()
+        _sample.remote(catalogue.root, key, group, share) for key, group in by_file(tracks).items()
     ]
     template = ray.get(_train.remote(parameters, *work))
     return template_id, catalogue.put(key, template)
@@ -147,7 +147,7 @@ def _fill(root: str, template_id: str, template: bytes, tracks: list[TrackRef]) 
     first_rows = np.cumsum(counts) - counts
     vectors_ND = np.zeros((counts.sum(), DIMENSION), np.float16)
     place = {track.ordinal: row for track, row in zip(tracks, first_rows, strict=True)}
-    for key, group in _by_file(tracks).items():
+    for key, group in by_file(tracks).items():
         for track, part_ND in read_fingerprints(root, key, group):
             row = place.pop(track.ordinal)
             vectors_ND[row : row + len(part_ND)] = part_ND
@@ -184,7 +184,8 @@ def _name(what: Any, tracks: list[TrackRef]) -> str:
     return hashlib.sha256(json.dumps([what, content], sort_keys=True).encode()).hexdigest()
 
 
-def _by_file(tracks: list[TrackRef]) -> dict[str, list[TrackRef]]:
+def by_file(tracks: Iterable[TrackRef]) -> dict[str, list[TrackRef]]:
+    """The tracks of each embedding file, which is read once for all of them."""
     groups: dict[str, list[TrackRef]] = {}
     for track in tracks:
         groups.setdefault(track.embedding_file, []).append(track)
