@@ -60,7 +60,7 @@ def main(chosen: argparse.Namespace) -> tuple[dict, int]:
     from grafp.collection import list_items
     from grafp.grid import grid, markdown
     from grafp.grid import summary as grid_summary
-    from pipelines.evaluate import evaluate, self_repeating, waveforms
+    from pipelines.evaluate import Material, evaluate, waveforms
     from pipelines.index import index_catalogue
 
     items = _items(chosen, "music")
@@ -88,11 +88,10 @@ def main(chosen: argparse.Namespace) -> tuple[dict, int]:
         seed=chosen.seed,
     )
     noises, rooms = (waveforms(_items(chosen, name), cli.say) for name in ("noise", "rir"))
-    answers = evaluate(catalogue, usable, clips, noises, rooms, workers=chosen.workers, say=cli.say)
-    answers = self_repeating(answers, items)
-    cells = grid(clips, answers)
-    summary = grid_summary(cells, answers)
-    cli.say(markdown(cells))
+    material = Material(usable, [], noises, rooms)
+    answers = evaluate(catalogue, material, clips, workers=chosen.workers, say=cli.say)
+    summary = grid_summary(clips, answers)
+    cli.say(markdown(grid(clips, answers)))
     cli.say(f"\nOffset error of right tracks, ms: {summary['offset_error_ms']}")
     if unknown:
         summary["refusals"] = _refusals(catalogue, clips, answers, chosen.seconds)

@@ -124,10 +124,17 @@ def to_float(pcm: torch.Tensor) -> torch.Tensor:
 
 
 def add_at_snr(
-    clips_BS: torch.Tensor, noise_BS: torch.Tensor, snr_db_B1: torch.Tensor
+    clips_BS: torch.Tensor,
+    noise_BS: torch.Tensor,
+    snr_db_B1: torch.Tensor,
+    signal_B1: torch.Tensor | None = None,
 ) -> torch.Tensor:
-    """Mix noise into clips at a ratio in dB between their RMS levels; silent noise adds nothing."""
-    signal_B1 = clips_BS.square().mean(dim=1, keepdim=True).sqrt()
+    """Mix noise into clips at a ratio in dB between RMS levels; silent noise adds nothing.
+
+    `signal_B1` is the level that the ratio refers to; by default each clip's own.
+    """
+    if signal_B1 is None:
+        signal_B1 = clips_BS.square().mean(dim=1, keepdim=True).sqrt()
     level_B1 = noise_BS.square().mean(dim=1, keepdim=True).sqrt().clamp_min(1e-7)
     gain_B1 = signal_B1 / level_B1 * 10.0 ** (-snr_db_B1.to(clips_BS.device) / 20.0)
     return clips_BS + noise_BS * gain_B1

@@ -21,6 +21,7 @@ def cut_degraded(
     snr_db: float | None = None,
     noise_S: np.ndarray | None = None,
     room_S: np.ndarray | None = None,
+    track_level: bool = False,
 ) -> np.ndarray:
     """Cut a clip at a sample and degrade it.
 
@@ -28,9 +29,10 @@ def cut_degraded(
         track_S: float32 or int16 waveform, 16 kHz mono.
         start: first sample of the clip; need not lie on any grid.
         seconds: length of the clip.
-        snr_db: ratio of the clip's RMS to the noise's, measured over this clip, dB.
+        snr_db: ratio of the clip's RMS to the noise's over this clip, dB.
         noise_S: at least one sample; repeated when shorter than the clip.
         room_S: impulse response; the room hears up to a second of music before the clip.
+        track_level: the ratio refers to the RMS of the whole track, not of the clip.
 
     Returns float32 (seconds * 16000,).
     """
@@ -43,8 +45,14 @@ def cut_degraded(
     clip_S = clip_S[past:]
     if noise_S is not None and snr_db is not None:
         noise = to_float(torch.tensor(np.resize(noise_S, len(clip_S))))
-        clip_S = add_at_snr(clip_S[None], noise[None], torch.tensor([[snr_db]]))[0]
+        level = torch.tensor([[_rms(track_S)]]) if track_level else None
+        clip_S = add_at_snr(clip_S[None], noise[None], torch.tensor([[snr_db]]), level)[0]
     return clip_S.numpy()
+
+
+def _rms(track_S: np.ndarray) -> float:
+    scale = 32768.0 if track_S.dtype == np.int16 else 1.0
+    return float(np.linalg.norm(track_S.astype(np.float32))) / (scale * max(1, len(track_S)) ** 0.5)
 
 
 @dataclass(frozen=True)
@@ -56,9 +64,14 @@ class Clip:
     place: float
     """Where it begins, as a share of what the track allows, 0..1."""
     seconds: float
+    longest: float
+    """Length of the longest clip of this cut, s: all lengths begin at the same sample."""
     snr_db: float
     reverb: bool
     seed: int
+    grid_s: float | None
+    """None, the protocol `field`: it begins at any sample, the ratio is measured on the clip.
+    A hop, the protocol `paper`: it begins at a multiple of it, the ratio refers to the track."""
 
 
 def draw_clips(
@@ -68,6 +81,7 @@ def draw_clips(
     snr_db: list[float],
     queries: int,
     seed: int,
+    grid_s: float | None = None,
 ) -> list[Clip]:
     """`queries` cuts, each at every length and ratio, with noise alone and with reverberation."""
     random = np.random.default_rng(seed)
@@ -77,34 +91,48 @@ def draw_clips(
         for reverb in (False, True):
             for length in seconds:
                 for ratio in snr_db:
-                    noise_seed = int(random.integers(1 << 62))
-                    clips.append(Clip(len(clips), track, place, length, ratio, reverb, noise_seed))
+                    clips.append(
+                        Clip(
+                            number=len(clips),
+                            track=track,
+                            place=place,
+                            seconds=length,
+                            longest=max(seconds),
+                            snr_db=ratio,
+                            reverb=reverb,
+                            seed=int(random.integers(1 << 62)),
+                            grid_s=grid_s,
+                        )
+                    )
     return clips
 
 
 def make_clip(
-    clip: Clip,
-    track_S: np.ndarray,
-    noises: Sequence[np.ndarray],
-    rooms: Sequence[np.ndarray],
-    longest: float,
-) -> tuple[np.ndarray, float]:
-    """Cut and degrade a clip as it was drawn.
+    clip: Clip, track_S: np.ndarray, noises: Sequence[np.ndarray], rooms: Sequence[np.ndarray]
+) -> tuple[int, np.ndarray]:
+    """Cut and degrade one clip of its decoded track; the same arguments give the same samples.
 
     Args:
-        track_S: waveform of its track, 16 kHz mono, not shorter than the longest clip.
-        noises, rooms: waveforms; rooms may be empty if the clip is not reverberant.
-        longest: length of the longest clip, s. It must fit, so that all begin at the same place.
+        track_S: float32 waveform, 16 kHz mono, of at least `clip.longest` seconds.
+        noises, rooms: waveforms, of which the clip's seed chooses.
 
-    Returns float32 (seconds * 16000,), and the second of the track at which it begins.
+    Returns the first sample's place in the track, and float32 (seconds * 16000,).
     """
     random = np.random.default_rng(clip.seed)
-    start = int(clip.place * (len(track_S) - longest * SAMPLE_RATE))
+    start = int(clip.place * (len(track_S) - clip.longest * SAMPLE_RATE))
+    if clip.grid_s:
+        start -= start % round(clip.grid_s * SAMPLE_RATE)
     noise_S = noises[int(random.integers(len(noises)))]
-    spare = len(noise_S) - int(clip.seconds * SAMPLE_RATE)
-    noise_S = noise_S[int(random.integers(max(1, spare))) :]
+    room_to_move = max(1, len(noise_S) - int(clip.seconds * SAMPLE_RATE))
+    noise_S = noise_S[int(random.integers(room_to_move)) :]
     room_S = rooms[int(random.integers(len(rooms)))] if clip.reverb else None
     clip_S = cut_degraded(
-        track_S, start, clip.seconds, snr_db=clip.snr_db, noise_S=noise_S, room_S=room_S
+        track_S,
+        start,
+        clip.seconds,
+        snr_db=clip.snr_db,
+        noise_S=noise_S,
+        room_S=room_S,
+        track_level=clip.grid_s is not None,
     )
-    return clip_S, start / SAMPLE_RATE
+    return start, clip_S

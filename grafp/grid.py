@@ -1,21 +1,20 @@
-"""The paper's grid of lengths, ratios and conditions (Table II), as text, JSON and a page."""
+"""The paper's grid of lengths, ratios and conditions (Table II), as text, JSON and Parquet."""
 
 import io
-import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from html import escape
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from grafp import storage
 from grafp.clips import Clip
 from grafp.metrics import Answer, Rate, score_answers
 
 CONDITIONS = {False: "noise", True: "noise + reverb"}
+TOLERANCES_S = (0.05, 0.1, 0.125, 0.25)
+"""The paper's granularities, Fig. 2."""
 _PAPER_SNR = (0.0, 5.0, 10.0, 15.0, 20.0)
 _PAPER = {  # top-1 hit rate within 50 ms, %, of GraFPrint on fma-medium
     (False, 1.0): (63.9, 83.6, 93.5, 97.0, 98.8),
@@ -27,6 +26,16 @@ _PAPER = {  # top-1 hit rate within 50 ms, %, of GraFPrint on fma-medium
     (True, 3.0): (88.7, 92.9, 96.4, 96.4, 96.6),
     (True, 5.0): (93.3, 95.9, 97.3, 97.6, 97.7),
 }
+
+
+@dataclass(frozen=True)
+class ClipAnswer(Answer):
+    """The answer to a clip, with what it had to reach and what came nearest to deceive."""
+
+    threshold: float
+    best_wrong: str | None
+    """The best match that is not the true track; None if nothing else was near."""
+    best_wrong_score: float | None
 
 
 @dataclass(frozen=True)
@@ -54,6 +63,57 @@ def grid(clips: Sequence[Clip], answers: Sequence[Answer]) -> list[Cell]:
     return [Cell(*key, score_answers(groups[key])) for key in sorted(groups)]
 
 
+@dataclass(frozen=True)
+class Scale:
+    """How clips fare in a catalogue that is larger by distractors (paper, Table III)."""
+
+    distractors: int
+    tracks: int
+    """Distractors included."""
+    fingerprints: int
+    cells: list[Cell]
+    deceived: Rate
+    """Known clips whose best wrong answer is a distractor, of those that have one."""
+    expected: float
+    """What `deceived` would be if a distractor were as easily taken for a track as any track."""
+    best_wrong_score: float | None
+    """Median over the known clips."""
+
+    @classmethod
+    def of(
+        cls,
+        distractors: int,
+        real: int,
+        fingerprints: int,
+        clips: Sequence[Clip],
+        answers: Sequence[ClipAnswer],
+        is_distractor: Callable[[str], bool],
+    ) -> "Scale":
+        """`real` tracks beside the distractors; clips of one length and condition."""
+        wrong = [a for a in answers if a.true_track is not None and a.best_wrong is not None]
+        scores = [a.best_wrong_score for a in wrong if a.best_wrong_score is not None]
+        return cls(
+            distractors=distractors,
+            tracks=real + distractors,
+            fingerprints=fingerprints,
+            cells=grid(clips, answers),
+            deceived=Rate(sum(is_distractor(a.best_wrong or "") for a in wrong), len(wrong)),
+            expected=distractors / max(1, real - 1 + distractors),
+            best_wrong_score=round(float(np.median(scores)), 4) if scores else None,
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        return {
+            "distractors": self.distractors,
+            "tracks": self.tracks,
+            "fingerprints": self.fingerprints,
+            "best_wrong_is_distractor": self.deceived.to_dict(),
+            "expected": round(self.expected, 4),
+            "best_wrong_score": self.best_wrong_score,
+            "cells": cells_dict(self.cells),
+        }
+
+
 def offset_errors(answers: Sequence[Answer]) -> np.ndarray:
     """Absolute errors of the right tracks' offsets, ms."""
     return np.array(
@@ -79,135 +139,56 @@ def markdown(cells: Sequence[Cell]) -> str:
     return "\n".join(lines)
 
 
-def summary(cells: Sequence[Cell], answers: Sequence[Answer]) -> dict[str, Any]:
-    """Every cell with its intervals, and the offset errors, for JSON."""
-    errors = offset_errors(answers)
-    named = {
+def granularity(
+    clips: Sequence[Clip], answers: Sequence[Answer]
+) -> dict[tuple[bool, float], dict[float, Rate]]:
+    """Known clips answered within each tolerance of Fig. 2: by condition and length, all ratios."""
+    groups: dict[tuple[bool, float], list[Answer]] = {}
+    for clip, answer in zip(clips, answers, strict=True):
+        if answer.true_track is not None:
+            groups.setdefault((clip.reverb, clip.seconds), []).append(answer)
+    return {
+        key: {t: Rate(sum(a.within(t) for a in group), len(group)) for t in TOLERANCES_S}
+        for key, group in sorted(groups.items())
+    }
+
+
+def cells_dict(cells: Sequence[Cell]) -> dict[str, dict[str, dict]]:
+    """Rates with intervals by the cell's name, for JSON."""
+    return {
         f"{CONDITIONS[cell.reverb]}, {cell.seconds:g} s, {cell.snr_db:g} dB": {
             name: rate.to_dict() for name, rate in cell.rates.items() if rate.total
         }
         for cell in cells
     }
-    if not len(errors):
-        return {"cells": named, "offset_error_ms": None}
-    median, p95 = np.percentile(errors, [50, 95])
-    return {
-        "cells": named,
-        "offset_error_ms": {"median": round(float(median), 1), "p95": round(float(p95), 1)},
-    }
 
 
-def write_grid(
-    out: str, clips: Sequence[Clip], answers: Sequence[Answer], facts: dict[str, Any]
-) -> dict[str, Any]:
-    """Write OUT/report.json, report.html and clips.parquet; returns the summary.
-
-    `facts` say what was evaluated; they are shown and kept as they are.
-    """
-    cells = grid(clips, answers)
-    result = summary(cells, answers)
-    storage.write(
-        storage.join(out, "report.json"), json.dumps({**facts, **result}, indent=1).encode()
-    )
-    rows = [
-        {
-            **asdict(clip),
-            "source": clip.track,
-            **asdict(answer),
-            "right_place": answer.right_place,
+def summary(clips: Sequence[Clip], answers: Sequence[Answer]) -> dict[str, Any]:
+    """Every cell with its intervals, hit rates by tolerance, and offset errors, for JSON."""
+    within = {
+        f"{CONDITIONS[reverb]}, {seconds:g} s": {
+            f"{1000 * tolerance:g} ms": rate.to_dict() for tolerance, rate in rates.items()
         }
+        for (reverb, seconds), rates in granularity(clips, answers).items()
+    }
+    errors, offsets = offset_errors(answers), None
+    if len(errors):
+        median, p95 = np.percentile(errors, [50, 95])
+        offsets = {"median": round(float(median), 1), "p95": round(float(p95), 1)}
+    return {"cells": cells_dict(grid(clips, answers)), "within": within, "offset_error_ms": offsets}
+
+
+def clip_table(clips: Sequence[Clip], answers: Sequence[ClipAnswer]) -> bytes:
+    """Parquet with a row for each clip: how it was made, the truth and the answer."""
+    rows = [
+        {"source": clip.track, **asdict(clip), **asdict(answer), "right_place": answer.right_place}
         for clip, answer in zip(clips, answers, strict=True)
     ]
     buffer = io.BytesIO()
     pq.write_table(pa.Table.from_pylist(rows), buffer)
-    storage.write(storage.join(out, "clips.parquet"), buffer.getvalue())
-    page = _page(cells, answers, facts, result["offset_error_ms"])
-    storage.write(storage.join(out, "report.html"), page.encode())
-    return result
+    return buffer.getvalue()
 
 
 def _percent(cell: Cell) -> str:
     track, place = cell.rates["hit_track"], cell.rates["hit_50ms"]
     return f"{100 * track.value:.1f} / {100 * place.value:.1f}"
-
-
-def _page(
-    cells: Sequence[Cell], answers: Sequence[Answer], facts: dict[str, Any], offsets: dict | None
-) -> str:
-    errors = offset_errors(answers)
-    known = [a for a in answers if a.true_track is not None and a.score is not None]
-    scores = {
-        "right track": [a.score for a in known if a.right_track],
-        "wrong track": [a.score for a in known if not a.right_track],
-        "not in the catalogue": [a.score for a in answers if a.true_track is None and a.score],
-    }
-    told = "".join(f"<li>{escape(str(k))}: {escape(str(v))}</li>" for k, v in facts.items())
-    median = "" if offsets is None else f"median {offsets['median']:.0f} ms"
-    return _TEMPLATE.format(
-        facts=told,
-        tables="".join(
-            _table([c for c in cells if c.reverb == r]) for r in sorted({c.reverb for c in cells})
-        ),
-        scores="".join(
-            _histogram(name, np.array(values, float), np.linspace(0, 1, 41))
-            for name, values in scores.items()
-        ),
-        offsets=_histogram(f"offset error, ms; {median}", errors, np.linspace(0, 200, 41)),
-    )
-
-
-def _table(cells: list[Cell]) -> str:
-    ratios = sorted({cell.snr_db for cell in cells})
-    head = "".join(f"<th>{ratio:g} dB</th>" for ratio in ratios)
-    rows = ""
-    for length in sorted({cell.seconds for cell in cells}):
-        tds = ""
-        for cell in (cell for cell in cells if cell.seconds == length):
-            low, high = (100 * bound for bound in cell.rates["hit_50ms"].interval())
-            paper = "" if cell.paper is None else f"<i>paper {cell.paper:.1f}</i>"
-            wrong = cell.rates["false_positive"]
-            accepted = f"<i>unknown accepted {100 * wrong.value:.1f}</i>" if wrong.total else ""
-            tds += (
-                f"<td><b>{_percent(cell)}</b><i>{low:.1f} to {high:.1f}</i>{paper}{accepted}</td>"
-            )
-        rows += f"<tr><th>{length:g} s</th>{tds}</tr>"
-    title = CONDITIONS[cells[0].reverb].capitalize()
-    return f"<h2>{title}</h2><table><tr><th></th>{head}</tr>{rows}</table>"
-
-
-def _histogram(title: str, values: np.ndarray, edges: np.ndarray) -> str:
-    """Bars as SVG; what lies outside the edges counts in the outermost bars."""
-    counts, _ = np.histogram(values.clip(edges[0], edges[-1]), edges)
-    width, tallest = 600 / len(counts), max(1, int(counts.max(initial=0)))
-    bars = "".join(
-        f'<rect x="{i * width:.1f}" y="{100 - 100 * n / tallest:.1f}" width="{width - 1:.1f}" '
-        f'height="{100 * n / tallest:.1f}"><title>{edges[i]:g}: {n}</title></rect>'
-        for i, n in enumerate(counts)
-    )
-    return (
-        f"<figure><figcaption>{escape(title)} ({len(values)} clips)</figcaption>"
-        f'<svg viewBox="0 0 600 116">{bars}<text x="0" y="114">{edges[0]:g}</text>'
-        f'<text x="600" y="114" text-anchor="end">{edges[-1]:g}</text></svg></figure>'
-    )
-
-
-_TEMPLATE = """<!doctype html><html lang="en"><meta charset="utf-8">
-<meta name="viewport" content="width=device-width"><title>Evaluation</title>
-<style>
-body{{font:16px/1.5 system-ui,sans-serif;color:#1c2430}}
-body{{max-width:60rem;margin:2rem auto;padding:0 1rem}}
-table{{border-collapse:collapse;width:100%}}
-td,th{{text-align:left;vertical-align:top;padding:.4rem .6rem;border-bottom:1px solid #e4e8ee}}
-td b{{display:block}} td i{{display:block;font-size:.75rem;color:#5a6675;font-style:normal}}
-figure{{margin:1rem 0}} svg{{width:100%;border-bottom:1px solid #e4e8ee}}
-rect{{fill:#0b5cad}} text{{font-size:11px;fill:#5a6675}} figcaption{{font-size:.85rem}}
-@media print{{body{{margin:0}}}}
-</style>
-<h1>Evaluation</h1><ul>{facts}</ul>
-<p>Right track / right track within 50 ms, % of the clips, best answer whatever its score; below,
-the 95 % interval of the latter. The paper's numbers (GraFPrint, Table II) are of its own data.</p>
-{tables}
-<h2>Scores of the best answers</h2>{scores}
-<h2>Where in the track</h2>{offsets}
-</html>
-"""

@@ -60,11 +60,11 @@ class Answer:
 
     @property
     def right_place(self) -> bool:
-        """The right track within 50 ms, see `right_within`."""
-        return self.right_within(TOLERANCE_S)
+        """The right track within 50 ms."""
+        return self.within(TOLERANCE_S)
 
-    def right_within(self, tolerance_s: float) -> bool:
-        """The right track at the right second; a truth without one asks for the track only."""
+    def within(self, tolerance_s: float) -> bool:
+        """The right track within a tolerance; a truth without a second asks for the track only."""
         if not self.right_track or self.true_start_s is None or self.start_s is None:
             return self.right_track
         return abs(self.start_s - self.true_start_s) <= tolerance_s + 1e-9

@@ -166,7 +166,7 @@ def cells(queries: Sequence[Query], answers: Sequence[Answer]) -> dict[Cell, dic
 def _rates(answers: Sequence[Answer]) -> dict[str, Rate]:
     rates = score_answers(list(answers))
     known, missed = rates["hit_track"].total, rates["false_negative"].hits
-    near = sum(answer.right_within(COARSE_TOLERANCE_S) for answer in answers)
+    near = sum(answer.within(COARSE_TOLERANCE_S) for answer in answers)
     return {
         "hit_track": rates["hit_track"],
         "hit_500ms": Rate(near, known),

@@ -1,7 +1,6 @@
 """Scoring a batch of answers against the truth, as JSON and as a page to read."""
 
 import json
-from html import escape
 from typing import Any
 
 import pyarrow as pa
@@ -10,6 +9,7 @@ from grafp import storage
 from grafp.collection import read_table
 from grafp.errors import OptionError
 from grafp.metrics import Answer, Rate, score_answers
+from grafp.page import card, cards, page, table
 
 Truth = dict[str, tuple[str | None, float | None]]
 """query: (track or None, second in the track or None)"""
@@ -81,32 +81,34 @@ def compare(matches: pa.Table, truth: Truth) -> list[Answer]:
 
 
 def _page(answers: list[Answer], rates: dict[str, Rate]) -> str:
-    cards = "".join(_card(name, rate) for name, rate in rates.items() if rate.total)
     wrong = [a for a in answers if not (a.right_place or (a.true_track is None and not a.matched))]
     wrong.sort(key=lambda answer: -(answer.score or 0.0))
-    rows = "".join(_row(answer) for answer in wrong[:_WORST_SHOWN])
-    table = f"<table>{_HEAD}{rows}</table>" if wrong else "<p>None.</p>"
-    return _TEMPLATE.format(
-        queries=len(answers),
-        cards=cards,
-        wrong=len(wrong),
-        shown=min(len(wrong), _WORST_SHOWN),
-        table=table,
+    body = (
+        f"<h1>Answers against the truth</h1><p>{len(answers):,} queries. "
+        "Bars show 95 % confidence intervals.</p>"
+        + cards([_card(name, rate) for name, rate in rates.items() if rate.total])
+        + f"<h2>Wrong answers: {len(wrong):,}</h2><p>The highest scores first, at most "
+        f"{_WORST_SHOWN} shown.</p>"
+        + table(
+            ("Query", "Truth", "at (s)", "Answer", "at (s)", "Score", "Accepted"),
+            [_row(answer) for answer in wrong[:_WORST_SHOWN]],
+        )
     )
+    return page("Answers against the truth", body)
 
 
 def _card(name: str, rate: Rate) -> str:
     label, meaning = _LABELS[name]
     low, high = (100 * bound for bound in rate.interval())
-    return (
-        f'<div class="card"><b>{100 * rate.value:.1f} %</b><h2>{label}</h2><p>{meaning}</p>'
-        f'<div class="bar"><i style="left:{low:.1f}%;width:{high - low:.1f}%"></i></div>'
-        f"<p>{rate.hits} of {rate.total}; 95 %: {low:.1f} to {high:.1f} %</p></div>"
+    more = (
+        f'<p>{meaning}</p><div class="bar"><i style="left:{low:.1f}%;width:{high - low:.1f}%"></i>'
+        f"</div><p>{rate.hits:,} of {rate.total:,}; 95 %: {low:.1f} to {high:.1f} %</p>"
     )
+    return card(f"{100 * rate.value:.1f} %", label, more)
 
 
-def _row(answer: Answer) -> str:
-    cells = [
+def _row(answer: Answer) -> list[str]:
+    return [
         answer.query,
         answer.true_track or "not in the catalogue",
         "" if answer.true_start_s is None else f"{answer.true_start_s:.2f}",
@@ -115,30 +117,3 @@ def _row(answer: Answer) -> str:
         "" if answer.score is None else f"{answer.score:.3f}",
         "yes" if answer.matched else "no",
     ]
-    return "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in cells) + "</tr>"
-
-
-_HEAD = (
-    "<tr><th>Query</th><th>Truth</th><th>at (s)</th><th>Answer</th><th>at (s)</th>"
-    "<th>Score</th><th>Accepted</th></tr>"
-)
-_TEMPLATE = """<!doctype html><html lang="en"><meta charset="utf-8">
-<meta name="viewport" content="width=device-width"><title>Answers against the truth</title>
-<style>
-body{{font:16px/1.5 system-ui,sans-serif;color:#1c2430}}
-body{{max-width:70rem;margin:2rem auto;padding:0 1rem}}
-.cards{{display:grid;grid-template-columns:repeat(auto-fit,minmax(14rem,1fr));gap:1rem}}
-.card{{border:1px solid #d5dbe3;border-radius:.6rem;padding:1rem}}
-.card b{{font-size:2rem;color:#0b5cad}} .card h2{{font-size:1rem;margin:0}}
-.card p{{margin:.2rem 0;color:#5a6675;font-size:.85rem}}
-.bar{{position:relative;height:.5rem;background:#eef1f5;border-radius:.25rem;margin:.5rem 0}}
-.bar i{{position:absolute;height:100%;background:#0b5cad;border-radius:.25rem}}
-table{{border-collapse:collapse;width:100%;font-size:.85rem}}
-td,th{{text-align:left;padding:.3rem .5rem;border-bottom:1px solid #e4e8ee;overflow-wrap:anywhere}}
-@media print{{body{{margin:0}}}}
-</style>
-<h1>Answers against the truth</h1><p>{queries} queries. Bars show 95 % confidence intervals.</p>
-<div class="cards">{cards}</div>
-<h1>Wrong answers</h1><p>{wrong} in all, the {shown} with the highest scores shown.</p>{table}
-</html>
-"""

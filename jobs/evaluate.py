@@ -4,11 +4,14 @@
     python jobs/evaluate.py --catalog catalogue/ --audio music/ \\
         --noise noise/ --rir rooms/ --out evaluation/
 
-Clips are cut at random samples, off the fingerprint grid; a cut is tried at every length and
-ratio, with noise alone and in a room, at a ratio measured on the clip. Recordings of --unknown,
-which are not in the catalogue, show how many clips are accepted wrongly. Of tables with a column
-`split`, only rows marked `test` are used. Writes report.html, report.json and clips.parquet.
-Choose nothing by what you report: for that, training sets a validation part apart.
+A cut is tried at every length and ratio, with noise alone and in a room. With --protocol field,
+clips are cut at random samples, off the fingerprint grid, and the ratio is measured on the clip;
+with `paper` they begin on the grid and the ratio is that to the whole track, as in the literature.
+Recordings of --unknown, which are not in the catalogue, show how many clips are accepted wrongly.
+--distractors asks the shortest clips in rooms again, of copies of the catalogue with so many
+invented tracks; they stay in OUT/scaled-N, to delete at will. Of tables with a column `split`, only
+rows marked `test` are used. Writes report.html, report.json and clips.parquet. Choose nothing by
+what you report: for that, training sets a validation part apart.
 
 Exit code: 0 done, 1 failed, 2 bad arguments.
 """
@@ -46,9 +49,19 @@ def options(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--queries", type=cli.positive_int, default=2000, metavar="N", help="clips in each cell"
     )
+    parser.add_argument(
+        "--protocol", choices=("field", "paper"), default="field", help="how clips are cut, above"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of cuts, noise and rooms")
     parser.add_argument(
         "--unknown", metavar="URI", help="recordings that are not in the catalogue, if you have any"
+    )
+    parser.add_argument(
+        "--distractors",
+        type=cli.numbers(1.0, 1e9),
+        default=[],
+        metavar="N[,N...]",
+        help="invented tracks to add to copies of the catalogue",
     )
     parser.add_argument(
         "--workers", type=cli.positive_int, metavar="N", help="encoders; default: one a processor"
@@ -69,7 +82,9 @@ def main(chosen: argparse.Namespace) -> tuple[dict, int]:
         snr_db=chosen.snr,
         queries=chosen.queries,
         seed=chosen.seed,
+        protocol=chosen.protocol,
         unknown=chosen.unknown,
+        distractors=[int(number) for number in chosen.distractors],
         workers=chosen.workers,
         say=cli.say,
     )

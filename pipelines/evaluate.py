@@ -1,27 +1,43 @@
 """Hit rates of a catalogue on degraded excerpts of its own tracks, over the flow of a query batch.
 
-Clips are cut at any sample, not on the fingerprints' grid, and the signal-to-noise ratio is
-measured on the clip itself. One cut serves all lengths, ratios and conditions; noise and room
-are drawn anew for each.
+One cut serves all lengths, ratios and conditions; noise and room are drawn anew for each. See
+grafp.clips.Clip for the two protocols.
 """
 
+import json
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 import ray
 
 from grafp import storage
-from grafp.audio import MAX_SECONDS, decode
-from grafp.catalogue import Catalogue
+from grafp.audio import MAX_SECONDS, SAMPLE_RATE, decode
+from grafp.catalogue import Catalogue, Manifest
 from grafp.clips import Clip, draw_clips, make_clip
 from grafp.collection import Item, list_items
 from grafp.errors import AudioError, OptionError, StorageError
-from grafp.grid import grid, markdown, write_grid
-from grafp.metrics import Answer
+from grafp.grid import ClipAnswer, Scale, clip_table, grid, markdown, summary
+from grafp.grid_page import grid_page
+from grafp.worst import show, worst
 from pipelines.query import answered, live_tracks
 from pipelines.runtime import connect, finished_rows
+from pipelines.scale import is_distractor, with_distractors
+
+PROTOCOLS = ("field", "paper")
+
+
+@dataclass(frozen=True)
+class Material:
+    """What an evaluation is made of."""
+
+    known: list[Item]
+    """Recordings of the catalogue, long enough for every clip."""
+    unknown: list[Item]
+    noises: list[np.ndarray]
+    rooms: list[np.ndarray]
+    """int16 waveforms, like `noises`; may be empty if no clip is reverberant."""
 
 
 def evaluate_catalogue(
@@ -35,20 +51,83 @@ def evaluate_catalogue(
     snr_db: list[float],
     queries: int,
     seed: int,
+    protocol: str = "field",
     unknown: str | None = None,
+    distractors: Sequence[int] = (),
     workers: int | None = None,
     say: Callable[[str], None] = print,
 ) -> dict:
     """Evaluate a catalogue on its own audio, write the report under OUT, return the summary.
 
     Args:
+        protocol: of the clips, one of PROTOCOLS.
         unknown: recordings that are not in the catalogue; a quarter as many clips are theirs.
+        distractors: for each number a copy of the catalogue with so many invented tracks, under
+            OUT, is asked for the shortest clips in rooms (the paper's Table III).
 
     Raises OptionError when the audio and the catalogue do not fit.
     """
     started = time.monotonic()
     catalogue = Catalogue.open_published(catalogue_uri)
     assert catalogue.manifest is not None
+    material = _material(catalogue, audio, noise, rooms, unknown, max(seconds), say)
+    grid_s = catalogue.manifest.hop_s if protocol == "paper" else None
+    clips: list[Clip] = []
+    for items, count in ((material.known, queries), (material.unknown, max(1, queries // 4))):
+        drawn = draw_clips(
+            [item.uri for item in items],
+            seconds=seconds,
+            snr_db=snr_db,
+            queries=count if items else 0,
+            seed=seed + len(clips),
+            grid_s=grid_s,
+        )
+        clips += [replace(clip, number=len(clips) + clip.number) for clip in drawn]
+    answers = evaluate(catalogue_uri, material, clips, workers=workers, say=say)
+    made = [n for n, answer in enumerate(answers) if answer.error is None]
+    if not made:
+        raise OptionError(f"no clip could be made: {answers[0].error}")
+    clips, answers = [clips[n] for n in made], [answers[n] for n in made]
+    say(markdown(grid(clips, answers)))
+    scales = _scales(catalogue, distractors, out, material, clips, answers, workers, say)
+    facts = {
+        "catalogue": catalogue_uri,
+        "snapshot": catalogue.manifest.snapshot,
+        "model": catalogue.manifest.model_id,
+        **catalogue.manifest.counts,
+        "protocol": protocol,
+        "recordings with clips": len(material.known),
+        "unknown recordings": len(material.unknown),
+        "clips": len(clips),
+        "seed": seed,
+    }
+    result = summary(clips, answers)
+    if scales:
+        result["scales"] = [scale.to_dict() for scale in scales]
+    sources = {item.uri: item for item in [*list_items(audio), *material.unknown]}
+    cases = [
+        show(clip, answer, material.noises, material.rooms, lambda uri: _recording(sources, uri))
+        for clip, answer in worst(clips, answers)
+    ]
+    page = grid_page(clips, answers, facts, scales, cases)
+    for name, data in {
+        "report.json": json.dumps({**facts, **result}, indent=1).encode(),
+        "clips.parquet": clip_table(clips, answers),
+        "report.html": page.encode(),
+    }.items():
+        storage.write(storage.join(out, name), data)
+    return {"queries": len(clips), "seconds": round(time.monotonic() - started, 2), **result}
+
+
+def _material(
+    catalogue: Catalogue,
+    audio: str,
+    noise: str,
+    rooms: str,
+    unknown: str | None,
+    longest: float,
+    say: Callable[[str], None],
+) -> Material:
     durations = {
         r["uri"]: r["duration_s"] for r in catalogue.tracks().to_pylist() if r["status"] == "ok"
     }
@@ -58,59 +137,59 @@ def evaluate_catalogue(
     strangers = for_testing(unknown) if unknown else []
     if both := [item.uri for item in strangers if item.uri in durations]:
         raise OptionError(f"--unknown {unknown}: {both[0]} is in the catalogue")
-    usable = [item for item in known if durations[item.uri] >= max(seconds) + 1]
+    usable = [item for item in known if durations[item.uri] >= longest + 1]
     if not usable:
-        raise OptionError(f"--seconds: no recording is longer than {max(seconds):g} s")
-    clips: list[Clip] = []
-    for items, count in ((usable, queries), (strangers, max(1, queries // 4))):
-        drawn = draw_clips(
-            [item.uri for item in items],
-            seconds=seconds,
-            snr_db=snr_db,
-            queries=count if items else 0,
-            seed=seed + len(clips),
-        )
-        clips += [replace(clip, number=len(clips) + clip.number) for clip in drawn]
+        raise OptionError(f"--seconds: no recording is longer than {longest:g} s")
     noises, impulses = (waveforms(for_testing(uri), say) for uri in (noise, rooms))
-    answers = evaluate(
-        catalogue_uri, [*usable, *strangers], clips, noises, impulses, workers=workers, say=say
-    )
-    made = [n for n, answer in enumerate(answers) if answer.error is None]
-    if not made:
-        raise OptionError(f"no clip could be made: {answers[0].error}")
-    clips, answers = [clips[n] for n in made], self_repeating([answers[n] for n in made], known)
-    facts = {
-        "catalogue": catalogue_uri,
-        "snapshot": catalogue.manifest.snapshot,
-        "model": catalogue.manifest.model_id,
-        **catalogue.manifest.counts,
-        "recordings with clips": len(usable),
-        "unknown recordings": len(strangers),
-        "clips": len(clips),
-        "seed": seed,
-    }
-    result = write_grid(out, clips, answers, facts)
-    say(markdown(grid(clips, answers)))
-    return {"queries": len(clips), "seconds": round(time.monotonic() - started, 2), **result}
+    return Material(usable, strangers, noises, impulses)
+
+
+def _scales(
+    catalogue: Catalogue,
+    sizes: Sequence[int],
+    out: str,
+    material: Material,
+    clips: Sequence[Clip],
+    answers: Sequence[ClipAnswer],
+    workers: int | None,
+    say: Callable[[str], None],
+) -> list[Scale]:
+    """The shortest clips in rooms, against the catalogue and against each scaled copy of it."""
+    shortest = min(clip.seconds for clip in clips)
+    asked = [n for n, clip in enumerate(clips) if clip.reverb and clip.seconds == shortest]
+    if not sizes or not asked:
+        return []
+    few = [clips[n] for n in asked]
+
+    def scale(count: int, manifest: Manifest, found: Sequence[ClipAnswer]) -> Scale:
+        real = manifest.counts["tracks"] - manifest.counts["copies"] - count
+        return Scale.of(count, real, manifest.counts["fingerprints"], few, found, is_distractor)
+
+    assert catalogue.manifest is not None
+    scales = [scale(0, catalogue.manifest, [answers[n] for n in asked])]
+    for count in sizes:
+        root = storage.join(out, f"scaled-{count}")
+        manifest = with_distractors(catalogue, root, count, say=say)
+        found = evaluate(root, material, few, workers=workers, say=say)
+        scales.append(scale(count, manifest, found))
+        say(f"{count:,} distractors:{markdown(scales[-1].cells)}")
+    return scales
 
 
 def evaluate(
     catalogue_uri: str,
-    items: list[Item],
-    clips: list[Clip],
-    noises: list[np.ndarray],
-    rooms: list[np.ndarray],
+    material: Material,
+    clips: Sequence[Clip],
     *,
     workers: int | None = None,
     say: Callable[[str], None] = print,
-) -> list[Answer]:
+) -> list[ClipAnswer]:
     """The best answer to every clip, in their order; matched if it reaches the model's threshold.
 
-    Args:
-        items: the recordings that clips name as their track; those that are not in the catalogue
-            make unknown queries.
-        noises, rooms: int16 waveforms; rooms may be empty if no clip is reverberant.
+    A track that repeats itself exactly, a `self_repeat` above 0.45 in the table that named it,
+    is judged without the second: the same music is at several places.
     """
+    noises, rooms = material.noises, material.rooms
     if not noises or (not rooms and any(clip.reverb for clip in clips)):
         raise OptionError("the evaluation needs noises, and rooms for reverberant clips")
     connect()
@@ -122,22 +201,25 @@ def evaluate(
         by_track.setdefault(clip.track, []).append(asdict(clip))
     rows = [
         {"location": item.location, "clips": by_track[item.uri]}
-        for item in items
+        for item in [*material.known, *material.unknown]
         if item.uri in by_track
     ]
-    longest = max(clip.seconds for clip in clips)
     dataset = ray.data.from_items(rows, override_num_blocks=len(rows)).flat_map(
         _cut_track,
-        fn_kwargs={"noises": ray.put(noises), "rooms": ray.put(rooms), "longest": longest},
+        fn_kwargs={"noises": ray.put(noises), "rooms": ray.put(rooms)},
         num_cpus=0.25,
     )
-    answers: dict[int, Answer] = {}
-    found = answered(dataset, catalogue, workers, top_k=1)
+    asked = {clip.number: clip for clip in clips}
+    answers: dict[int, ClipAnswer] = {}
+    found = answered(dataset, catalogue, workers, top_k=2)  # the second may be the best wrong
     known = {uri for copies in uris.values() for uri in copies}
+    repeating = {i.uri for i in material.known if float(i.row.get("self_repeat") or 0) > 0.45}
     for row in finished_rows(found, len(clips), say):
-        clip = clips[row["number"]]
-        least = threshold(clip.seconds)
-        answers[clip.number] = _answer(row, clip, uris, clip.track in known, least)
+        clip = asked[row["number"]]
+        answer = _answer(row, clip, uris, clip.track in known, threshold(clip.seconds))
+        if clip.track in repeating:
+            answer = replace(answer, true_start_s=None)
+        answers[clip.number] = answer
     return [answers[clip.number] for clip in clips]
 
 
@@ -159,50 +241,47 @@ def waveforms(items: list[Item], say: Callable[[str], None]) -> list[np.ndarray]
     return decoded
 
 
-def self_repeating(answers: list[Answer], items: list[Item]) -> list[Answer]:
-    """Judge by track only where a recording's table says that it repeats itself exactly.
-
-    That is a `self_repeat` above 0.45: the same second of music is at several places.
-    """
-    repeating = {item.uri for item in items if float(item.row.get("self_repeat") or 0) > 0.45}
-    return [
-        replace(answer, true_start_s=None) if answer.true_track in repeating else answer
-        for answer in answers
-    ]
+def _recording(items: dict[str, Item], uri: str) -> np.ndarray | None:
+    """A recording decoded, None if it is not at hand any more."""
+    try:
+        return decode(storage.read(items[uri].location), max_seconds=MAX_SECONDS)
+    except (KeyError, AudioError, StorageError):
+        return None
 
 
-def _cut_track(
-    row: dict, noises: ray.ObjectRef, rooms: ray.ObjectRef, longest: float
-) -> Iterator[dict]:
+def _cut_track(row: dict, noises: ray.ObjectRef, rooms: ray.ObjectRef) -> Iterator[dict]:
     """All clips of one track: it is decoded once."""
     all_noises, all_rooms = ray.get(noises), ray.get(rooms)
+    clips = [Clip(**values) for values in row["clips"]]
     # Not None, which Arrow takes for a string when a block has nothing else.
     empty = {"status": "failed", "duration_s": 0.0, "cut_at_s": np.nan, "pcm": b""}
     try:
         data = storage.read(row["location"])
+        longest = max(clip.longest for clip in clips)
         track_S = decode(data, min_seconds=longest, max_seconds=MAX_SECONDS)
     except (AudioError, StorageError) as error:
-        for clip in row["clips"]:
-            yield {**empty, "number": clip["number"], "error": str(error)}
+        for clip in clips:
+            yield {**empty, "number": clip.number, "error": str(error)}
         return
-    for clip in row["clips"]:
-        pcm_S, cut_at_s = make_clip(Clip(**clip), track_S, all_noises, all_rooms, longest)
+    for clip in clips:
+        start, clip_S = make_clip(clip, track_S, all_noises, all_rooms)
         yield {
-            "number": clip["number"],
+            "number": clip.number,
             "status": "ok",
             "error": None,
-            "duration_s": clip["seconds"],
-            "cut_at_s": cut_at_s,
-            "pcm": pcm_S.tobytes(),
+            "duration_s": clip.seconds,
+            "cut_at_s": start / SAMPLE_RATE,
+            "pcm": clip_S.tobytes(),
         }
 
 
 def _answer(
     row: dict, clip: Clip, uris: dict[int, list[str]], known: bool, min_score: float
-) -> Answer:
+) -> ClipAnswer:
     best = row["matches"][0] if row["matches"] else None
     tracks = uris[best["ordinal"]] if best else [None]  # exact copies are all right answers
-    return Answer(
+    wrong = next((m for m in row["matches"] if clip.track not in uris[m["ordinal"]]), None)
+    return ClipAnswer(
         query=f"clip {clip.number}",
         track=clip.track if clip.track in tracks else tracks[0],
         start_s=best["track_start_s"] - best["query_start_s"] if best else None,
@@ -211,4 +290,7 @@ def _answer(
         error=row["error"],
         true_track=clip.track if known else None,
         true_start_s=row["cut_at_s"],
+        threshold=min_score,
+        best_wrong=uris[wrong["ordinal"]][0] if wrong else None,
+        best_wrong_score=wrong["score"] if wrong else None,
     )

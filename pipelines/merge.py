@@ -184,8 +184,8 @@ def _name(what: Any, tracks: list[TrackRef]) -> str:
     return hashlib.sha256(json.dumps([what, content], sort_keys=True).encode()).hexdigest()
 
 
-def by_file(tracks: list[TrackRef]) -> dict[str, list[TrackRef]]:
-    """Tracks by the embedding file that holds their fingerprints."""
+def by_file(tracks: Iterable[TrackRef]) -> dict[str, list[TrackRef]]:
+    """The tracks of each embedding file, which is read once for all of them."""
     groups: dict[str, list[TrackRef]] = {}
     for track in tracks:
         groups.setdefault(track.embedding_file, []).append(track)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from grafp import storage
-from grafp.audio import decode, encode
+from grafp.audio import SAMPLE_RATE, decode, encode
 from grafp.clips import Clip, make_clip
 from grafp.collection import Item, read_table
 from grafp.errors import AudioError, OptionError, StorageError
@@ -57,7 +57,7 @@ def write_files(
 
     Raises OptionError unless clips of known and of unknown tracks could be made.
     """
-    longest = max(clip.seconds for clip in clips)
+    longest = max(clip.longest for clip in clips)
     queries = []
     for track in sorted({clip.track for clip in clips}):
         try:
@@ -66,11 +66,13 @@ def write_files(
             say(f"  no clip of {track}: {error}")
             continue
         for clip in (clip for clip in clips if clip.track == track):
-            clip_S, start_s = make_clip(clip, track_S, noises, rooms, longest)
+            start, clip_S = make_clip(clip, track_S, noises, rooms)
             path = f"{out}/queries/{clip.number:06d}.wav"
             level = 0.5 / max(1e-9, float(np.abs(clip_S).max()))
             storage.write(path, encode(level * clip_S, "wav"))
-            queries.append(Query(path, clip, None if track in unknown else track, start_s))
+            queries.append(
+                Query(path, clip, None if track in unknown else track, start / SAMPLE_RATE)
+            )
     if len({query.track is None for query in queries}) < 2:
         raise OptionError("--queries: no clip of a known or of an unknown track; ask for more")
     queries.sort(key=lambda query: query.clip.number)

@@ -8,11 +8,14 @@ import pytest
 
 from grafp import storage, synth
 from grafp.audio import encode
-from grafp.grid import grid, markdown
+from grafp.catalogue import Catalogue
+from grafp.grid import TOLERANCES_S, granularity, grid, markdown
 from grafp.metrics import Answer
 from jobs import evaluate
 from pipelines import cli
 from pipelines.index import index_catalogue
+from pipelines.maintain import verify
+from pipelines.scale import is_distractor
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +69,39 @@ def test_the_grid_and_its_page(places: dict[str, str], capsys: pytest.CaptureFix
     report = json.loads(Path(places["out"], "report.json").read_text())
     assert report["unknown recordings"] == 3
     assert report["cells"] == summary["cells"]
+    assert report["protocol"] == "field"
+    within = report["within"]["noise, 3 s"]
+    assert within["50 ms"] == clear["hit_50ms"]
+    assert within["250 ms"]["total"] == 8
+    starts = {row["true_start_s"] for row in rows}
+    assert any(abs(start * 10 - round(start * 10)) > 1e-3 for start in starts)
+    assert {row["best_wrong"] for row in rows} <= {row["track"] for row in rows} | {None}
+
+
+def test_the_papers_protocol_and_a_larger_catalogue(
+    places: dict[str, str], capsys: pytest.CaptureFixture
+) -> None:
+    wanted = {"--protocol": "paper", "--distractors": "6", "--queries": "4"}
+    chosen = evaluate.options(arguments(places, **wanted))
+    assert cli.run(evaluate.main, chosen) == cli.DONE
+    summary = json.loads(capsys.readouterr().out.splitlines()[-1])
+    rows = pq.read_table(f"{places['out']}/clips.parquet").to_pylist()
+    assert all(abs(r["true_start_s"] * 10 - round(r["true_start_s"] * 10)) < 1e-6 for r in rows)
+    real, scaled = summary["scales"]
+    assert (real["tracks"], scaled["tracks"], scaled["distractors"]) == (4, 10, 6)
+    assert scaled["fingerprints"] == real["fingerprints"] * 10 // 4
+    [(name, rates)] = real["cells"].items()
+    assert name == "noise + reverb, 1 s, 30 dB"
+    assert rates == summary["cells"][name]
+    assert scaled["cells"][name]["hit_track"]["total"] == 4
+    assert scaled["best_wrong_is_distractor"]["total"] <= 4
+    larger = Catalogue.open_published(f"{places['out']}/scaled-6")
+    uris = set(larger.tracks()["uri"].to_pylist())
+    assert sum(is_distractor(uri) for uri in uris) == 6
+    assert verify(larger.root, say=lambda _: None)["damaged"] == 0
+    page = Path(places["out"], "report.html").read_text()
+    assert "Protocol <b>paper</b>" in page
+    assert "In a larger catalogue" in page
 
 
 @pytest.mark.parametrize(
@@ -114,3 +150,5 @@ def test_cells_count_what_belongs_to_them() -> None:
             assert rates["hit_track"] == share
             assert rates["hit_50ms"] == (0.0 if cell.snr_db == 0.0 else share)
     assert markdown(cells).count("\n") == 2 * 5 - 1
+    for rates in granularity(clips, answers).values():  # half of the clips are 60 ms off
+        assert [rates[t].value for t in TOLERANCES_S] == [share / 2, share, share, share]
