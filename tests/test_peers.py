@@ -43,7 +43,10 @@ for query, query_S in queries.items():
 
 def query(number: int, track: str | None, seconds: float = 1.0) -> Query:
     return Query(
-        f"/q/{number}", Clip(number, track or "z", 0.5, seconds, 0.0, False, 0), track, 7.0
+        f"/q/{number}",
+        Clip(number, track or "z", 0.5, seconds, seconds, 0.0, False, 0, None),
+        track,
+        7.0,
     )
 
 
