@@ -11,7 +11,7 @@ from html import escape
 import numpy as np
 
 _WIDTH, _HEIGHT = 460, 270
-_LEFT, _RIGHT, _TOP, _BOTTOM = 46, 14, 10, 40
+_LEFT, _RIGHT, _TOP, _BOTTOM = 46, 20, 10, 40
 COLOURS = 5
 _SHAPES = (
     "M-3.5,0a3.5,3.5 0 1,0 7,0a3.5,3.5 0 1,0 -7,0z",

@@ -288,7 +288,7 @@ def _scaling(scales: Sequence[Scale]) -> str:
         "flipped at random, one draw a track. If they are as easily taken for the right track as "
         "music is, they are as often the best wrong answer as there are of them: the last column "
         "tells how often they are, and how often they should be. Below the share that they should "
-        "have, real catalogues of this size are harder. There is no trained AST baseline to "
+        "have, a real catalogue of this size is harder. There is no trained AST baseline to "
         "compare with; the paper's numbers are of its own data.</p>"
         f'{numbers(caption, top, body)}<div class="figures">{chart}</div>'
     )

@@ -87,6 +87,7 @@ svg .area{fill:currentColor;fill-opacity:.18;stroke:currentColor}
 .pictures img{image-rendering:pixelated;max-width:100%}
 .cases{display:flex;flex-wrap:wrap;gap:0 3rem}
 article{break-inside:avoid;margin:0 0 1rem;max-width:100%}
+article p{max-width:32rem;font-size:.85rem}
 small{display:block;font-size:.72rem;font-weight:400;color:var(--soft)}
 .soft td,.soft th{color:var(--soft)}
 @media print{main{max-width:none;padding:0} body{font-size:11px} a{color:inherit} h2,h2+p,h3,caption

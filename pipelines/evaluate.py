@@ -168,7 +168,8 @@ def _scales(
     assert catalogue.manifest is not None
     scales = [scale(0, catalogue.manifest, [answers[n] for n in asked])]
     for count in sizes:
-        root = storage.join(out, f"scaled-{count}")
+        # A place of its own for each snapshot: what an earlier model left must not be used again.
+        root = storage.join(out, f"scaled-{count}", catalogue.manifest.snapshot)
         manifest = with_distractors(catalogue, root, count, say=say)
         found = evaluate(root, material, few, workers=workers, say=say)
         scales.append(scale(count, manifest, found))

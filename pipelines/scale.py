@@ -3,7 +3,9 @@
 A distractor is the sequence of fingerprints of a real track, moved as a whole: of each principal
 component of all fingerprints the sign is kept or flipped, by one draw for the track. Their mean,
 covariance and movement in time stay what they are in music, but nothing sounds like it. (That
-distractors in the latent space reproduce scaling curves: arXiv:2509.18620.)
+distractors in the latent space reproduce scaling curves: arXiv:2509.18620.) They deceive somewhat
+less than other music does, most of all in the tail of the scores, so hit rates in a catalogue made
+larger by them are a bound from above; grafp.grid.Scale.deceived measures by how much.
 """
 
 import hashlib
