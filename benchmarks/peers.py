@@ -34,6 +34,7 @@ import re
 import shlex
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -134,8 +135,6 @@ def main(chosen: argparse.Namespace) -> tuple[dict, int]:
 
 def _write_files(chosen: argparse.Namespace, out: str) -> "tuple[list[Item], list[Query]]":
     """Draw and write the queries; returns the test music too."""
-    from dataclasses import replace
-
     from grafp import storage
     from grafp.clips import draw_clips
     from grafp.errors import OptionError
@@ -189,12 +188,16 @@ def _tables(
     from grafp.peers import as_json, cells, judge, markdown
     from pipelines.evaluate import self_repeating
 
+    loops = self_repeating(music)  # judged without the second
     done, tables, systems = {}, {}, {}
     for name, outcome in outcomes.items():
         systems[name] = {"missing": outcome.missing}
         if outcome.missing is None:
             answers, done[name] = judge(queries, outcome.found, fpr)
-            tables[name] = cells(queries, self_repeating(answers, music))
+            answers = [
+                replace(a, true_start_s=None) if a.true_track in loops else a for a in answers
+            ]
+            tables[name] = cells(queries, answers)
             systems[name] = {
                 "index_s": outcome.index_s and round(outcome.index_s, 2),
                 "query_s": outcome.query_s and round(outcome.query_s, 2),

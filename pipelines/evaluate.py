@@ -187,8 +187,7 @@ def evaluate(
 ) -> list[ClipAnswer]:
     """The best answer to every clip, in their order; matched if it reaches the model's threshold.
 
-    A track that repeats itself exactly, a `self_repeat` above 0.45 in the table that named it,
-    is judged without the second: the same music is at several places.
+    A track that repeats itself exactly is judged without the second, see `self_repeating`.
     """
     noises, rooms = material.noises, material.rooms
     if not noises or (not rooms and any(clip.reverb for clip in clips)):
@@ -214,7 +213,7 @@ def evaluate(
     answers: dict[int, ClipAnswer] = {}
     found = answered(dataset, catalogue, workers, top_k=2)  # the second may be the best wrong
     known = {uri for copies in uris.values() for uri in copies}
-    repeating = {i.uri for i in material.known if float(i.row.get("self_repeat") or 0) > 0.45}
+    repeating = self_repeating(material.known)
     for row in finished_rows(found, len(clips), say):
         clip = asked[row["number"]]
         answer = _answer(row, clip, uris, clip.track in known, threshold(clip.seconds))
@@ -222,6 +221,11 @@ def evaluate(
             answer = replace(answer, true_start_s=None)
         answers[clip.number] = answer
     return [answers[clip.number] for clip in clips]
+
+
+def self_repeating(items: Sequence[Item]) -> set[str]:
+    """Recordings with the same music at several places: a `self_repeat` above 0.45 in their table."""
+    return {item.uri for item in items if float(item.row.get("self_repeat") or 0) > 0.45}
 
 
 def for_testing(uri: str) -> list[Item]:
