@@ -224,7 +224,7 @@ def evaluate(
 
 
 def self_repeating(items: Sequence[Item]) -> set[str]:
-    """Recordings with the same music at several places: a `self_repeat` above 0.45 in their table."""
+    """URIs of recordings with a `self_repeat` above 0.45: the same music at several places."""
     return {item.uri for item in items if float(item.row.get("self_repeat") or 0) > 0.45}
 
 
