@@ -1,12 +1,12 @@
 """Files to decoded audio with Ray Data; apart from encoding, so that its workers stay small."""
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import ray.data
 
 from grafp import storage
-from grafp.audio import SAMPLE_RATE, decode
+from grafp.audio import SAMPLE_RATE, decode, decode_stretches
 from grafp.collection import Item
 from grafp.errors import AudioError, StorageError
 
@@ -16,17 +16,7 @@ _DECODE_CPUS = 0.25  # unlike an encoder's share, so that Ray keeps the two stag
 
 def decoded(items: list[Item], max_seconds: float, known: Iterable[str] = ()) -> ray.data.Dataset:
     """One row per recording, see `decode_row`; `number` is its place in the list."""
-    rows = [
-        {
-            "number": number,
-            "uri": item.uri,
-            "location": item.location,
-            "size": item.info.size if item.info else None,
-            "etag": item.info.etag if item.info else None,
-            "modified": item.info.modified if item.info else None,
-        }
-        for number, item in enumerate(items)
-    ]
+    rows = _rows(items)
     # Small blocks: what a worker holds must not grow with the length of the list.
     dataset = ray.data.from_items(rows, override_num_blocks=max(1, min(len(rows) // 4, 4096)))
     arguments = {"max_seconds": max_seconds, "known": frozenset(known)}
@@ -41,9 +31,7 @@ def decode_row(row: dict, max_seconds: float, known: frozenset[str]) -> dict:
     result = {**row, "status": "ok", "error_kind": None, "error": None, "pcm": b""}
     result |= {"duration_s": 0.0, "content_sha256": None}
     try:
-        if (row["size"] or 0) > MAX_FILE_BYTES:
-            raise AudioError(f"the file has {row['size']} bytes; the limit is {MAX_FILE_BYTES}")
-        data = storage.read(row["location"])
+        data = _read(row)
         result["content_sha256"] = hashlib.sha256(data).hexdigest()
         if result["content_sha256"] in known:
             return result | {"status": "skipped"}
@@ -53,3 +41,51 @@ def decode_row(row: dict, max_seconds: float, known: frozenset[str]) -> dict:
         kind = error.kind if isinstance(error, AudioError) else "storage"
         result |= {"status": "failed", "error_kind": kind, "error": str(error)}
     return result
+
+
+def decoded_stretches(
+    items: list[Item], max_seconds: float, samples: int, overlap: int
+) -> ray.data.Dataset:
+    """Long recordings, one row per stretch (`grafp.audio.decode_stretches`), see `_stretches`."""
+    rows = _rows(items)
+    dataset = ray.data.from_items(rows, override_num_blocks=max(1, min(len(rows), 4096)))
+    arguments = {"max_seconds": max_seconds, "samples": samples, "overlap": overlap}
+    return dataset.flat_map(_stretches, fn_kwargs=arguments, num_cpus=_DECODE_CPUS)
+
+
+def _stretches(row: dict, max_seconds: float, samples: int, overlap: int) -> Iterator[dict]:
+    """The stretches of one recording; `duration_s` is what each adds to those before.
+
+    A row that failed may follow others: the recording cannot be used.
+    """
+    result = {"number": row["number"], "status": "ok", "error": None, "pcm": b""}
+    result |= {"begin_s": 0.0, "duration_s": 0.0}
+    try:
+        for first, sound_S in decode_stretches(
+            _read(row), samples=samples, overlap=overlap, max_seconds=max_seconds
+        ):
+            added = len(sound_S) - (overlap if first else 0)
+            result |= {"begin_s": first / SAMPLE_RATE, "duration_s": added / SAMPLE_RATE}
+            yield {**result, "pcm": sound_S.tobytes()}
+    except (AudioError, StorageError) as error:
+        yield {**result, "duration_s": 0.0, "status": "failed", "error": str(error)}
+
+
+def _rows(items: list[Item]) -> list[dict]:
+    return [
+        {
+            "number": number,
+            "uri": item.uri,
+            "location": item.location,
+            "size": item.info.size if item.info else None,
+            "etag": item.info.etag if item.info else None,
+            "modified": item.info.modified if item.info else None,
+        }
+        for number, item in enumerate(items)
+    ]
+
+
+def _read(row: dict) -> bytes:
+    if (row["size"] or 0) > MAX_FILE_BYTES:
+        raise AudioError(f"the file has {row['size']} bytes; the limit is {MAX_FILE_BYTES}")
+    return storage.read(row["location"])
