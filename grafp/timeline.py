@@ -89,20 +89,28 @@ def find_plays(
         min_score: what a window of `WINDOW_SECONDS` must reach to point to a play.
         begin_s: where in the recording the stretch begins, seconds.
     """
-    lines = _lines(_seen(vectors_MD, catalogue, hop_s, min_score), hop_s)
-    looks = []
-    for line in lines:
-        # No further than the windows reach, or most of the query might lie outside of the track.
-        more = min(round(_BRIDGE_SECONDS / hop_s), line.last - line.first + 1)
-        begin, end = max(0, line.first - more), min(len(vectors_MD), line.last + 1 + more)
-        start_1 = np.array([round(line.place) + begin])
-        looks.append((begin, Alignments(vectors_MD[begin:end], np.array([line.ordinal]), start_1)))
-    products = catalogue.products([alignments for _, alignments in looks])
-    return [
-        play
-        for line, (begin, _), products_1M in zip(lines, looks, products, strict=True)
-        for play in _plays_on(line, begin, products_1M[0], hop_s, begin_s)
-    ]
+    waiting = _lines(_seen(vectors_MD, catalogue, hop_s, min_score), hop_s)
+    plays: list[Play] = []
+    edge = round(_SMOOTH_SECONDS / hop_s)
+    while waiting:
+        looks = [_look(line, len(vectors_MD), hop_s) for line in waiting]
+        asked = [
+            Alignments(
+                vectors_MD[look],
+                np.array([line.ordinal]),
+                np.array([round(line.place) + look.start]),
+            )
+            for line, look in zip(waiting, looks, strict=True)
+        ]
+        further = []
+        for line, look, [product_N] in zip(waiting, looks, catalogue.products(asked), strict=True):
+            longer = _grown(line, look, product_N, len(vectors_MD), edge, catalogue.stride)
+            if longer != line:
+                further.append(longer)
+            else:
+                plays += _plays_on(line, look.start, product_N, hop_s, begin_s)
+        waiting = further
+    return plays
 
 
 def timeline(plays: Iterable[Play], threshold: Callable[[float], float]) -> list[Play]:
@@ -182,6 +190,33 @@ def _lines(seen: list[_Line], hop_s: float) -> list[_Line]:
         )
         for group in groups
     ]
+
+
+def _look(line: _Line, count: int, hop_s: float) -> slice:
+    """The fingerprints to compare: the line's own and some around.
+
+    No more on a side than the line has, or most of the query might lie outside of the track.
+    """
+    more = min(round(_BRIDGE_SECONDS / hop_s), line.last - line.first + 1)
+    return slice(max(0, line.first - more), min(count, line.last + 1 + more))
+
+
+def _grown(
+    line: _Line, look: slice, product_N: np.ndarray, count: int, edge: int, stride: int
+) -> _Line:
+    """The line as far as was looked, on the sides where it is alike as far as that."""
+    first, last = line.first, line.last
+    if look.start > 0 and _sounds(product_N[:edge], stride):
+        first = look.start
+    if look.stop < count and _sounds(product_N[-edge:], stride):
+        last = look.stop - 1
+    return replace(line, first=first, last=last)
+
+
+def _sounds(product_N: np.ndarray, stride: int) -> bool:
+    """Whether all of it lies within the track and is alike."""
+    known = product_N[~np.isnan(product_N)]
+    return len(known) * stride > len(product_N) - stride and bool(known.mean() > _LEVEL)
 
 
 def _plays_on(
