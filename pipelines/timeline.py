@@ -20,7 +20,8 @@ from grafp.collection import Item, list_items
 from grafp.cue import cue_sheet, file_names
 from grafp.encoder import DIMENSION
 from grafp.errors import CatalogueError
-from grafp.timeline import WINDOW_SECONDS, Play, find_plays, timeline
+from grafp.plays import WINDOW_SECONDS, Play, find_plays
+from grafp.timeline import timeline
 from pipelines.decode import decoded_stretches
 from pipelines.embed import encoded
 from pipelines.query import MATCH_SCHEMA, live_tracks

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from test_matching import clip, on_grid, recording, shards_of, unit
 
+from grafp.plays import Play, find_plays
 from grafp.shards import ShardSearch
-from grafp.timeline import Play, find_plays, timeline
+from grafp.timeline import timeline
 
 HOP = 0.1
 SECOND = 10  # hops
