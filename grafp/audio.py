@@ -60,27 +60,72 @@ def decode(
 
     Raises the subclass of AudioError that names the problem.
     """
+    chunks = list(_checked_chunks(data, min_seconds, max_seconds, allow_silent))
+    return np.concatenate(chunks)
+
+
+def decode_stretches(
+    data: bytes,
+    *,
+    samples: int,
+    overlap: int,
+    min_seconds: float = 1.0,
+    max_seconds: float = MAX_SECONDS,
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Decode a long recording in stretches, of which only one is in memory.
+
+    Args:
+        samples: of a stretch; the last one may be shorter.
+        overlap: how many samples it shares with the one before.
+
+    Yields the first sample and the float32 (samples,) of each stretch, at 16 kHz mono.
+
+    Raises what `decode` raises, some of it only after the last whole stretch: what was yielded
+    until then is of a recording that cannot be used.
+    """
+    first, waiting, count = 0, [np.zeros(0, np.float32)], 0
+    for chunk in _checked_chunks(data, min_seconds, max_seconds, allow_silent=False):
+        waiting.append(chunk)
+        count += len(chunk)
+        if count > samples:  # "more": the last stretch is never the overlap alone
+            sound_S = np.concatenate(waiting)
+            while len(sound_S) > samples:
+                yield first, sound_S[:samples]
+                sound_S, first = sound_S[samples - overlap :], first + samples - overlap
+            waiting, count = [sound_S.copy()], len(sound_S)
+    yield first, np.concatenate(waiting)
+
+
+def _checked_chunks(
+    data: bytes, min_seconds: float, max_seconds: float, allow_silent: bool
+) -> Iterator[np.ndarray]:
+    """Mono sound as it is decoded; raises at the end what only the whole recording shows."""
     if not data:
         raise EmptyAudio("the file has no bytes")
-    chunks: list[np.ndarray] = []
-    count = 0
+    count, peak = 0, 0.0
     try:
         with av.open(io.BytesIO(data), container_options=_CONTAINER_OPTIONS) as container:
             if not container.streams.audio:
                 raise UnreadableAudio("the file holds no audio stream")
             declared = _declared_seconds(container, data)
             for chunk in _mono_chunks(container):
-                chunks.append(chunk)
                 count += len(chunk)
+                peak = max(peak, _peak(chunk))
                 if count > max_seconds * SAMPLE_RATE:
                     raise TooLongAudio(f"longer than the limit of {max_seconds:g} s")
+                yield chunk
     except (av.error.FFmpegError, ValueError, UnicodeDecodeError) as error:
         if _ogg_is_cut(data):
             raise TruncatedAudio("the file is cut off before its first sound") from error
         raise UnreadableAudio(f"cannot be decoded: {_one_line(error)}") from error
-    samples = np.concatenate(chunks) if chunks else np.zeros(0, np.float32)
-    _check(samples, declared, data, min_seconds, allow_silent)
-    return samples
+    _check(count / SAMPLE_RATE, peak, declared, data, min_seconds, allow_silent)
+
+
+def _peak(chunk: np.ndarray) -> float:
+    peak = float(np.abs(chunk).max(initial=0.0))
+    if not peak <= LOUDEST_PEAK:  # "not": also where it is not a number
+        raise UnreadableAudio("the file holds samples that are no numbers or far out of range")
+    return peak
 
 
 def _mono_chunks(container: av.container.InputContainer) -> Iterator[np.ndarray]:
@@ -161,22 +206,19 @@ def _ogg_is_cut(data: bytes) -> bool:
 
 
 def _check(
-    samples: np.ndarray,
+    seconds: float,
+    peak: float,
     declared: float | None,
     data: bytes,
     min_seconds: float,
     allow_silent: bool,
 ) -> None:
-    seconds = len(samples) / SAMPLE_RATE
     if declared is not None and seconds < declared - max(0.25, 0.01 * declared):
         raise TruncatedAudio(f"holds {seconds:.2f} s of the {declared:.2f} s in its header")
     if _ogg_is_cut(data) or _wav_is_cut(data):
         raise TruncatedAudio(f"the file is cut off after {seconds:.2f} s of sound")
-    if len(samples) == 0:
+    if seconds == 0:
         raise EmptyAudio("the file holds no samples")
-    peak = float(np.abs(samples).max())
-    if not peak <= LOUDEST_PEAK:  # "not": also where it is not a number
-        raise UnreadableAudio("the file holds samples that are no numbers or far out of range")
     if seconds < min_seconds:
         raise TooShortAudio(f"lasts {seconds:.2f} s; at least {min_seconds:g} s are needed")
     if not allow_silent and peak < SILENCE_PEAK:

@@ -61,10 +61,25 @@ def find_matches(
     similarity_QK, id_QK = catalogue.nearest(np.concatenate(queries), neighbours)
     if without is not None:
         id_QK[(id_QK >> SEGMENT_BITS) == np.repeat(without, np.diff(bounds))[:, None]] = -1
-    proposed = []
-    for number, query_MD in enumerate(queries):
-        part = slice(bounds[number], bounds[number + 1])
-        proposed.append(_propose(similarity_QK[part], id_QK[part], query_MD, catalogue.stride))
+    parts = [slice(*bounds[number : number + 2]) for number in range(len(queries))]
+    return best_places(queries, [(similarity_QK[p], id_QK[p]) for p in parts], catalogue, top_k)
+
+
+def best_places(
+    queries: Sequence[np.ndarray],
+    nearest: Sequence[tuple[np.ndarray, np.ndarray]],
+    catalogue: Searcher,
+    top_k: int,
+) -> list[list[Match]]:
+    """`find_matches` of queries that were searched before, for they may overlap.
+
+    Args:
+        nearest: similarities and ids of the neighbours of each query, both (segments, neighbours).
+    """
+    proposed = [
+        _propose(similarity_MK, id_MK, query_MD, catalogue.stride)
+        for query_MD, (similarity_MK, id_MK) in zip(queries, nearest, strict=True)
+    ]
     winners = [
         _winners(alignments, products_CM, catalogue.stride, top_k)
         for alignments, products_CM in zip(proposed, catalogue.products(proposed), strict=True)

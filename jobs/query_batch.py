@@ -4,8 +4,11 @@
     python jobs/query_batch.py --catalog catalogue/ --queries clips/ --out answers/
     python jobs/query_batch.py --catalog s3://bucket/catalogue --queries clips.csv --out s3://bucket/answers
 
+    python jobs/query_batch.py --timeline --catalog catalogue/ --queries radio/ --out answers/
+
 Writes OUT/matches.parquet, one row per query and rank. With --truth (CSV: query, track, start_s;
-an empty track means not in the catalogue) also OUT/report.json and OUT/report.html.
+an empty track means not in the catalogue) also OUT/report.json and OUT/report.html. With --timeline
+one row per play, and a cue sheet for each recording.
 
 Exit code: 0 done, 1 failed, 2 bad arguments, 3 done but more failed than --max-failures.
 """
@@ -59,9 +62,20 @@ def options(arguments: list[str] | None = None) -> argparse.Namespace:
         metavar="N",
         help="share the catalogue's shards among so many; default: as their size asks for",
     )
+    parser.add_argument(
+        "--timeline",
+        action="store_true",
+        help="long recordings: all plays with their times; --max-seconds is then 86400 unless "
+        "given, else 10800",
+    )
     parser.add_argument("--truth", metavar="CSV", help="right answers, to score the answers with")
     cli.add_work_options(parser, "queries", max_failures="100%")
+    parser.set_defaults(max_seconds=None)
     chosen = parser.parse_args(arguments)
+    if chosen.timeline and (chosen.truth or chosen.top_k != 1):
+        parser.error("argument --timeline: not with --truth or --top-k")
+    if chosen.max_seconds is None:
+        chosen.max_seconds = 86_400.0 if chosen.timeline else 10_800.0
     if chosen.min_score is not None and not -1 <= chosen.min_score <= 1:
         parser.error(f"argument --min-score: {chosen.min_score} is not between -1 and 1")
     if chosen.fpr is not None and not 0.0001 <= chosen.fpr <= 0.1:
@@ -73,6 +87,8 @@ def main(chosen: argparse.Namespace) -> tuple[dict, int]:
     from grafp.report import read_truth, write_report
     from pipelines.query import query_batch  # after the options: importing Ray takes seconds
 
+    if chosen.timeline:
+        return _timelines(chosen)
     truth = read_truth(chosen.truth) if chosen.truth else None
     summary, matches = query_batch(
         chosen.catalog,
@@ -89,6 +105,24 @@ def main(chosen: argparse.Namespace) -> tuple[dict, int]:
     )
     if truth is not None:
         summary |= write_report(chosen.out, matches, truth)
+    over = cli.too_many(summary["errors"], summary["queries"], chosen.max_failures)
+    return summary, cli.TOO_MANY_FAILURES if over else cli.DONE
+
+
+def _timelines(chosen: argparse.Namespace) -> tuple[dict, int]:
+    from pipelines.timeline import timeline_batch
+
+    summary, _ = timeline_batch(
+        chosen.catalog,
+        chosen.queries,
+        chosen.out,
+        min_score=chosen.min_score,
+        decode=chosen.rerank == "pq",
+        search_actors=chosen.search_actors,
+        workers=chosen.workers,
+        max_seconds=chosen.max_seconds,
+        say=cli.say,
+    )
     over = cli.too_many(summary["errors"], summary["queries"], chosen.max_failures)
     return summary, cli.TOO_MANY_FAILURES if over else cli.DONE
 

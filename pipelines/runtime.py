@@ -42,11 +42,12 @@ def encoder_pool(workers: int | None) -> dict[str, object]:
 
 
 def finished_rows(
-    dataset: ray.data.Dataset, total: int, say: Callable[[str], None]
+    dataset: ray.data.Dataset, total: int | None, say: Callable[[str], None]
 ) -> Iterator[dict]:
     """The rows of a dataset as its last stage finishes them, saying how far the work is.
 
-    Rows need `status` and `duration_s`; `total` is how many there will be.
+    Rows need `status` and `duration_s`; `total` is how many there will be, None where stretches
+    of recordings come and nobody knows.
     """
     started = said = time.monotonic()
     recordings = Counter("grafp_recordings", "Recordings worked on.", ("status",))
@@ -65,9 +66,10 @@ def finished_rows(
         now = time.monotonic()
         if now - said > 5 or done == total:
             said, elapsed = now, now - started
-            say(
-                f"  {done}/{total} recordings, {seconds / 3600:.2f} h of audio, "
-                f"{seconds / elapsed:.0f}x real time, {failed} failed, "
-                f"{elapsed / done * (total - done):.0f} s left"
-            )
+            speed = f"{seconds / 3600:.2f} h of audio, {seconds / elapsed:.0f}x real time"
+            if total is None:
+                say(f"  {done} stretches, {speed}, {failed} failed")
+            else:
+                left = elapsed / done * (total - done)
+                say(f"  {done}/{total} recordings, {speed}, {failed} failed, {left:.0f} s left")
         yield from rows

@@ -161,6 +161,43 @@ def test_length_limits() -> None:
         assert "3 s" in refused(tone_file(extension, 5.0), TooLongAudio, max_seconds=3.0)
 
 
+@pytest.mark.parametrize(("seconds", "count"), [(3.0, 1), (4.0, 1), (4.1, 2), (7.0, 2), (10.0, 3)])
+@pytest.mark.parametrize("extension", FORMATS)
+def test_stretches_are_the_whole_with_overlaps(extension: str, seconds: float, count: int) -> None:
+    data = audio.encode(np.concatenate([tone(seconds / 2), 0.2 * tone(seconds / 2)]), extension)
+    whole_S = audio.decode(data)
+    stretches = list(audio.decode_stretches(data, samples=4 * RATE, overlap=RATE))
+    assert len(stretches) == -(-max(0, len(whole_S) - 4 * RATE) // (3 * RATE)) + 1
+    assert extension in ("mp3", "opus", "m4a", "ogg") or len(stretches) == count
+    for number, (first, sound_S) in enumerate(stretches):
+        assert first == number * 3 * RATE
+        assert np.array_equal(sound_S, whole_S[first : first + 4 * RATE])
+    assert first + len(sound_S) == len(whole_S)
+
+
+@pytest.mark.parametrize(
+    ("data", "kind", "before"),
+    [
+        pytest.param(lambda: tone_file("flac", 9.0)[:-5_000], TruncatedAudio, 2, id="cut off"),
+        pytest.param(lambda: tone_file("wav", 20.0), TooLongAudio, 3, id="too long"),
+        pytest.param(lambda: tone_file("wav", 0.5), TooShortAudio, 0, id="too short"),
+        pytest.param(lambda: b"text", UnreadableAudio, 0, id="no audio"),
+        pytest.param(
+            lambda: audio.encode(np.zeros(9 * RATE, np.float32)), SilentAudio, 2, id="silent"
+        ),
+    ],
+)
+def test_stretches_are_refused_as_the_whole_is(
+    data: Callable[[], bytes], kind: type[AudioError], before: int
+) -> None:
+    heard: list[int] = []
+    stretches = audio.decode_stretches(data(), samples=4 * RATE, overlap=RATE, max_seconds=12.0)
+    with pytest.raises(kind) as error:
+        heard.extend(len(sound_S) for _, sound_S in stretches)
+    assert heard == [4 * RATE] * before
+    assert str(error.value) == refused(data(), kind, max_seconds=12.0)
+
+
 def test_silence_is_refused_unless_allowed() -> None:
     for extension in FORMATS:
         refused(audio.encode(np.zeros(2 * RATE, np.float32), extension), SilentAudio)
