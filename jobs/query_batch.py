@@ -116,6 +116,7 @@ def _timelines(chosen: argparse.Namespace) -> tuple[dict, int]:
         chosen.catalog,
         chosen.queries,
         chosen.out,
+        fpr=chosen.fpr,
         min_score=chosen.min_score,
         decode=chosen.rerank == "pq",
         search_actors=chosen.search_actors,

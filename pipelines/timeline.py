@@ -31,6 +31,7 @@ from pipelines.search import SpreadSearch
 MAX_SECONDS = 86_400.0
 _STRETCH_SECONDS = 300.0
 _OVERLAP_SECONDS = 20.0
+_POINTING_FPR = 0.03  # of a window; the play that windows point to is judged by its own length
 _PLAY = pa.struct(
     [("ordinal", pa.int64())]
     + [(name, pa.float64()) for name in ("start_s", "end_s", "track_start_s", "score", "heard_s")]
@@ -74,6 +75,7 @@ def timeline_batch(
     recordings: str | list[Item],
     out: str,
     *,
+    fpr: float | None = None,
     min_score: float | None = None,
     decode: bool = False,
     search_actors: int | None = None,
@@ -84,6 +86,8 @@ def timeline_batch(
     """All plays in long recordings; returns the summary and the table.
 
     Writes OUT/matches.parquet, a row per play, and a cue sheet per recording that could be read.
+    `fpr` is the rate for plays of their length, not for a whole recording; see
+    `Catalogue.threshold`. `min_score` overrides it.
 
     Raises StorageError or CatalogueError with nothing written.
     """
@@ -94,7 +98,8 @@ def timeline_batch(
     if not manifest.shards:
         raise CatalogueError(f"{catalogue_uri}: the catalogue has no usable tracks")
     catalogue.check_files(manifest)
-    threshold = catalogue.model().min_score if min_score is None else lambda _: min_score
+    catalogue.model()  # refused now rather than by every encoder
+    threshold, pointing_score = _thresholds(catalogue, fpr, min_score)
     items = list_items(recordings) if isinstance(recordings, str) else recordings
     uris = live_tracks(catalogue)
     say(f"{len(items)} recordings against {len(uris)} tracks, snapshot {manifest.snapshot}")
@@ -108,7 +113,7 @@ def timeline_batch(
         round(_OVERLAP_SECONDS * SAMPLE_RATE),
     )
     found = encoded(stretches, catalogue.model_uri(), hop_s, workers).map_batches(
-        FindPlays(search, hop_s, threshold(WINDOW_SECONDS)),
+        FindPlays(search, hop_s, pointing_score),
         batch_size=4,
         batch_format="pyarrow",
         num_cpus=0.3,
@@ -143,6 +148,19 @@ def timeline_batch(
         "seconds": round(time.monotonic() - started, 2),
     }
     return summary, table
+
+
+def _thresholds(
+    catalogue: Catalogue, fpr: float | None, min_score: float | None
+) -> tuple[Callable[[float], float], float]:
+    """What a play must reach by its length, and what a window must reach to point to one."""
+    if min_score is not None:
+        return lambda _: min_score, min_score
+    assert catalogue.manifest is not None
+    threshold = catalogue.threshold(fpr)
+    if catalogue.manifest.calibration is None:
+        return threshold, threshold(WINDOW_SECONDS)
+    return threshold, catalogue.threshold(_POINTING_FPR)(WINDOW_SECONDS)
 
 
 def _lines(
