@@ -164,6 +164,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_systems_on_the_same_files(
     corpus: Path, tmp_path: Path, ray_here: None, capsys: pytest.CaptureFixture
 ) -> None:
