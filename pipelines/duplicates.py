@@ -4,7 +4,8 @@ import numpy as np
 import pyarrow as pa
 import ray
 
-from grafp.catalogue import Catalogue, Manifest, open_shards
+from grafp.catalogue import Catalogue, open_shards
+from grafp.manifest import Manifest
 from grafp.matching import find_matches
 from grafp.shards import ShardSearch
 from pipelines.merge import TrackRef, read_fingerprints

@@ -14,12 +14,13 @@ import ray
 
 from grafp import storage
 from grafp.audio import MAX_SECONDS, SAMPLE_RATE, decode
-from grafp.catalogue import Catalogue, Manifest
+from grafp.catalogue import Catalogue
 from grafp.clips import Clip, draw_clips, make_clip
 from grafp.collection import Item, list_items
 from grafp.errors import AudioError, OptionError, StorageError
 from grafp.grid import ClipAnswer, Scale, clip_table, grid, markdown, summary
 from grafp.grid_page import grid_page
+from grafp.manifest import Manifest
 from grafp.worst import show, worst
 from pipelines.query import answered, live_tracks
 from pipelines.runtime import connect, finished_rows

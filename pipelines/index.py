@@ -17,10 +17,11 @@ import pyarrow.parquet as pq
 
 from grafp.audio import MAX_SECONDS
 from grafp.bundle import ModelBundle, load_bundle
-from grafp.catalogue import TRACK_SCHEMA, Catalogue, Manifest
+from grafp.catalogue import TRACK_SCHEMA, Catalogue
 from grafp.collection import Item, list_items
 from grafp.errors import ModelError, OptionError
 from grafp.inference import HOP_SECONDS
+from grafp.manifest import Manifest
 from pipelines import shards
 from pipelines.calibrate import calibrated
 from pipelines.duplicates import DUPLICATE_SCHEMA, near_duplicates

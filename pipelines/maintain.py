@@ -10,9 +10,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from grafp import storage
-from grafp.catalogue import Catalogue, Manifest
+from grafp.catalogue import Catalogue
 from grafp.collection import read_table
 from grafp.errors import CatalogueError, GrafpError, ModelError, OptionError, StorageError
+from grafp.manifest import Manifest
 from pipelines import shards
 from pipelines.calibrate import calibrated
 from pipelines.index import Run

@@ -18,10 +18,11 @@ import pyarrow.parquet as pq
 import ray
 
 from grafp import storage
-from grafp.catalogue import Catalogue, ShardEntry, StoredFile
+from grafp.catalogue import Catalogue
 from grafp.encoder import DIMENSION
 from grafp.errors import CatalogueError
 from grafp.index import IndexParameters, fill, fingerprint_ids, health, parse_index, train_template
+from grafp.manifest import ShardEntry, StoredFile
 
 MAX_SHARD_FINGERPRINTS = 1_000_000
 _BYTES_A_FINGERPRINT = 700  # of a filling task: benchmarks/merge.py, two at once, 2.1 GiB

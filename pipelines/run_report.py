@@ -4,8 +4,9 @@ from collections import Counter
 from html import escape
 from typing import Any
 
-from grafp.catalogue import Catalogue, Manifest
+from grafp.catalogue import Catalogue
 from grafp.errors import CatalogueError
+from grafp.manifest import Manifest
 from grafp.page import card, cards, page, table
 from pipelines.shards import IndexState
 

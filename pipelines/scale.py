@@ -21,8 +21,9 @@ import pyarrow.parquet as pq
 import ray
 
 from grafp import storage
-from grafp.catalogue import TRACK_SCHEMA, Catalogue, Manifest
+from grafp.catalogue import TRACK_SCHEMA, Catalogue
 from grafp.encoder import DIMENSION
+from grafp.manifest import Manifest
 from pipelines.embed import EMBEDDING_SCHEMA
 from pipelines.merge import TrackRef, by_file, read_fingerprints
 from pipelines.plan import Row, live_refs

@@ -9,7 +9,8 @@ import numpy as np
 import ray
 import ray.actor
 
-from grafp.catalogue import Manifest, ShardEntry, open_shards
+from grafp.catalogue import open_shards
+from grafp.manifest import Manifest, ShardEntry
 from grafp.shards import Alignments, ShardSearch, merge_nearest
 
 _ACTOR_BYTES = 8 << 30

@@ -7,8 +7,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pyarrow.parquet as pq
 
-from grafp.catalogue import Catalogue, Manifest, ShardEntry, StoredFile
+from grafp.catalogue import Catalogue
 from grafp.index import IndexParameters
+from grafp.manifest import Manifest, ShardEntry, StoredFile
 from pipelines import merge
 from pipelines.merge import MAX_SHARD_FINGERPRINTS, TrackRef
 

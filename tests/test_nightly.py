@@ -15,8 +15,9 @@ import pytest
 
 from grafp import storage, synth
 from grafp.audio import encode
-from grafp.catalogue import Catalogue, Manifest
+from grafp.catalogue import Catalogue
 from grafp.errors import CatalogueError, OptionError, StorageError
+from grafp.manifest import Manifest
 from jobs import index_catalog, merge_index
 from pipelines import cli, maintain, merge, shards
 from pipelines.index import index_catalogue

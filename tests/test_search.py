@@ -8,8 +8,9 @@ import pytest
 
 from grafp import storage, synth
 from grafp.audio import encode
-from grafp.catalogue import Catalogue, Manifest, open_shards
+from grafp.catalogue import Catalogue, open_shards
 from grafp.errors import CatalogueError
+from grafp.manifest import Manifest
 from grafp.matching import find_matches
 from jobs import query_batch
 from pipelines import cli, maintain, merge
