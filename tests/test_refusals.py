@@ -13,6 +13,7 @@ import pytest
 from grafp import storage, synth
 from grafp.audio import encode
 from grafp.catalogue import Catalogue
+from grafp.manifest import FORMAT_VERSION
 from jobs import index_catalog, merge_index
 from pipelines import cli
 from pipelines.index import index_catalogue
@@ -57,8 +58,8 @@ def edit_manifest(root: str, edit: Callable[[dict], None]) -> None:
 
 
 def from_a_newer_version(root: str) -> str:
-    edit_manifest(root, lambda manifest: manifest.update(format_version=3))
-    return "catalogue format 3; this version reads format 2"
+    edit_manifest(root, lambda manifest: manifest.update(format_version=FORMAT_VERSION + 1))
+    return f"catalogue format {FORMAT_VERSION + 1}; this version reads format {FORMAT_VERSION}"
 
 
 def with_a_shard_of_another_template(root: str) -> str:
