@@ -83,6 +83,7 @@ def test_the_grid_and_its_page(places: dict[str, str], capsys: pytest.CaptureFix
             assert (row["track"], row["score"]) == (row["best_wrong"], row["best_wrong_score"])
 
 
+@pytest.mark.slow
 def test_the_papers_protocol_and_a_larger_catalogue(
     places: dict[str, str], capsys: pytest.CaptureFixture
 ) -> None:

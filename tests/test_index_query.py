@@ -136,6 +136,7 @@ def test_bad_recordings_cost_their_own_row(tmp_path: Path, capsys) -> None:
             assert row["track"] is None
 
 
+@pytest.mark.slow
 def test_a_second_night_does_only_the_new_work(tmp_path: Path, music: Path) -> None:
     audio, root = upload(music, str(tmp_path / "music")), str(tmp_path / "catalogue")
     first = index_catalogue(audio, root)

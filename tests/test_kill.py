@@ -29,7 +29,7 @@ from jobs import index_catalog, merge_index
 from pipelines import maintain, merge
 from pipelines.index import index_catalogue
 
-KILLS = int(os.environ.get("GRAFP_KILLS", "2"))
+KILLS = int(os.environ.get("GRAFP_KILLS", "1"))
 EMBEDDING = Moment("embedding", written="embeddings/*.parquet")
 # The numbers of moments are odd, so that each comes on local disk and on S3.
 INDEXING = (
@@ -196,6 +196,7 @@ def test_a_run_killed_while_it_lists_writes_nothing(s3: str, night: Night, tmp_p
     assert storage.list_files(f"{s3}/listing") == before
 
 
+@pytest.mark.slow
 def test_a_killed_worker_costs_nothing(night: Night, tmp_path: Path) -> None:
     root = kills.copy(night.first, str(tmp_path / "catalogue"))
     run = start(

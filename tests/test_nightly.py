@@ -101,6 +101,7 @@ def test_copies_share_fingerprints_and_are_all_answers(long_store: str, tmp_path
     assert maintain.verify(root)["damaged"] == 0
 
 
+@pytest.mark.slow
 def test_another_encoding_of_a_recording_is_reported(long_store: str) -> None:
     audio, root = write_music(f"{long_store}/music", range(3), 12.0), f"{long_store}/catalogue"
     storage.write(f"{audio}/0.mp3", encode(synth.piece(0, 12.0), "mp3"))
@@ -113,6 +114,7 @@ def test_another_encoding_of_a_recording_is_reported(long_store: str) -> None:
     assert np.abs(starts[0] - starts[1]).max() < 0.1
 
 
+@pytest.mark.slow
 def test_a_dead_runs_work_is_used(long_store: str, monkeypatch: pytest.MonkeyPatch) -> None:
     audio, root = write_music(f"{long_store}/music", range(5)), f"{long_store}/catalogue"
 
@@ -143,6 +145,7 @@ def test_the_same_music_makes_the_same_shards(long_store: str) -> None:
     assert manifest_of(one).template == manifest_of(two).template
 
 
+@pytest.mark.slow
 def test_withdrawn_by_name_stays_withdrawn(
     long_store: str, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
@@ -196,8 +199,8 @@ def test_small_shards_are_joined_and_answers_stay(
     assert maintain.verify(root)["damaged"] == 0
 
 
-def test_clean_up_spares_what_snapshots_and_young_runs_need(store: str) -> None:
-    audio, root = f"{store}/music", f"{store}/catalogue"
+def test_clean_up_spares_what_snapshots_and_young_runs_need(long_store: str) -> None:
+    audio, root = f"{long_store}/music", f"{long_store}/catalogue"
     for seed in range(3):
         index(write_music(audio, range(seed, seed + 1)), root)
     storage.write(f"{root}/embeddings/x/dead/1.parquet", b"of a dead run")
@@ -326,6 +329,7 @@ def test_two_runs_at_once_lose_nothing(long_store: str) -> None:
     assert maintain.verify(root)["damaged"] == 0
 
 
+@pytest.mark.slow
 @pytest.mark.slow
 def test_a_list_of_removals_may_be_a_table(long_store: str, tmp_path: Path) -> None:
     audio, root = write_music(f"{long_store}/music", range(2)), f"{long_store}/catalogue"

@@ -23,6 +23,7 @@ def between(samples_S: np.ndarray, start_s: float, end_s: float) -> np.ndarray:
     return samples_S[round(start_s * SAMPLE_RATE) : round(end_s * SAMPLE_RATE)]
 
 
+@pytest.mark.slow
 def test_a_programme_and_bad_recordings(tmp_path: Path, capsys, monkeypatch) -> None:
     """Five plays in 86 s, decoded in three stretches: one across a seam, one heard twice."""
     monkeypatch.setattr("pipelines.timeline._STRETCH_SECONDS", 40.0)

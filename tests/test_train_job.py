@@ -79,6 +79,7 @@ def test_a_trained_model_can_be_refined(corpus: Path, tmp_path: Path, capsys) ->
 
 
 @pytest.mark.usefixtures("ray_here")
+@pytest.mark.slow
 def test_train_on_two_workers_then_resume_on_s3(corpus: Path, s3: str, capsys) -> None:
     out = f"{s3}/training/run"
     code, summary, _ = run(corpus, out, capsys, "--steps", "2", "--num-workers", "2", "--no-gpu")
