@@ -15,6 +15,7 @@ Exit code: 0 done, 1 failed, 2 bad arguments, 3 done but more failed than --max-
 
 import argparse
 import sys
+from functools import partial
 
 from pipelines import cli
 
@@ -86,15 +87,14 @@ def options(arguments: list[str] | None = None) -> argparse.Namespace:
 def main(chosen: argparse.Namespace) -> tuple[dict, int]:
     from grafp.report import read_truth, write_report
     from pipelines.query import query_batch  # after the options: importing Ray takes seconds
+    from pipelines.timeline import timeline_batch
 
-    if chosen.timeline:
-        return _timelines(chosen)
     truth = read_truth(chosen.truth) if chosen.truth else None
-    summary, matches = query_batch(
+    answer = timeline_batch if chosen.timeline else partial(query_batch, top_k=chosen.top_k)
+    summary, matches = answer(
         chosen.catalog,
         chosen.queries,
         chosen.out,
-        top_k=chosen.top_k,
         fpr=chosen.fpr,
         min_score=chosen.min_score,
         decode=chosen.rerank == "pq",
@@ -105,25 +105,6 @@ def main(chosen: argparse.Namespace) -> tuple[dict, int]:
     )
     if truth is not None:
         summary |= write_report(chosen.out, matches, truth)
-    over = cli.too_many(summary["errors"], summary["queries"], chosen.max_failures)
-    return summary, cli.TOO_MANY_FAILURES if over else cli.DONE
-
-
-def _timelines(chosen: argparse.Namespace) -> tuple[dict, int]:
-    from pipelines.timeline import timeline_batch
-
-    summary, _ = timeline_batch(
-        chosen.catalog,
-        chosen.queries,
-        chosen.out,
-        fpr=chosen.fpr,
-        min_score=chosen.min_score,
-        decode=chosen.rerank == "pq",
-        search_actors=chosen.search_actors,
-        workers=chosen.workers,
-        max_seconds=chosen.max_seconds,
-        say=cli.say,
-    )
     over = cli.too_many(summary["errors"], summary["queries"], chosen.max_failures)
     return summary, cli.TOO_MANY_FAILURES if over else cli.DONE
 

@@ -71,7 +71,8 @@ def evaluate_catalogue(
     started = time.monotonic()
     catalogue = Catalogue.open_published(catalogue_uri)
     assert catalogue.manifest is not None
-    material = _material(catalogue, audio, noise, rooms, unknown, max(seconds), say)
+    recordings = list_items(audio)
+    material = _material(catalogue, recordings, noise, rooms, unknown, max(seconds), say)
     grid_s = catalogue.manifest.hop_s if protocol == "paper" else None
     clips: list[Clip] = []
     for items, count in ((material.known, queries), (material.unknown, max(1, queries // 4))):
@@ -105,7 +106,7 @@ def evaluate_catalogue(
     result = summary(clips, answers)
     if scales:
         result["scales"] = [scale.to_dict() for scale in scales]
-    sources = {item.uri: item for item in [*list_items(audio), *material.unknown]}
+    sources = {item.uri: item for item in [*recordings, *material.unknown]}
     cases = [
         show(clip, answer, material.noises, material.rooms, lambda uri: _recording(sources, uri))
         for clip, answer in worst(clips, answers)
@@ -122,7 +123,7 @@ def evaluate_catalogue(
 
 def _material(
     catalogue: Catalogue,
-    audio: str,
+    recordings: Sequence[Item],
     noise: str,
     rooms: str,
     unknown: str | None,
@@ -132,9 +133,9 @@ def _material(
     durations = {
         r["uri"]: r["duration_s"] for r in catalogue.tracks().to_pylist() if r["status"] == "ok"
     }
-    known = [item for item in for_testing(audio) if item.uri in durations]
+    known = [item for item in _test_part(recordings) if item.uri in durations]
     if not known:
-        raise OptionError(f"--audio {audio}: none of it is in the catalogue")
+        raise OptionError("--audio: none of it is in the catalogue")
     strangers = for_testing(unknown) if unknown else []
     if both := [item.uri for item in strangers if item.uri in durations]:
         raise OptionError(f"--unknown {unknown}: {both[0]} is in the catalogue")
@@ -231,7 +232,11 @@ def self_repeating(items: Sequence[Item]) -> set[str]:
 
 def for_testing(uri: str) -> list[Item]:
     """The recordings of a folder or table; of a table with a column `split` the test part."""
-    return [item for item in list_items(uri) if item.row.get("split") in (None, "", "test")]
+    return _test_part(list_items(uri))
+
+
+def _test_part(items: Sequence[Item]) -> list[Item]:
+    return [item for item in items if item.row.get("split") in (None, "", "test")]
 
 
 def waveforms(items: list[Item], say: Callable[[str], None]) -> list[np.ndarray]:

@@ -17,6 +17,7 @@ from grafp.catalogue import Catalogue
 from grafp.collection import Item, list_items
 from grafp.encoder import DIMENSION
 from grafp.errors import CatalogueError
+from grafp.manifest import Manifest
 from grafp.matching import Match, find_matches
 from pipelines.decode import decoded
 from pipelines.embed import encoded
@@ -124,16 +125,11 @@ def query_batch(
     Raises StorageError or CatalogueError with nothing written.
     """
     started = time.monotonic()
-    catalogue = Catalogue.open_published(catalogue_uri)
-    assert catalogue.manifest is not None
-    if not catalogue.manifest.shards:
-        raise CatalogueError(f"{catalogue_uri}: the catalogue has no usable tracks")
-    catalogue.check_files(catalogue.manifest)
-    catalogue.model()  # refused now rather than by every encoder
+    catalogue, manifest = open_for_queries(catalogue_uri)
     threshold = catalogue.threshold(fpr) if min_score is None else lambda _: min_score
     items = list_items(queries) if isinstance(queries, str) else queries
     uris = live_tracks(catalogue)
-    say(f"{len(items)} queries against {len(uris)} tracks, snapshot {catalogue.manifest.snapshot}")
+    say(f"{len(items)} queries against {len(uris)} tracks, snapshot {manifest.snapshot}")
     connect()
     answers = answered(
         decoded(items, max_seconds),
@@ -144,14 +140,32 @@ def query_batch(
         decode=decode,
     )
     done = sorted(finished_rows(answers, len(items), say), key=lambda row: row["number"])
-    table = pa.Table.from_pylist(
-        [line for answer in done for line in _lines(answer, items, uris, threshold)],
-        schema=MATCH_SCHEMA,
-    )
+    lines = [line for answer in done for line in _lines(answer, items, uris, threshold)]
+    table = write_matches(out, lines)
+    return _summary(done, table, started), table
+
+
+def open_for_queries(catalogue_uri: str) -> tuple[Catalogue, Manifest]:
+    """A published catalogue with its snapshot, refused now rather than by every actor.
+
+    Raises CatalogueError when it is not there, has no tracks, or lacks a file or its model.
+    """
+    catalogue = Catalogue.open_published(catalogue_uri)
+    assert catalogue.manifest is not None
+    if not catalogue.manifest.shards:
+        raise CatalogueError(f"{catalogue_uri}: the catalogue has no usable tracks")
+    catalogue.check_files(catalogue.manifest)
+    catalogue.model()
+    return catalogue, catalogue.manifest
+
+
+def write_matches(out: str, lines: list[dict]) -> pa.Table:
+    """Write OUT/matches.parquet; returns its table."""
+    table = pa.Table.from_pylist(lines, schema=MATCH_SCHEMA)
     buffer = io.BytesIO()
     pq.write_table(table, buffer)
     storage.write(storage.join(out, "matches.parquet"), buffer.getvalue())
-    return _summary(done, table, started), table
+    return table
 
 
 def live_tracks(catalogue: Catalogue) -> dict[int, list[str]]:

@@ -10,10 +10,8 @@ larger by them are a bound from above; grafp.grid.Scale.deceived measures by how
 
 import hashlib
 import io
-import uuid
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
@@ -21,10 +19,11 @@ import pyarrow.parquet as pq
 import ray
 
 from grafp import storage
-from grafp.catalogue import TRACK_SCHEMA, Catalogue
+from grafp.catalogue import Catalogue
 from grafp.encoder import DIMENSION
 from grafp.manifest import Manifest
 from pipelines.embed import EMBEDDING_SCHEMA
+from pipelines.index import Run
 from pipelines.merge import TrackRef, by_file, read_fingerprints
 from pipelines.plan import Row, live_refs
 from pipelines.runtime import connect
@@ -88,36 +87,10 @@ def with_distractors(
         row |= {"hop_s": manifest.hop_s, "duration_s": row["n_segments"] * manifest.hop_s}
     rows += drawn
     state = extend(catalogue, IndexState(), live_refs(rows), say)
-    scaled = _manifest(catalogue, manifest, rows, state)
+    run = Run.begin(catalogue, manifest.model_id, manifest.model_sha256, manifest.hop_s)
+    scaled = run.manifest(rows, state, next_ordinal=manifest.next_ordinal + count)
     catalogue.publish(scaled)
     return scaled
-
-
-def _manifest(
-    catalogue: Catalogue, manifest: Manifest, rows: list[Row], state: IndexState
-) -> Manifest:
-    buffer = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist(rows, schema=TRACK_SCHEMA), buffer)
-    name = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:6]}"
-    live = live_refs(rows)
-    return replace(
-        manifest,
-        snapshot=name,
-        parent=None,
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
-        template=state.template,
-        parameters=state.parameters,
-        when_trained=state.when_trained,
-        shards=list(state.shards),
-        calibration=None,
-        tracks=catalogue.put(f"snapshots/{name}.tracks.parquet", buffer.getvalue()),
-        next_ordinal=max(live) + 1,
-        counts={
-            **manifest.counts,
-            "tracks": len(rows),
-            "fingerprints": sum(ref.n_segments for ref in live.values()),
-        },
-    )
 
 
 def _distribution(source: Catalogue, files: dict[str, list[TrackRef]]) -> Distribution:

@@ -4,14 +4,12 @@ A stretch overlaps the one before, so a play that the seam cuts is whole or long
 it. Nothing outlives a stretch but its plays.
 """
 
-import io
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from grafp import storage
 from grafp.audio import SAMPLE_RATE
@@ -19,12 +17,11 @@ from grafp.catalogue import Catalogue
 from grafp.collection import Item, list_items
 from grafp.cue import cue_sheet, file_names
 from grafp.encoder import DIMENSION
-from grafp.errors import CatalogueError
 from grafp.plays import WINDOW_SECONDS, Play, find_plays
 from grafp.timeline import timeline
 from pipelines.decode import decoded_stretches
 from pipelines.embed import encoded
-from pipelines.query import MATCH_SCHEMA, live_tracks
+from pipelines.query import live_tracks, open_for_queries, write_matches
 from pipelines.runtime import connect, finished_rows
 from pipelines.search import SpreadSearch
 
@@ -92,13 +89,7 @@ def timeline_batch(
     Raises StorageError or CatalogueError with nothing written.
     """
     started = time.monotonic()
-    catalogue = Catalogue.open_published(catalogue_uri)
-    manifest = catalogue.manifest
-    assert manifest is not None
-    if not manifest.shards:
-        raise CatalogueError(f"{catalogue_uri}: the catalogue has no usable tracks")
-    catalogue.check_files(manifest)
-    catalogue.model()  # refused now rather than by every encoder
+    catalogue, manifest = open_for_queries(catalogue_uri)
     threshold, pointing_score = _thresholds(catalogue, fpr, min_score)
     items = list_items(recordings) if isinstance(recordings, str) else recordings
     uris = live_tracks(catalogue)
@@ -131,10 +122,7 @@ def timeline_batch(
         if error is None:
             spans = [(play.start_s, play.end_s, uris[play.ordinal][0]) for play in plays]
             sheets[name] = cue_sheet(item.uri, spans, duration_s)
-    table = pa.Table.from_pylist(lines, schema=MATCH_SCHEMA)
-    buffer = io.BytesIO()
-    pq.write_table(table, buffer)
-    storage.write(storage.join(out, "matches.parquet"), buffer.getvalue())
+    table = write_matches(out, lines)
     for name, text in sheets.items():
         storage.write(storage.join(out, name), text.encode())
     matched = len({line["query"] for line in lines if line["matched"]})
