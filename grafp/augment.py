@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
-from grafp.features import SEGMENT_SAMPLES
+from grafp.fingerprint import SEGMENT_SAMPLES
 
 PAST_SAMPLES = SEGMENT_SAMPLES  # music before the segment whose reverberation reaches into it
 _ROOM_SAMPLES = SEGMENT_SAMPLES

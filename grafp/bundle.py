@@ -1,49 +1,25 @@
-"""A model bundle: `weights.safetensors` and `card.json`, in a folder or under a prefix.
+"""A model bundle with its weights loaded; see grafp.card for what a bundle is."""
 
-The card holds what the weights mean (architecture, features) and where they come from
-(settings, data, steps, loss, hit rate, versions). Nothing in a bundle is executable.
-"""
-
-import hashlib
 import json
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 from safetensors import SafetensorError
 from safetensors.torch import load as parse_tensors
 from safetensors.torch import save as dump_tensors
 
 from grafp import storage
+from grafp.card import DEFAULT_MODEL, FEATURES, FORMAT_VERSION, ModelCard, parse_card, read_card
 from grafp.encoder import Encoder, EncoderConfig
-from grafp.errors import ModelError, StorageError
-
-FORMAT_VERSION = 1
-FEATURES = {"name": "log-mel-64x32", "version": 1, "sample_rate": 16_000, "segment_s": 1.0}
-SHIPPED = Path(__file__).parent / "models"
-DEFAULT_MODEL = "small"
-DEFAULT_MIN_SCORE = 0.75  # for a model whose card does not say
+from grafp.errors import ModelError
 
 
 @dataclass(frozen=True)
-class ModelBundle:
-    """A loaded model: `model_id` names exactly these weights."""
+class ModelBundle(ModelCard):
+    """A loaded model."""
 
     encoder: Encoder
-    card: dict[str, Any]
-    model_id: str
-    sha256: str
-    min_scores: dict[float, float]
-    """Scores that a match must reach, by its length in seconds; the card's `min_score`."""
-    files: dict[str, bytes]
-    """The bundle's own files, to copy it elsewhere unchanged."""
-
-    def min_score(self, seconds: float) -> float:
-        """What a match of this length must reach: interpolated between `min_scores`."""
-        lengths = sorted(self.min_scores)
-        return float(np.interp(seconds, lengths, [self.min_scores[length] for length in lengths]))
 
 
 def load_bundle(name_or_uri: str = DEFAULT_MODEL) -> ModelBundle:
@@ -51,38 +27,21 @@ def load_bundle(name_or_uri: str = DEFAULT_MODEL) -> ModelBundle:
 
     Raises ModelError when it is not a bundle that this version can use.
     """
-    shipped = SHIPPED / name_or_uri
-    named = "/" not in name_or_uri and shipped.is_dir()
-    where = str(shipped) if named else name_or_uri
-    try:
-        files = {
-            name: storage.read(storage.join(where, name))
-            for name in ("card.json", "weights.safetensors")
-        }
-    except StorageError as error:
-        names = ", ".join(sorted(path.name for path in SHIPPED.glob("*/"))) or "none"
-        raise ModelError(
-            f"{name_or_uri}: not a model bundle ({error}); shipped models: {names}"
-        ) from error
-    return parse_bundle(files, name_or_uri)
+    return _with_weights(read_card(name_or_uri), name_or_uri)
 
 
 def parse_bundle(files: dict[str, bytes], name: str) -> ModelBundle:
     """A bundle from its files' bytes; `name` is used in errors. Raises ModelError."""
+    return _with_weights(parse_card(files, name), name)
+
+
+def _with_weights(card: ModelCard, name: str) -> ModelBundle:
     try:
-        card = json.loads(files["card.json"])
-        tensors = parse_tensors(files["weights.safetensors"])
-    except (ValueError, SafetensorError) as error:
+        tensors = parse_tensors(card.files["weights.safetensors"])
+    except SafetensorError as error:
         raise ModelError(f"{name}: damaged model bundle ({error})") from error
-    if not isinstance(card, dict):
-        raise ModelError(f"{name}: damaged model bundle (its card is not a JSON object)")
-    if card.get("format_version") != FORMAT_VERSION or card.get("features") != FEATURES:
-        raise ModelError(
-            f"{name}: made for format {card.get('format_version')} with features "
-            f"{card.get('features')}; this version reads format {FORMAT_VERSION} with {FEATURES}"
-        )
     try:
-        encoder = Encoder(EncoderConfig.from_dict(card.get("encoder", {})))
+        encoder = Encoder(EncoderConfig.from_dict(card.card.get("encoder", {})))
         missing, unexpected = encoder.load_state_dict(
             {key: value.float() for key, value in tensors.items()}, strict=False
         )
@@ -97,20 +56,7 @@ def parse_bundle(files: dict[str, bytes], name: str) -> ModelBundle:
             f"{name}: the weights do not fit the card (missing {missing[:3]}, "
             f"unexpected {unexpected[:3]})"
         )
-    digest = hashlib.sha256(files["weights.safetensors"] + files["card.json"]).hexdigest()
-    model_id = f"{card.get('preset', 'model')}-{digest[:12]}"
-    return ModelBundle(encoder.eval(), card, model_id, digest, _min_scores(card, name), files)
-
-
-def _min_scores(card: dict[str, Any], name: str) -> dict[float, float]:
-    values = card.get("min_score", {"1": DEFAULT_MIN_SCORE})
-    try:
-        scores = {float(seconds): float(score) for seconds, score in values.items()}
-    except (AttributeError, TypeError, ValueError):
-        scores = {}
-    if not scores or not all(np.isfinite([*scores, *scores.values()])):
-        raise ModelError(f"{name}: min_score in its card must be scores by length in seconds")
-    return scores
+    return ModelBundle(**vars(card), encoder=encoder.eval())
 
 
 def save_bundle(uri: str, encoder: Encoder, card: dict[str, Any]) -> str:

@@ -26,9 +26,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from grafp import storage
-from grafp.bundle import ModelBundle, load_bundle
-from grafp.encoder import DIMENSION
+from grafp.card import ModelCard, read_card
 from grafp.errors import CatalogueError
+from grafp.fingerprint import DIMENSION
 from grafp.index import open_index
 from grafp.manifest import Manifest, ShardEntry, StoredFile
 from grafp.shards import DecodedVectors, Shard
@@ -144,13 +144,13 @@ class Catalogue:
             return TRACK_SCHEMA.empty_table()
         return pq.read_table(io.BytesIO(self.get(self.manifest.tracks)), columns=columns)
 
-    def put_model(self, bundle: ModelBundle) -> str:
-        """Keep the model beside what it made, so that a query needs the catalogue alone."""
-        uri = storage.join(self.root, "models", bundle.model_id)
-        for name, data in bundle.files.items():
+    def put_model(self, model: ModelCard) -> str:
+        """Keep the bundle beside what it made, so that a query needs the catalogue alone."""
+        uri = storage.join(self.root, "models", model.model_id)
+        for name, data in model.files.items():
             info = storage.stat(storage.join(uri, name))
             if info is None or info.size != len(data):
-                self.put(f"models/{bundle.model_id}/{name}", data)
+                self.put(f"models/{model.model_id}/{name}", data)
         return uri
 
     def model_uri(self) -> str:
@@ -158,13 +158,13 @@ class Catalogue:
         assert self.manifest is not None
         return storage.join(self.root, "models", self.manifest.model_id)
 
-    def model(self) -> ModelBundle:
-        """The bundle that made the published snapshot. Raises CatalogueError when it differs."""
+    def model(self) -> ModelCard:
+        """The model that made the published snapshot. Raises CatalogueError when it differs."""
         assert self.manifest is not None
-        bundle = load_bundle(self.model_uri())
-        if bundle.sha256 != self.manifest.model_sha256:
+        model = read_card(self.model_uri())
+        if model.sha256 != self.manifest.model_sha256:
             raise CatalogueError(f"{self.model_uri()}: not the model that made this catalogue")
-        return bundle
+        return model
 
     def threshold(self, fpr: float | None = None) -> Callable[[float], float]:
         """The score that a match must reach, by its length in seconds.

@@ -13,7 +13,7 @@ from grafp.audio import SAMPLE_RATE, SILENCE_PEAK, decode
 from grafp.augment import PAST_SAMPLES, to_float
 from grafp.collection import Item, list_items
 from grafp.errors import AudioError, GrafpError, StorageError, TrainingError
-from grafp.features import SEGMENT_SAMPLES
+from grafp.fingerprint import SEGMENT_SAMPLES
 
 _MIN_PEAK = 10 * SILENCE_PEAK  # a fading tail teaches nothing
 

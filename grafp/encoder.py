@@ -13,9 +13,8 @@ from torch import nn
 
 from grafp.errors import ModelError
 from grafp.features import FRAMES, MELS
+from grafp.fingerprint import DIMENSION
 from grafp.graph import max_relative, nearest_neighbours
-
-DIMENSION = 128
 
 
 @dataclass(frozen=True)

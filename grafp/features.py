@@ -10,9 +10,8 @@ import torch
 import torchaudio
 
 from grafp.audio import SAMPLE_RATE, SILENCE_PEAK
+from grafp.fingerprint import SEGMENT_SAMPLES
 
-SEGMENT_SAMPLES = SAMPLE_RATE
-SEGMENT_SECONDS = SEGMENT_SAMPLES / SAMPLE_RATE
 MELS, FRAMES = 64, 32
 _WINDOW = 1024
 _FRAME_HOP = 483  # 31 hops and one window are 15,997 samples: 32 whole frames in a segment

@@ -8,10 +8,10 @@ import torch
 from torch import nn
 
 from grafp.audio import SAMPLE_RATE
-from grafp.encoder import DIMENSION, ConvNorm, Encoder, GraphBlock, LinearNorm
-from grafp.features import SEGMENT_SAMPLES, is_silent, log_mel
+from grafp.encoder import ConvNorm, Encoder, GraphBlock, LinearNorm
+from grafp.features import is_silent, log_mel
+from grafp.fingerprint import DIMENSION, HOP_SECONDS, SEGMENT_SAMPLES, segment_count
 
-HOP_SECONDS = 0.1  # paper, Table I
 # Graph nodes in a batch: enough to keep the processor busy, few enough for its caches.
 NODES_AT_ONCE = {"cpu": 1 << 14, "cuda": 1 << 19}
 
@@ -76,11 +76,6 @@ def _fold(layer: nn.Linear | nn.Conv2d, norm: nn.BatchNorm1d | nn.BatchNorm2d) -
     folded.weight.copy_(layer.weight * scale_C.view(-1, *[1] * (layer.weight.ndim - 1)))
     folded.bias = nn.Parameter(norm.bias - norm.running_mean * scale_C, requires_grad=False)
     return folded
-
-
-def segment_count(samples: int, hop_samples: int) -> int:
-    """How many whole segments fit, one every hop."""
-    return 0 if samples < SEGMENT_SAMPLES else (samples - SEGMENT_SAMPLES) // hop_samples + 1
 
 
 @dataclass

@@ -9,8 +9,8 @@ from typing import Any
 from grafp.audio import SAMPLE_RATE
 from grafp.calibration import Calibration
 from grafp.errors import CatalogueError
+from grafp.fingerprint import HOP_SECONDS
 from grafp.index import IndexParameters
-from grafp.inference import HOP_SECONDS
 
 FORMAT_VERSION = 3
 

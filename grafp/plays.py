@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from grafp.features import SEGMENT_SECONDS
+from grafp.fingerprint import SEGMENT_SECONDS
 from grafp.matching import NEIGHBOURS, best_places
 from grafp.shards import Alignments, Searcher
 

@@ -7,10 +7,11 @@ from typing import Protocol
 import faiss
 import numpy as np
 
-from grafp.encoder import DIMENSION
+from grafp.fingerprint import DIMENSION
 from grafp.index import SEGMENT_BITS, search
 
 _MIN_OVERLAP = 0.5  # of the query or the track, whichever is shorter
+_SPARE = 32  # codes are coarse and many equal: which of them are among the k must not be chance
 _ROWS_AT_ONCE = 1 << 17  # reference fingerprints in memory while scoring: 64 MB
 
 
@@ -106,7 +107,8 @@ class ShardSearch:
     stride: int = 1
 
     def nearest(self, queries_QD: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-        return merge_nearest([s.nearest(queries_QD, k, self.nprobe) for s in self.shards], k)
+        found = [s.nearest(queries_QD, k + _SPARE, self.nprobe) for s in self.shards]
+        return merge_nearest(found, k)
 
     def products(self, asked: Sequence[Alignments]) -> list[np.ndarray]:
         results = []
@@ -134,14 +136,15 @@ def merge_nearest(
 class DecodedVectors:
     """Fingerprints decoded from the index's own codes, for catalogues whose vectors do not fit.
 
-    Holds the codes in id order: 64 bytes a fingerprint and one or two for its list, in memory.
+    Holds the codes in id order, in memory: 32 bytes a fingerprint.
     """
 
     def __init__(
         self, index: faiss.IndexIVF, ordinals_T: np.ndarray, first_rows_T: np.ndarray
     ) -> None:
         self._index = index
-        lists = index.invlists
+        self._packed = isinstance(index, faiss.IndexIVFFastScan)
+        lists = _unpacked(index) if self._packed else index.invlists
         rows, codes = [], []
         for number in range(index.nlist):
             size = lists.list_size(number)
@@ -151,10 +154,12 @@ class DecodedVectors:
             place_N = np.searchsorted(ordinals_T, id_N >> SEGMENT_BITS)
             rows.append(first_rows_T[place_N] + (id_N & ((1 << SEGMENT_BITS) - 1)))
             code_NB = faiss.rev_swig_ptr(lists.get_codes(number), size * index.code_size)
-            prefix = np.frombuffer(number.to_bytes(8, "little"), np.uint8)
-            prefix = prefix[: index.sa_code_size() - index.code_size]
-            code_NB = code_NB.reshape(size, -1)
-            codes.append(np.hstack([np.tile(prefix, (size, 1)), code_NB]))
+            code_NB = code_NB.reshape(size, -1).copy()
+            if not self._packed:  # sa_decode wants the list in front of the code
+                prefix = np.frombuffer(number.to_bytes(8, "little"), np.uint8)
+                prefix = prefix[: index.sa_code_size() - index.code_size]
+                code_NB = np.hstack([np.tile(prefix, (size, 1)), code_NB])
+            codes.append(code_NB)
         row_N = np.concatenate(rows)
         order = np.argsort(row_N)
         self._row_N, self._code_NB = row_N[order], np.concatenate(codes)[order]
@@ -165,5 +170,19 @@ class DecodedVectors:
         vectors_ND = np.zeros((len(rows), DIMENSION), np.float32)
         known = np.flatnonzero(self._row_N[place] == rows)
         if len(known):
-            vectors_ND[known] = self._index.sa_decode(self._code_NB[place[known]])
+            code_NB = self._code_NB[place[known]]
+            decode = self._index.pq.decode if self._packed else self._index.sa_decode
+            vectors_ND[known] = decode(code_NB)
+            faiss.normalize_L2(vectors_ND)  # a code is shorter than what it stands for
         return vectors_ND
+
+
+def _unpacked(index: faiss.IndexIVFFastScan) -> faiss.ArrayInvertedLists:
+    """Its lists with one code after another, not interleaved for the processor's registers."""
+    lists = faiss.ArrayInvertedLists(index.nlist, index.code_size)
+    index.orig_invlists = lists
+    try:
+        index.reconstruct_orig_invlists()
+    finally:
+        index.orig_invlists = None
+    return lists

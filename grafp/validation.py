@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from grafp.audio import SAMPLE_RATE
 from grafp.augment import PAST_SAMPLES, Augmenter, to_float
 from grafp.encoder import Encoder
-from grafp.features import SEGMENT_SAMPLES, log_mel
+from grafp.features import log_mel
+from grafp.fingerprint import SEGMENT_SAMPLES
 
 _HOP_SAMPLES = SAMPLE_RATE // 10
 _TOLERANCE_SAMPLES = SAMPLE_RATE // 20  # 50 ms, the paper's granularity (section III-E)

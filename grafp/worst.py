@@ -11,7 +11,8 @@ from grafp.audio import SAMPLE_RATE
 from grafp.augment import to_float
 from grafp.charts import picture
 from grafp.clips import Clip, make_clip
-from grafp.features import SEGMENT_SAMPLES, log_mel
+from grafp.features import log_mel
+from grafp.fingerprint import SEGMENT_SAMPLES
 from grafp.grid import CONDITIONS, ClipAnswer
 
 

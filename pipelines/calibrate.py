@@ -9,7 +9,7 @@ import ray
 from grafp.audio import SAMPLE_RATE
 from grafp.calibration import LENGTHS_S, Calibration, calibrate
 from grafp.catalogue import Catalogue
-from grafp.inference import segment_count
+from grafp.fingerprint import segment_count
 from grafp.manifest import Manifest
 from grafp.matching import find_matches
 from pipelines.duplicates import NEAR

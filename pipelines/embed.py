@@ -14,14 +14,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import ray
-import torch
 
 from grafp import storage
-from grafp.bundle import load_bundle
 from grafp.catalogue import TRACK_SCHEMA
 from grafp.collection import Item
-from grafp.encoder import DIMENSION
-from grafp.inference import Fingerprinter
+from grafp.fingerprint import DIMENSION
 from pipelines.decode import decoded
 from pipelines.merge import is_fresh
 from pipelines.runtime import encoder_pool, finished_rows
@@ -38,6 +35,11 @@ class Encode:
     """A Ray Data actor: decoded recordings to fingerprints, as float16 bytes."""
 
     def __init__(self, model_uri: str, hop_s: float) -> None:
+        import torch  # here, since the other stages' processes do without
+
+        from grafp.bundle import load_bundle
+        from grafp.inference import Fingerprinter
+
         device = "cuda" if ray.get_gpu_ids() else "cpu"
         if device == "cpu":
             torch.set_num_threads(1)  # one actor a processor; threads would fight over it

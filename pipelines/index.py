@@ -16,11 +16,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from grafp.audio import MAX_SECONDS
-from grafp.bundle import ModelBundle, load_bundle
+from grafp.card import DEFAULT_MODEL, ModelCard, read_card
 from grafp.catalogue import TRACK_SCHEMA, Catalogue
 from grafp.collection import Item, list_items
 from grafp.errors import ModelError, OptionError
-from grafp.inference import HOP_SECONDS
+from grafp.fingerprint import HOP_SECONDS
 from grafp.manifest import Manifest
 from pipelines import shards
 from pipelines.calibrate import calibrated
@@ -104,7 +104,7 @@ def index_catalogue(
     """
     started = time.monotonic()
     catalogue = Catalogue.open(catalogue_uri)
-    bundle, hop_s = _model(catalogue, model), _hop(catalogue, hop_s)
+    card, hop_s = _model(catalogue, model), _hop(catalogue, hop_s)
     source = audio if isinstance(audio, str) else "list"
     items = list_items(audio, may_be_missing=allow_empty) if isinstance(audio, str) else audio
     plan = make_plan(items, catalogue.tracks().to_pylist(), source)
@@ -122,8 +122,8 @@ def index_catalogue(
     if not (plan.work or plan.withdrawn):
         return _summary(catalogue, plan, [], 0, started)
     connect()
-    run = Run.begin(catalogue, bundle.model_id, bundle.sha256, hop_s)
-    model_uri = catalogue.put_model(bundle)
+    run = Run.begin(catalogue, card.model_id, card.sha256, hop_s)
+    model_uri = catalogue.put_model(card)
     rows, resumed = _embed(run, model_uri, plan, workers, max_seconds, say)
     duplicates = _publish(run, plan, rows, source, say)
     summary = _summary(catalogue, plan, rows, resumed, started)
@@ -133,15 +133,17 @@ def index_catalogue(
     return summary
 
 
-def _model(catalogue: Catalogue, wanted: str | None) -> ModelBundle:
+def _model(catalogue: Catalogue, wanted: str | None) -> ModelCard:
     """The catalogue's own model, or for a new catalogue the wanted one."""
     if catalogue.manifest is None:
-        return load_bundle(wanted) if wanted else load_bundle()
+        from grafp.bundle import load_bundle  # imports PyTorch, which other nights do without
+
+        return load_bundle(wanted or DEFAULT_MODEL)  # so that bad weights are refused now
     if wanted:
-        bundle = load_bundle(wanted)
-        if bundle.sha256 != catalogue.manifest.model_sha256:
+        card = read_card(wanted)
+        if card.sha256 != catalogue.manifest.model_sha256:
             raise ModelError(
-                f"{wanted} is {bundle.model_id}, but the catalogue was made with "
+                f"{wanted} is {card.model_id}, but the catalogue was made with "
                 f"{catalogue.manifest.model_id}; use that one, or another --catalog"
             )
     return catalogue.model()

@@ -19,8 +19,8 @@ import ray
 
 from grafp import storage
 from grafp.catalogue import Catalogue
-from grafp.encoder import DIMENSION
 from grafp.errors import CatalogueError
+from grafp.fingerprint import DIMENSION
 from grafp.index import IndexParameters, fill, fingerprint_ids, health, parse_index, train_template
 from grafp.manifest import ShardEntry, StoredFile
 

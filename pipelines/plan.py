@@ -5,13 +5,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from grafp.collection import Item
-from grafp.encoder import DIMENSION
+from grafp.fingerprint import DIMENSION
 from pipelines.merge import TrackRef, filling_bytes
 
 MAX_ATTEMPTS = 3
 """A recording that failed so often is left alone until its file changes."""
 # Bytes of a fingerprint: float16 in embeddings and for re-ranking, PQ code and id.
-_BYTES_STORED = 2 * 2 * DIMENSION + 64 + 8
+_BYTES_STORED = 2 * 2 * DIMENSION + 32 + 8
 _BYTES_A_SECOND = {".wav": 176_400, ".flac": 100_000}  # where the catalogue gives no better idea
 _COMPRESSED_BYTES_A_SECOND = 20_000
 

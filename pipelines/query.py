@@ -15,8 +15,8 @@ from grafp import storage
 from grafp.audio import MAX_SECONDS
 from grafp.catalogue import Catalogue
 from grafp.collection import Item, list_items
-from grafp.encoder import DIMENSION
 from grafp.errors import CatalogueError
+from grafp.fingerprint import DIMENSION
 from grafp.manifest import Manifest
 from grafp.matching import Match, find_matches
 from pipelines.decode import decoded

@@ -20,7 +20,7 @@ import ray
 
 from grafp import storage
 from grafp.catalogue import Catalogue
-from grafp.encoder import DIMENSION
+from grafp.fingerprint import DIMENSION
 from grafp.manifest import Manifest
 from pipelines.embed import EMBEDDING_SCHEMA
 from pipelines.index import Run

@@ -16,7 +16,7 @@ from grafp.audio import SAMPLE_RATE
 from grafp.catalogue import Catalogue
 from grafp.collection import Item, list_items
 from grafp.cue import cue_sheet, file_names
-from grafp.encoder import DIMENSION
+from grafp.fingerprint import DIMENSION
 from grafp.plays import WINDOW_SECONDS, Play, find_plays
 from grafp.timeline import timeline
 from pipelines.decode import decoded_stretches

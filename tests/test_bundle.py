@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from grafp import bundle, storage
+from grafp import storage
 from grafp.bundle import ModelBundle, load_bundle, parse_bundle, save_bundle
+from grafp.card import DEFAULT_MIN_SCORE
 from grafp.encoder import PRESETS, Encoder, EncoderConfig
 from grafp.errors import ModelError
 
@@ -98,7 +99,7 @@ def test_the_card_tells_what_the_weights_mean(saved: ModelBundle) -> None:
 def test_a_name_that_is_not_shipped_is_refused_with_those_that_are(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bundle, "SHIPPED", tmp_path)
+    monkeypatch.setattr("grafp.card.SHIPPED", tmp_path)
     with pytest.raises(ModelError, match="shipped models: none"):
         load_bundle("huge")
     model_id = save_bundle(str(tmp_path / "beta"), encoder(TINY), {"preset": "tiny"})
@@ -164,7 +165,7 @@ def test_a_card_of_another_version_or_model_is_refused(
 
 
 def test_the_score_to_reach_depends_on_the_length(saved: ModelBundle, tmp_path: Path) -> None:
-    assert saved.min_score(1.0) == saved.min_score(60.0) == bundle.DEFAULT_MIN_SCORE
+    assert saved.min_score(1.0) == saved.min_score(60.0) == DEFAULT_MIN_SCORE
     card = saved.card | {"min_score": {"1": 0.9, "5": 0.7, "2": 0.8}}
     told = parse_bundle(saved.files | {"card.json": json.dumps(card).encode()}, "my-model")
     scores = [told.min_score(seconds) for seconds in (0.5, 1.0, 1.5, 2.0, 5.0, 3600.0)]

@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 import torch
 
-from grafp.encoder import DIMENSION, PRESETS, Encoder, EncoderConfig, GraphBlock
+from grafp.encoder import PRESETS, Encoder, EncoderConfig, GraphBlock
 from grafp.errors import ModelError
+from grafp.fingerprint import DIMENSION
 
 NODES = {
     "grafprint": [1024] * 2 + [256] * 2 + [64] * 6 + [16] * 2,

@@ -8,8 +8,9 @@ from torch import nn
 from grafp import synth
 from grafp.audio import SAMPLE_RATE, SILENCE_PEAK
 from grafp.data import PairSampler
-from grafp.encoder import DIMENSION, PRESETS
-from grafp.features import SEGMENT_SAMPLES, is_silent, log_mel
+from grafp.encoder import PRESETS
+from grafp.features import is_silent, log_mel
+from grafp.fingerprint import DIMENSION, SEGMENT_SAMPLES
 from grafp.inference import Fingerprinter
 
 

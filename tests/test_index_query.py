@@ -12,7 +12,8 @@ import pytest
 
 from grafp import storage, synth
 from grafp.audio import SAMPLE_RATE, decode, encode
-from grafp.bundle import DEFAULT_MODEL, load_bundle, save_bundle
+from grafp.bundle import load_bundle, save_bundle
+from grafp.card import DEFAULT_MODEL
 from grafp.catalogue import Catalogue
 from grafp.clips import cut_degraded
 from grafp.encoder import PRESETS, Encoder

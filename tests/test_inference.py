@@ -6,10 +6,12 @@ import torch
 from torch import nn
 
 from grafp import synth
-from grafp.bundle import SHIPPED, load_bundle
+from grafp.bundle import load_bundle
+from grafp.card import SHIPPED
 from grafp.encoder import PRESETS, Encoder
 from grafp.features import log_mel
-from grafp.inference import Fingerprinter, fast_form, segment_count
+from grafp.fingerprint import segment_count
+from grafp.inference import Fingerprinter, fast_form
 
 
 def seconds_of_music(seed: int, count: int, noise: float = 0.1) -> torch.Tensor:

@@ -1,0 +1,91 @@
+"""The card of a model bundle: what its weights mean and which they are, without loading them.
+
+A bundle is `weights.safetensors` and `card.json`, in a folder or under a prefix. The card holds
+the architecture and features, and where the weights come from (settings, data, steps, loss, hit
+rate, versions). Nothing in a bundle is executable.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from grafp import storage
+from grafp.errors import ModelError, StorageError
+
+FORMAT_VERSION = 1
+FEATURES = {"name": "log-mel-64x32", "version": 1, "sample_rate": 16_000, "segment_s": 1.0}
+SHIPPED = Path(__file__).parent / "models"
+DEFAULT_MODEL = "small"
+DEFAULT_MIN_SCORE = 0.75  # for a model whose card does not say
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """A model without its weights; `model_id` names exactly one set of them."""
+
+    card: dict[str, Any]
+    model_id: str
+    sha256: str
+    min_scores: dict[float, float]
+    """Scores that a match must reach, by its length in seconds; the card's `min_score`."""
+    files: dict[str, bytes]
+    """The bundle's own files, to copy it elsewhere unchanged."""
+
+    def min_score(self, seconds: float) -> float:
+        """What a match of this length must reach: interpolated between `min_scores`."""
+        lengths = sorted(self.min_scores)
+        return float(np.interp(seconds, lengths, [self.min_scores[length] for length in lengths]))
+
+
+def read_card(name_or_uri: str = DEFAULT_MODEL) -> ModelCard:
+    """The card of a shipped model, by name, or of a bundle in a folder or under a prefix.
+
+    Raises ModelError when it is not a bundle that this version can use.
+    """
+    shipped = SHIPPED / name_or_uri
+    named = "/" not in name_or_uri and shipped.is_dir()
+    where = str(shipped) if named else name_or_uri
+    try:
+        files = {
+            name: storage.read(storage.join(where, name))
+            for name in ("card.json", "weights.safetensors")
+        }
+    except StorageError as error:
+        names = ", ".join(sorted(path.name for path in SHIPPED.glob("*/"))) or "none"
+        raise ModelError(
+            f"{name_or_uri}: not a model bundle ({error}); shipped models: {names}"
+        ) from error
+    return parse_card(files, name_or_uri)
+
+
+def parse_card(files: dict[str, bytes], name: str) -> ModelCard:
+    """A card from its bundle's files; `name` is used in errors. Raises ModelError."""
+    try:
+        card = json.loads(files["card.json"])
+    except ValueError as error:
+        raise ModelError(f"{name}: damaged model bundle ({error})") from error
+    if not isinstance(card, dict):
+        raise ModelError(f"{name}: damaged model bundle (its card is not a JSON object)")
+    if card.get("format_version") != FORMAT_VERSION or card.get("features") != FEATURES:
+        raise ModelError(
+            f"{name}: made for format {card.get('format_version')} with features "
+            f"{card.get('features')}; this version reads format {FORMAT_VERSION} with {FEATURES}"
+        )
+    digest = hashlib.sha256(files["weights.safetensors"] + files["card.json"]).hexdigest()
+    model_id = f"{card.get('preset', 'model')}-{digest[:12]}"
+    return ModelCard(card, model_id, digest, _min_scores(card, name), files)
+
+
+def _min_scores(card: dict[str, Any], name: str) -> dict[float, float]:
+    values = card.get("min_score", {"1": DEFAULT_MIN_SCORE})
+    try:
+        scores = {float(seconds): float(score) for seconds, score in values.items()}
+    except (AttributeError, TypeError, ValueError):
+        scores = {}
+    if not scores or not all(np.isfinite([*scores, *scores.values()])):
+        raise ModelError(f"{name}: min_score in its card must be scores by length in seconds")
+    return scores
