@@ -11,10 +11,13 @@ degraded with test noise and test rooms at a ratio measured on the clip. Every c
 
 --split validation is for choices: the train split is indexed, and the tenth of it that
 jobs/train.py sets apart makes the queries. --keep-out 3 leaves every third of the queried tracks
-out of the catalogue and compares the false-positive rates that are wished with those measured.
+out of the catalogue and compares the false-positive rates that are wished with those measured;
+OUT/unknown.csv names them for jobs/evaluate.py.
 """
 
 import argparse
+import csv
+import io
 import json
 import sys
 from collections import Counter
@@ -63,7 +66,7 @@ def main(chosen: argparse.Namespace) -> tuple[dict, int]:
     from pipelines.evaluate import Material, evaluate, waveforms
     from pipelines.index import index_catalogue
 
-    items = _items(chosen, "music")
+    items = part(chosen.corpus, chosen.split, "music")
     unknown = {item.uri for item in items[:: chosen.keep_out]} if chosen.keep_out else set()
     indexed = items
     if chosen.split == "validation":  # what was trained on stands in for a larger catalogue
@@ -79,6 +82,11 @@ def main(chosen: argparse.Namespace) -> tuple[dict, int]:
         workers=chosen.workers,
         say=cli.say,
     )
+    if unknown:
+        table = io.StringIO()
+        left_out = [[item.location] for item in items if item.uri in unknown]
+        csv.writer(table).writerows([["path"], *left_out])
+        storage.write(storage.join(chosen.out, "unknown.csv"), table.getvalue().encode())
     usable = [item for item in items if float(item.row.get("seconds") or 60) >= 6.0]
     clips = draw_clips(
         [item.uri for item in usable],
@@ -87,7 +95,9 @@ def main(chosen: argparse.Namespace) -> tuple[dict, int]:
         queries=chosen.queries,
         seed=chosen.seed,
     )
-    noises, rooms = (waveforms(_items(chosen, name), cli.say) for name in ("noise", "rir"))
+    noises, rooms = (
+        waveforms(part(chosen.corpus, chosen.split, name), cli.say) for name in ("noise", "rir")
+    )
     material = Material(usable, [], noises, rooms)
     answers = evaluate(catalogue, material, clips, workers=chosen.workers, say=cli.say)
     summary = grid_summary(clips, answers)
@@ -100,14 +110,14 @@ def main(chosen: argparse.Namespace) -> tuple[dict, int]:
     return {"queries": len(clips), **summary}, cli.DONE
 
 
-def _items(chosen: argparse.Namespace, name: str) -> list:
-    """The rows of one table that belong to the split."""
+def part(corpus: str, split: str, name: str) -> list:
+    """The rows of one table that belong to the split, "test" or "validation"."""
     from grafp import storage
     from grafp.collection import list_items
     from grafp.data import held_out
 
-    table = storage.join(chosen.corpus, f"{name}.csv")
-    if chosen.split == "test":
+    table = storage.join(corpus, f"{name}.csv")
+    if split == "test":
         return [item for item in list_items(table) if item.row.get("split") == "test"]
     return [i for i in list_items(table) if i.row.get("split") == "train" and held_out(i)]
 

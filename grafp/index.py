@@ -28,8 +28,8 @@ def fingerprint_ids(ordinal: int, segments_N: np.ndarray) -> np.ndarray:
 
 
 def default_nprobe(nlist: int) -> int:
-    """Lists to visit: a sixteenth, since a noisy second lies far from where it belongs."""
-    return min(nlist, max(16, nlist // 16))
+    """Lists to visit: a 32nd, since a noisy second lies far from where it belongs."""
+    return min(nlist, max(16, nlist // 32))
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class IndexParameters:
     nlist: int
     """Inverted lists."""
     codec: str
-    """FAISS's name of the code, SQfp16 for small catalogues; earlier ones have PQ64 (8 bits)."""
+    """FAISS's name of the code, or SQfp16 for a small catalogue."""
     nprobe: int
     """Lists to visit for each query fingerprint."""
     training_points: int
@@ -103,7 +103,8 @@ def health(index: faiss.IndexIVF, vectors_ND: np.ndarray, ids_N: np.ndarray) -> 
     heard = np.flatnonzero(vectors_ND.any(axis=1))
     rows = rng.choice(heard, size=min(_CANARIES, len(heard)), replace=False)
     noise_QD = rng.normal(0.0, 0.75 / DIMENSION**0.5, (len(rows), DIMENSION))
-    _, id_QK = search(index, vectors_ND[rows] + noise_QD, 20, default_nprobe(index.nlist))
+    probes = choose_lists(index, vectors_ND[rows] + noise_QD, default_nprobe(index.nlist))
+    _, id_QK = search(index, probes, 20)
     recall = (id_QK == ids_N[rows][:, None]).any(axis=1).mean() if len(rows) else 1.0
     return round(float(index.invlists.imbalance_factor()), 3), round(float(recall), 4)
 
@@ -124,9 +125,22 @@ def open_index(path: str) -> faiss.IndexIVF:
         raise CatalogueError(f"{path}: a damaged index file") from error
 
 
-def search(
-    index: faiss.IndexIVF, queries_QD: np.ndarray, k: int, nprobe: int
-) -> tuple[np.ndarray, np.ndarray]:
+@dataclass(frozen=True)
+class Probes:
+    """Queries with the lists to visit for each, which all shards of a template have in common."""
+
+    queries_QD: np.ndarray
+    similarity_QL: np.ndarray
+    list_QL: np.ndarray
+
+
+def choose_lists(index: faiss.IndexIVF, queries_QD: np.ndarray, nprobe: int) -> Probes:
+    """The `nprobe` lists nearest to each query; of a large index no small part of a search."""
+    queries_QD = np.ascontiguousarray(queries_QD, np.float32)
+    return Probes(queries_QD, *index.quantizer.search(queries_QD, min(nprobe, index.nlist)))
+
+
+def search(index: faiss.IndexIVF, probes: Probes, k: int) -> tuple[np.ndarray, np.ndarray]:
     """The k nearest fingerprints of each query: similarities and ids, (queries, k); id -1: none."""
-    parameters = faiss.SearchParametersIVF(nprobe=min(nprobe, index.nlist))
-    return index.search(np.ascontiguousarray(queries_QD, np.float32), k, params=parameters)
+    index.nprobe = probes.list_QL.shape[1]
+    return index.search_preassigned(probes.queries_QD, k, probes.list_QL, probes.similarity_QL)

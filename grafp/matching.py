@@ -14,7 +14,7 @@ from grafp.index import SEGMENT_BITS
 from grafp.shards import Alignments, Searcher, Shard, ShardSearch
 
 NEIGHBOURS = 40  # per fingerprint
-_CANDIDATES = 96  # proposals scored exactly per query, those with the most votes first
+_CANDIDATES = 64  # proposals scored exactly per query, those with the most votes first
 _PRODUCTS_AT_ONCE = 1 << 22
 _SHIFT = 1 << (SEGMENT_BITS + 5)  # a start before the track's beginning stays in its own track
 

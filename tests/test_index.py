@@ -10,6 +10,7 @@ import pytest
 from grafp.errors import CatalogueError
 from grafp.index import (
     IndexParameters,
+    choose_lists,
     fill,
     fingerprint_ids,
     open_index,
@@ -29,6 +30,10 @@ def _one_thread() -> Iterator[None]:
 
 def unit(vectors: np.ndarray) -> np.ndarray:
     return (vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)).astype(np.float32)
+
+
+def nearest(index: faiss.IndexIVF, queries: np.ndarray, k: int, nprobe: int) -> tuple:
+    return search(index, choose_lists(index, queries, nprobe), k)
 
 
 def clustered(count: int, seed: int = 0, clusters: int = 400) -> np.ndarray:
@@ -78,7 +83,7 @@ def test_a_tiny_catalogue_finds_all_that_is_in_it(count: int) -> None:
     template = train_template(vectors, IndexParameters.for_size(count))
     assert parse_index(template).ntotal == 0
     index = parse_index(fill(template, vectors, np.arange(count)))
-    similarity, found = search(index, vectors, 1, 32)
+    similarity, found = nearest(index, vectors, 1, 32)
     assert found[:, 0].tolist() == list(range(count))
     np.testing.assert_allclose(similarity[:, 0], 1.0, atol=2e-3)
 
@@ -95,7 +100,7 @@ def test_most_true_neighbours_are_found(template: bytes) -> None:
     index = parse_index(fill(template, vectors, np.arange(10_000)))
     nprobe = IndexParameters.for_size(10_000).nprobe
     assert nprobe <= index.nlist / 8
-    _, found = search(index, queries, 20, nprobe)
+    _, found = nearest(index, queries, 20, nprobe)
     true = (queries @ vectors.T).argsort(axis=1)[:, ::-1]
     nearest_found = (found == true[:, :1]).any(axis=1)
     assert nearest_found.mean() > 0.97
@@ -121,7 +126,7 @@ def test_the_same_sample_trains_the_same_template() -> None:
 
 def test_no_more_answers_than_fingerprints(template: bytes) -> None:
     index = parse_index(fill(template, clustered(3), np.arange(3)))
-    _, found = search(index, clustered(1), 20, 10_000)
+    _, found = nearest(index, clustered(1), 20, 10_000)
     assert sorted(found[0].tolist()) == [-1] * 17 + [0, 1, 2]
 
 
@@ -148,8 +153,8 @@ def test_a_mapped_file_answers_as_the_bytes_do(template: bytes, tmp_path: Path) 
     (tmp_path / "shard.faiss").write_bytes(data)
     mapped = open_index(str(tmp_path / "shard.faiss"))
     for ours, theirs in zip(
-        search(mapped, vectors[:50], 5, 8),
-        search(parse_index(data), vectors[:50], 5, 8),
+        nearest(mapped, vectors[:50], 5, 8),
+        nearest(parse_index(data), vectors[:50], 5, 8),
         strict=True,
     ):
         np.testing.assert_array_equal(ours, theirs)

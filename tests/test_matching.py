@@ -43,10 +43,13 @@ def clip(fine_ND: np.ndarray, start: float, hops: int, noise: float = 0.0) -> np
     return unit(query + noise * unit(added))
 
 
-def shards_of(tracks: dict[int, np.ndarray], count: int = 1, stride: int = 1) -> ShardSearch:
+def shards_of(
+    tracks: dict[int, np.ndarray], count: int = 1, stride: int = 1, codec: str | None = None
+) -> ShardSearch:
     """A catalogue of these ordinals, dealt out to `count` shards filled from one template."""
     everything = np.concatenate(list(tracks.values()))
-    template = train_template(everything, IndexParameters.for_size(len(everything)))
+    parameters = IndexParameters.for_size(len(everything))
+    template = train_template(everything, replace(parameters, codec=codec or parameters.codec))
     parts = [sorted(tracks)[n::count] for n in range(count)]
     shards = [shard_of(template, {o: tracks[o] for o in part}) for part in parts]
     return ShardSearch(shards, nprobe=32, stride=stride)
@@ -263,13 +266,13 @@ def test_a_track_can_be_left_out(fine: dict[int, np.ndarray], shards: ShardSearc
         assert all(match.score < 0.6 for match in matches)
 
 
+@pytest.mark.parametrize("codec", ["PQ64x4fs", "SQfp16"])
 def test_codes_alone_answer_nearly_as_well(
-    fine: dict[int, np.ndarray], tracks: dict[int, np.ndarray]
+    codec: str, fine: dict[int, np.ndarray], tracks: dict[int, np.ndarray]
 ) -> None:
     many = {**tracks, **{100 + n: on_grid(recording(1_000, 200 + n)) for n in range(10)}}
     many[3] = np.concatenate([np.zeros((7, 128), np.float32), many[3][7:]])
-    exact = shards_of(many, 3)
-    assert "PQ" in type(exact.shards[0].index).__name__
+    exact = shards_of(many, 3, codec=codec)
     coded = replace(
         exact,
         shards=[
@@ -283,6 +286,8 @@ def test_codes_alone_answer_nearly_as_well(
         assert not decoded.vectors_ND[rows[silent]].any()
         alike = np.einsum("nd,nd->n", decoded.vectors_ND[rows], whole.vectors_ND)
         assert alike[~silent].mean() > 0.8
+        lengths = np.linalg.norm(decoded.vectors_ND[rows[~silent]], axis=1)
+        assert lengths == pytest.approx(1, abs=1e-3)
     queries = [clip(fine[ordinal], 40, 15, noise=0.5) for ordinal in ORDINALS]
     for [a], [b] in zip(find_matches(queries, exact), find_matches(queries, coded), strict=True):
         assert (a.ordinal, a.first, a.last) == (b.ordinal, b.first, b.last)
