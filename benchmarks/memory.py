@@ -34,7 +34,7 @@ def main(chosen: argparse.Namespace) -> tuple[dict, int]:
     counts = [int(count) for count in chosen.tracks.split(",")]
     summary = {}
     with tempfile.TemporaryDirectory() as folder:
-        _synthesise(f"{folder}/all", max(counts), chosen.seconds)
+        synthesise(f"{folder}/all", max(counts), chosen.seconds)
         for count in counts:
             audio = f"{folder}/{count}"
             os.mkdir(audio)
@@ -49,7 +49,8 @@ def main(chosen: argparse.Namespace) -> tuple[dict, int]:
     return summary, cli.DONE
 
 
-def _synthesise(folder: str, count: int, seconds: float) -> None:
+def synthesise(folder: str, count: int, seconds: float) -> None:
+    """Write pieces of music, FLAC."""
     from grafp import storage, synth
     from grafp.audio import encode
 

@@ -1,0 +1,94 @@
+#!/usr/bin/env python3
+"""Peak memory of a query job by size of the catalogue, with exact vectors and with codes alone.
+
+    python benchmarks/query_memory.py --fingerprints 1000000,3000000
+
+Invented tracks make a small synthetic catalogue as large as wanted (pipelines/scale.py); 100 clips
+of 5 s are looked for in it by jobs/query_batch.py, with --rerank exact and --rerank pq. Memory is
+the proportional one (PSS) of the job and every Ray process it started, at its peak.
+"""
+
+import argparse
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+
+from memory import memory_by_kind, synthesise
+
+from pipelines import cli
+
+_TRACKS, _SECONDS = 30, 100.0
+
+
+def options() -> argparse.Namespace:
+    parser = cli.parser(__doc__)
+    parser.add_argument(
+        "--fingerprints",
+        type=cli.numbers(50_000, 1e9),
+        default="1000000,3000000",
+        metavar="N,..",
+        help="catalogue sizes",
+    )
+    return parser.parse_args()
+
+
+def main(chosen: argparse.Namespace) -> tuple[dict, int]:
+    import ray
+
+    from grafp.catalogue import Catalogue
+    from pipelines.index import index_catalogue
+    from pipelines.scale import with_distractors
+
+    summary: dict[str, dict] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        synthesise(f"{folder}/music", _TRACKS, _SECONDS)
+        synthesise(f"{folder}/queries", 100, 5.0)
+        index_catalogue(f"{folder}/music", f"{folder}/small", say=cli.say)
+        small = Catalogue.open_published(f"{folder}/small")
+        assert small.manifest is not None
+        each = small.manifest.counts["fingerprints"] / _TRACKS
+        for size in chosen.fingerprints:
+            root = f"{folder}/{size:.0f}"
+            manifest = with_distractors(small, root, round(size / each), say=cli.say)
+            ray.shutdown()  # the job starts its own
+            count = manifest.counts["fingerprints"]
+            cli.say(f"{count:,} fingerprints in {len(manifest.shards)} shards")
+            for rerank in ("exact", "pq"):
+                peak, seconds = _query(root, f"{folder}/queries", f"{folder}/out", rerank)
+                total, held = sum(peak.values()), _of_search(peak)
+                cli.say(
+                    f"  --rerank {rerank:5}  {total:6,.0f} MiB, of which search actors "
+                    f"{held:6,.0f} MiB; {seconds:.0f} s"
+                )
+                summary.setdefault(str(count), {})[rerank] = {
+                    "peak_mib": round(total),
+                    "search_mib": round(held),
+                    "seconds": round(seconds),
+                }
+    return summary, cli.DONE
+
+
+def _of_search(peak: Counter[str]) -> float:
+    return sum(size for name, size in peak.items() if "_Holder" in name)
+
+
+def _query(catalogue: str, queries: str, out: str, rerank: str) -> tuple[Counter[str], float]:
+    """Peak memory by kind of process, MiB, and seconds of one run of the job."""
+    job = Path(__file__).parents[1] / "jobs" / "query_batch.py"
+    places = ["--catalog", catalogue, "--queries", queries, "--out", out]
+    command = [sys.executable, str(job), *places, "--rerank", rerank, "--min-score", "0.8"]
+    started, peak = time.monotonic(), Counter[str]()
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as run:
+        while run.poll() is None:
+            peak = max(peak, memory_by_kind(run.pid), key=Counter.total)
+            time.sleep(0.25)
+        if run.returncode:
+            raise SystemExit(f"the query job failed with exit code {run.returncode}")
+    return peak, time.monotonic() - started
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main, options()))
