@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 import torchaudio
 
 from grafp.audio import SAMPLE_RATE
@@ -41,6 +42,9 @@ def cut_degraded(
     clip_S = to_float(torch.tensor(track_S[start - past : start + length]))
     if room_S is not None:
         room = direct_first(torch.tensor(room_S))
+        whole = len(clip_S) + len(room) - 1
+        # Silence after the room makes the transforms a power of two: several times as fast.
+        room = F.pad(room, (0, (1 << (whole - 1).bit_length()) - whole))
         clip_S = torchaudio.functional.fftconvolve(clip_S, room)[: len(clip_S)]
     clip_S = clip_S[past:]
     if noise_S is not None and snr_db is not None:
