@@ -8,6 +8,9 @@ from collections.abc import Callable, Iterator
 # Read by Ray when it is imported or started. Nothing is reported to anyone.
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+# On few processors, workers that wait a second for their next task would be ended and started anew,
+# which costs them seconds of imports each time.
+os.environ.setdefault("RAY_idle_worker_killing_time_threshold_ms", "60000")
 
 import ray
 import ray.data
