@@ -47,7 +47,7 @@ def main(chosen: argparse.Namespace) -> tuple[dict, int]:
     results = []
     for codec in CODECS:
         index = _index(codec, shard)
-        for share, neighbours in ((64, 20), (16, 20), (16, 40)):
+        for share, neighbours in ((32, 20), (16, 20), (32, 40)):
             copy = Shard(
                 index, shard.vectors_ND, shard.ordinals_T, shard.first_rows_T, shard.counts_T
             )
@@ -126,8 +126,10 @@ def _index(codec: str, shard):
 
     index = faiss.index_factory(128, f"IVF{shard.index.nlist},{codec}", faiss.METRIC_INNER_PRODUCT)
     index.cp.niter = 10
-    if hasattr(index, "pq"):
-        index.do_polysemous_training, index.pq.cp.niter = False, 10
+    if codec.startswith("PQ"):
+        index.pq.cp.niter = 10
+    if codec == "PQ64":
+        index.do_polysemous_training = False
     pairs = zip(shard.ordinals_T, shard.counts_T, strict=True)
     ids = np.concatenate([fingerprint_ids(ordinal, np.arange(count)) for ordinal, count in pairs])
     heard = np.flatnonzero(np.any(shard.vectors_ND, axis=1))

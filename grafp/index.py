@@ -16,8 +16,8 @@ SEGMENT_BITS = 20  # 2^20 segments every 0.1 s are 29 hours, far above the longe
 _POINTS_PER_CENTROID = 39  # what FAISS wants to train a k-means centroid well
 _CODEC = "PQ64x4fs"
 """64 sub-quantisers as in the paper, of 4 bits instead of 8: 32 bytes a fingerprint, which FAISS
-scans in registers about ten times as fast. With 40 neighbours instead of 20, which exact scores
-then tell apart, validation clips are found as often: benchmarks/codecs.py."""
+scans in registers several times as fast. Exact scores tell 40 neighbours apart instead of 20, so
+clips of 2 s are found as often, of 1 s within a point: benchmarks/codecs.py."""
 _CODEC_MIN = 10_000  # with fewer, exact fingerprints cost little
 _CANARIES = 200
 
