@@ -11,9 +11,11 @@ mean over ratios and conditions; and the time that FAISS takes for all of them.
 
 import argparse
 import sys
-import time
+from dataclasses import replace
 
 import numpy as np
+from accuracy import part
+from query import timed
 
 from pipelines import cli
 
@@ -34,24 +36,32 @@ def options() -> argparse.Namespace:
 
 def main(chosen: argparse.Namespace) -> tuple[dict, int]:
     from grafp.catalogue import Catalogue, open_shards
-    from grafp.shards import Shard, ShardSearch
+    from grafp.index import fill, fingerprint_ids, parse_index, train_template
+    from grafp.shards import ShardSearch
 
     catalogue = Catalogue.open_published(chosen.catalog)
     assert catalogue.manifest is not None
+    assert catalogue.manifest.parameters is not None
     [shard] = open_shards(catalogue.root, catalogue.manifest)
     clips, queries, starts = _queries(chosen)
     tracks = catalogue.tracks(["uri", "ordinal"])
     ordinals = dict(zip(tracks["uri"].to_pylist(), tracks["ordinal"].to_pylist(), strict=True))
     cli.say(f"{len(queries)} clips in {len(shard.vectors_ND):,} fingerprints")
     cli.say("| codes | lists | neighbours | " + " | ".join(f"{s:g} s" for s in chosen.seconds))
+    pairs = zip(shard.ordinals_T, shard.counts_T, strict=True)
+    ids = np.concatenate([fingerprint_ids(ordinal, np.arange(count)) for ordinal, count in pairs])
+    heard = np.flatnonzero(np.any(shard.vectors_ND, axis=1))
+    points = min(len(heard), catalogue.manifest.parameters.training_points)
+    sample = np.random.default_rng(0).choice(heard, points, replace=False)
     results = []
     for codec in CODECS:
-        index = _index(codec, shard)
+        parameters = replace(catalogue.manifest.parameters, codec=codec)
+        template = train_template(shard.vectors_ND[np.sort(sample)], parameters)
+        index = parse_index(fill(template, shard.vectors_ND, ids))
         for share, neighbours in ((32, 20), (16, 20), (32, 40)):
-            copy = Shard(
-                index, shard.vectors_ND, shard.ordinals_T, shard.first_rows_T, shard.counts_T
-            )
-            search = _Timed(ShardSearch([copy], max(1, index.nlist // share)))
+            search = ShardSearch([replace(shard, index=index)], max(1, index.nlist // share))
+            spent = {"nearest": 0.0}
+            search.nearest = timed(search.nearest, spent, "nearest")
             right = _right(search, queries, starts, [ordinals[c.track] for c in clips], neighbours)
             cells = {
                 f"{length:g} s": [
@@ -65,32 +75,16 @@ def main(chosen: argparse.Namespace) -> tuple[dict, int]:
             }
             row = f"| {codec} | 1/{share} | {neighbours} | "
             row += " | ".join(f"{track} / {place}" for track, place in cells.values())
-            cli.say(f"{row} | FAISS {search.seconds:.1f} s |")
+            cli.say(f"{row} | FAISS {spent['nearest']:.1f} s |")
             results.append(
                 {"codec": codec, "lists": 1 / share, "neighbours": neighbours, **cells}
-                | {"faiss_s": round(search.seconds, 2)}
+                | {"faiss_s": round(spent["nearest"], 2)}
             )
     return {"clips": len(clips), "results": results}, cli.DONE
 
 
-class _Timed:
-    """A `Searcher` that knows how long it looked for neighbours."""
-
-    def __init__(self, search) -> None:
-        self.search, self.seconds = search, 0.0
-        self.stride, self.products = search.stride, search.products
-
-    def nearest(self, queries_QD: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-        started = time.monotonic()
-        found = self.search.nearest(queries_QD, k)
-        self.seconds += time.monotonic() - started
-        return found
-
-
 def _queries(chosen: argparse.Namespace) -> tuple[list, list[np.ndarray], list[float]]:
     """Clips, their fingerprints, and where they begin in their tracks, in hops."""
-    from accuracy import part
-
     import grafp
     from grafp import storage
     from grafp.audio import SAMPLE_RATE, decode
@@ -118,29 +112,8 @@ def _queries(chosen: argparse.Namespace) -> tuple[list, list[np.ndarray], list[f
     return clips, queries, starts
 
 
-def _index(codec: str, shard):
-    """These fingerprints in as many lists as the catalogue has, in other codes."""
-    import faiss
-
-    from grafp.index import fingerprint_ids
-
-    index = faiss.index_factory(128, f"IVF{shard.index.nlist},{codec}", faiss.METRIC_INNER_PRODUCT)
-    index.cp.niter = 10
-    if codec.startswith("PQ"):
-        index.pq.cp.niter = 10
-    if codec == "PQ64":
-        index.do_polysemous_training = False
-    pairs = zip(shard.ordinals_T, shard.counts_T, strict=True)
-    ids = np.concatenate([fingerprint_ids(ordinal, np.arange(count)) for ordinal, count in pairs])
-    heard = np.flatnonzero(np.any(shard.vectors_ND, axis=1))
-    sample = np.random.default_rng(0).choice(heard, min(len(heard), 80_000), replace=False)
-    index.train(shard.vectors_ND[np.sort(sample)].astype(np.float32))
-    index.add_with_ids(shard.vectors_ND[heard].astype(np.float32), ids[heard])
-    return index
-
-
 def _right(
-    search: _Timed,
+    search,
     queries: list[np.ndarray],
     starts: list[float],
     ordinals: list[int],
@@ -151,9 +124,9 @@ def _right(
 
     right = []
     for first in range(0, len(queries), 64):
-        part = slice(first, first + 64)
-        found = find_matches(queries[part], search, neighbours=neighbours)
-        for matches, start, ordinal in zip(found, starts[part], ordinals[part], strict=True):
+        batch = slice(first, first + 64)
+        found = find_matches(queries[batch], search, neighbours=neighbours)
+        for matches, start, ordinal in zip(found, starts[batch], ordinals[batch], strict=True):
             track = bool(matches) and matches[0].ordinal == ordinal
             right.append((track, track and abs(matches[0].start - start) <= 0.5))
     return right

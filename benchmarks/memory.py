@@ -40,7 +40,8 @@ def main(chosen: argparse.Namespace) -> tuple[dict, int]:
             os.mkdir(audio)
             for name in sorted(os.listdir(f"{folder}/all"))[:count]:
                 os.link(f"{folder}/all/{name}", f"{audio}/{name}")
-            peaks, seconds = _index(audio, f"{folder}/catalogue-{count}", chosen.workers)
+            places = ["--audio", audio, "--catalog", f"{folder}/catalogue-{count}"]
+            peaks, seconds = run_job("index_catalog.py", *places, "--workers", str(chosen.workers))
             peak = sum(peaks.values())
             cli.say(f"{count:>6} tracks: peak {peak:,.0f} MiB, {seconds:.0f} s")
             for name, size in peaks.most_common(8):
@@ -59,17 +60,16 @@ def synthesise(folder: str, count: int, seconds: float) -> None:
         storage.write(f"{folder}/{number:05d}.flac", data)
 
 
-def _index(audio: str, catalogue: str, workers: int) -> tuple[Counter[str], float]:
-    """Peak memory by kind of process, MiB, and seconds of one run of the job."""
-    job = os.path.join(os.path.dirname(__file__), "..", "jobs", "index_catalog.py")
-    command = [sys.executable, job, "--audio", audio, "--catalog", catalogue]
+def run_job(name: str, *arguments: str) -> tuple[Counter[str], float]:
+    """Peak memory by kind of process, MiB, and seconds of one run of a job."""
+    job = os.path.join(os.path.dirname(__file__), "..", "jobs", name)
     started, peak = time.monotonic(), Counter[str]()
-    with subprocess.Popen([*command, "--workers", str(workers)], stdout=subprocess.DEVNULL) as run:
+    with subprocess.Popen([sys.executable, job, *arguments], stdout=subprocess.DEVNULL) as run:
         while run.poll() is None:
             peak = max(peak, memory_by_kind(run.pid), key=Counter.total)
             time.sleep(0.25)
         if run.returncode:
-            raise SystemExit(f"indexing failed with exit code {run.returncode}")
+            raise SystemExit(f"{name} failed with exit code {run.returncode}")
     return peak, time.monotonic() - started
 
 

@@ -109,7 +109,7 @@ def _ours(
     search = ShardSearch(shards, nprobe or parameters.nprobe)
     spent = {"nearest": 0.0, "products": 0.0}
     for name in spent:
-        setattr(search, name, _timed(getattr(search, name), spent, name))
+        setattr(search, name, timed(getattr(search, name), spent, name))
     started, right = time.monotonic(), 0
     for first in range(0, len(queries), BATCH):
         found = find_matches(queries[first : first + BATCH], search)
@@ -130,15 +130,17 @@ def _ours(
     }
 
 
-def _timed(call, spent: dict[str, float], name: str):
-    def timed(*arguments):
+def timed(call, spent: dict[str, float], name: str):
+    """The same call, which adds its seconds to `spent[name]`."""
+
+    def call_timed(*arguments):
         started = time.monotonic()
         try:
             return call(*arguments)
         finally:
             spent[name] += time.monotonic() - started
 
-    return timed
+    return call_timed
 
 
 def _loop(vectors_ND: np.ndarray, queries: list, where: list[tuple[int, int]]) -> dict:

@@ -9,14 +9,11 @@ the proportional one (PSS) of the job and every Ray process it started, at its p
 """
 
 import argparse
-import subprocess
 import sys
 import tempfile
-import time
 from collections import Counter
-from pathlib import Path
 
-from memory import memory_by_kind, synthesise
+from memory import run_job, synthesise
 
 from pipelines import cli
 
@@ -57,7 +54,11 @@ def main(chosen: argparse.Namespace) -> tuple[dict, int]:
             count = manifest.counts["fingerprints"]
             cli.say(f"{count:,} fingerprints in {len(manifest.shards)} shards")
             for rerank in ("exact", "pq"):
-                peak, seconds = _query(root, f"{folder}/queries", f"{folder}/out", rerank)
+                places = ["--catalog", root, "--queries", f"{folder}/queries"]
+                peak, seconds = run_job(
+                    "query_batch.py", *places, "--out", f"{folder}/out", "--rerank", rerank,
+                    "--min-score", "0.8",
+                )  # fmt: skip
                 total, held = sum(peak.values()), _of_search(peak)
                 cli.say(
                     f"  --rerank {rerank:5}  {total:6,.0f} MiB, of which search actors "
@@ -73,21 +74,6 @@ def main(chosen: argparse.Namespace) -> tuple[dict, int]:
 
 def _of_search(peak: Counter[str]) -> float:
     return sum(size for name, size in peak.items() if "_Holder" in name)
-
-
-def _query(catalogue: str, queries: str, out: str, rerank: str) -> tuple[Counter[str], float]:
-    """Peak memory by kind of process, MiB, and seconds of one run of the job."""
-    job = Path(__file__).parents[1] / "jobs" / "query_batch.py"
-    places = ["--catalog", catalogue, "--queries", queries, "--out", out]
-    command = [sys.executable, str(job), *places, "--rerank", rerank, "--min-score", "0.8"]
-    started, peak = time.monotonic(), Counter[str]()
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as run:
-        while run.poll() is None:
-            peak = max(peak, memory_by_kind(run.pid), key=Counter.total)
-            time.sleep(0.25)
-        if run.returncode:
-            raise SystemExit(f"the query job failed with exit code {run.returncode}")
-    return peak, time.monotonic() - started
 
 
 if __name__ == "__main__":

@@ -330,7 +330,6 @@ def test_two_runs_at_once_lose_nothing(long_store: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.slow
 def test_a_list_of_removals_may_be_a_table(long_store: str, tmp_path: Path) -> None:
     audio, root = write_music(f"{long_store}/music", range(2)), f"{long_store}/catalogue"
     index(audio, root)
