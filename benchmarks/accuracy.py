@@ -65,6 +65,7 @@ def main(chosen: argparse.Namespace) -> tuple[dict, int]:
     from grafp.grid import summary as grid_summary
     from pipelines.evaluate import Material, evaluate, waveforms
     from pipelines.index import index_catalogue
+    from pipelines.placement import Encoders
 
     items = part(chosen.corpus, chosen.split, "music")
     unknown = {item.uri for item in items[:: chosen.keep_out]} if chosen.keep_out else set()
@@ -79,7 +80,7 @@ def main(chosen: argparse.Namespace) -> tuple[dict, int]:
         catalogue,
         model=chosen.model,
         hop_s=chosen.hop,
-        workers=chosen.workers,
+        encoders=Encoders(chosen.workers),
         say=cli.say,
     )
     if unknown:
@@ -99,7 +100,7 @@ def main(chosen: argparse.Namespace) -> tuple[dict, int]:
         waveforms(part(chosen.corpus, chosen.split, name), cli.say) for name in ("noise", "rir")
     )
     material = Material(usable, [], noises, rooms)
-    answers = evaluate(catalogue, material, clips, workers=chosen.workers, say=cli.say)
+    answers = evaluate(catalogue, material, clips, encoders=Encoders(chosen.workers), say=cli.say)
     summary = grid_summary(clips, answers)
     cli.say(markdown(grid(clips, answers)))
     cli.say(f"\nOffset error of right tracks, ms: {summary['offset_error_ms']}")

@@ -115,6 +115,7 @@ def main(chosen: argparse.Namespace) -> tuple[dict, int]:
     from grafp import storage
     from grafp.errors import OptionError
     from pipelines.peers import answer_with_grafp, answer_with_program
+    from pipelines.placement import Encoders
 
     out = storage.absolute(chosen.out)
     if "://" in out or "://" in chosen.corpus:
@@ -122,7 +123,7 @@ def main(chosen: argparse.Namespace) -> tuple[dict, int]:
     if storage.list_files(out, may_be_missing=True):
         raise OptionError(f"--out {chosen.out}: holds files; name a new folder")
     music, queries = _write_files(chosen, out)
-    outcomes = {OURS: answer_with_grafp(out, chosen.model, chosen.workers, say=cli.say)}
+    outcomes = {OURS: answer_with_grafp(out, chosen.model, Encoders(chosen.workers), say=cli.say)}
     outcomes[CHROMAPRINT] = _chromaprint(out)
     for name, command in chosen.system:
         cli.say(f"{name}: {shlex.join(command)}")

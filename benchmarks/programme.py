@@ -71,11 +71,12 @@ def main(chosen: argparse.Namespace) -> tuple[dict, int]:
     from grafp.audio import encode
     from grafp.collection import list_items
     from pipelines.index import index_catalogue
+    from pipelines.placement import Encoders
     from pipelines.timeline import timeline_batch
 
     indexed, known, unknown = _collection(chosen)
     catalogue = storage.join(chosen.out, "catalogue")
-    index_catalogue(indexed, catalogue, workers=chosen.workers, say=cli.say)
+    index_catalogue(indexed, catalogue, encoders=Encoders(chosen.workers), say=cli.say)
     random = np.random.default_rng(chosen.seed)
     played = arrange(known, unknown, chosen.hours, random)
     music = {item.uri: _samples(item) for item in {i.uri: i for i in known + unknown}.values()
@@ -86,7 +87,11 @@ def main(chosen: argparse.Namespace) -> tuple[dict, int]:
     del music, programme_S
     with PeakMemory() as memory:
         summary, table = timeline_batch(
-            catalogue, list_items(recording), chosen.out, workers=chosen.workers, say=cli.say
+            catalogue,
+            list_items(recording),
+            chosen.out,
+            encoders=Encoders(chosen.workers),
+            say=cli.say,
         )
     repeating = {i.uri for i in known if float(i.row.get("self_repeat") or 0) > 0.45}
     found = [row for row in table.to_pylist() if row["matched"]]

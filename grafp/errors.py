@@ -12,6 +12,7 @@ GrafpError
 ├── StorageError            a file, bucket or credential problem
 ├── ModelError              a model bundle that cannot be used, or does not fit the catalogue
 ├── CatalogueError          a catalogue that is missing, damaged or of another version
+├── ClusterError            Ray is not there, or has not the machines that the work needs
 ├── TrainingError           training cannot start or has diverged
 └── OptionError             a command-line option with a value that cannot work
 """
@@ -69,6 +70,10 @@ class CatalogueError(GrafpError):
 
 class TrainingError(GrafpError):
     """Training cannot start, or its loss stopped being a number."""
+
+
+class ClusterError(GrafpError):
+    """Ray cannot be reached, refuses, or has not the machines that the work needs."""
 
 
 class OptionError(GrafpError):

@@ -63,14 +63,13 @@ def options(arguments: list[str] | None = None) -> argparse.Namespace:
         metavar="N[,N...]",
         help="invented tracks to add to copies of the catalogue",
     )
-    parser.add_argument(
-        "--workers", type=cli.positive_int, metavar="N", help="encoders; default: one a processor"
-    )
+    cli.add_encoder_options(parser)
     return parser.parse_args(arguments)
 
 
 def main(chosen: argparse.Namespace) -> tuple[dict, int]:
     from pipelines.evaluate import evaluate_catalogue  # after the options: importing Ray is slow
+    from pipelines.placement import Encoders
 
     summary = evaluate_catalogue(
         chosen.catalog,
@@ -85,7 +84,7 @@ def main(chosen: argparse.Namespace) -> tuple[dict, int]:
         protocol=chosen.protocol,
         unknown=chosen.unknown,
         distractors=[int(number) for number in chosen.distractors],
-        workers=chosen.workers,
+        encoders=Encoders(chosen.workers, chosen.gpu),
         say=cli.say,
     )
     return summary, cli.DONE

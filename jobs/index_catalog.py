@@ -52,13 +52,14 @@ def options(arguments: list[str] | None = None) -> argparse.Namespace:
 
 def main(chosen: argparse.Namespace) -> tuple[dict, int]:
     from pipelines.index import index_catalogue  # after the options: importing Ray takes seconds
+    from pipelines.placement import Encoders
 
     summary = index_catalogue(
         chosen.audio,
         chosen.catalog,
         model=chosen.model,
         hop_s=chosen.hop,
-        workers=chosen.workers,
+        encoders=Encoders(chosen.workers, chosen.gpu),
         max_seconds=chosen.max_seconds,
         allow_empty=chosen.allow_empty,
         dry_run=chosen.dry_run,

@@ -86,7 +86,8 @@ def options(arguments: list[str] | None = None) -> argparse.Namespace:
 
 def main(chosen: argparse.Namespace) -> tuple[dict, int]:
     from grafp.report import read_truth, write_report
-    from pipelines.query import query_batch  # after the options: importing Ray takes seconds
+    from pipelines.placement import Encoders  # after the options: importing Ray takes seconds
+    from pipelines.query import query_batch
     from pipelines.timeline import timeline_batch
 
     truth = read_truth(chosen.truth) if chosen.truth else None
@@ -99,7 +100,7 @@ def main(chosen: argparse.Namespace) -> tuple[dict, int]:
         min_score=chosen.min_score,
         decode=chosen.rerank == "pq",
         search_actors=chosen.search_actors,
-        workers=chosen.workers,
+        encoders=Encoders(chosen.workers, chosen.gpu),
         max_seconds=chosen.max_seconds,
         say=cli.say,
     )

@@ -57,14 +57,26 @@ def parser(description: str) -> argparse.ArgumentParser:
     )
 
 
-def add_work_options(options: argparse.ArgumentParser, what: str, max_failures: str) -> None:
-    """The options of every job that decodes and encodes recordings; `what` it calls them."""
+def add_encoder_options(options: argparse.ArgumentParser) -> None:
+    """The options of every job that fingerprints: how many encoders, and on what."""
     options.add_argument(
         "--workers",
         type=positive_int,
         metavar="N",
-        help="encoders at work; default: one per GPU, or per processor without GPUs",
+        help="encoders at work at most; default: one per GPU, or per processor without GPUs, "
+        "that the cluster has when the job starts",
     )
+    options.add_argument(
+        "--gpu",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="encode on GPUs, on a cluster waiting for one to start; default: if there",
+    )
+
+
+def add_work_options(options: argparse.ArgumentParser, what: str, max_failures: str) -> None:
+    """The options of every job that decodes and encodes recordings; `what` it calls them."""
+    add_encoder_options(options)
     options.add_argument(
         "--max-failures",
         type=failure_limit,

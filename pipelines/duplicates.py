@@ -4,12 +4,12 @@ import numpy as np
 import pyarrow as pa
 import ray
 
-from grafp.catalogue import Catalogue, open_shards
+from grafp.catalogue import Catalogue
 from grafp.manifest import Manifest
 from grafp.matching import find_matches
-from grafp.shards import ShardSearch
 from pipelines.merge import TrackRef, read_fingerprints
 from pipelines.plan import Row
+from pipelines.search import SpreadSearch
 
 NEAR = 0.9
 """Mean inner product from which an excerpt of another track counts as the same recording."""
@@ -35,9 +35,12 @@ def near_duplicates(
     """
     uris = {row["ordinal"]: row["uri"] for row in table if row["status"] == "ok"}
     new = sorted(new, key=lambda ref: ref.embedding_file)
+    if not new or len(uris) < 2:
+        return []
+    search = SpreadSearch(catalogue.root, manifest, stride=1)
     work = [
-        _search.remote(catalogue.root, manifest.to_json(), new[i : i + _TRACKS_A_TASK])
-        for i in range(0, len(new) if len(uris) > 1 else 0, _TRACKS_A_TASK)
+        _search.remote(search, catalogue.root, manifest.hop_s, new[i : i + _TRACKS_A_TASK])
+        for i in range(0, len(new), _TRACKS_A_TASK)
     ]
     found = [
         {**pair, "track": uris[pair["track"]], "same_as": uris[pair["same_as"]]}
@@ -47,10 +50,8 @@ def near_duplicates(
     return sorted(found, key=lambda pair: (pair["track"], pair["same_as"]))
 
 
-@ray.remote(num_cpus=1)
-def _search(root: str, manifest_json: bytes, new: list[TrackRef]) -> list[dict]:
-    manifest = Manifest.from_json(manifest_json, root)
-    search = ShardSearch(open_shards(root, manifest), manifest.nprobe)
+@ray.remote(num_cpus=0.5)
+def _search(search: SpreadSearch, root: str, hop_s: float, new: list[TrackRef]) -> list[dict]:
     pairs = []
     for key in sorted({ref.embedding_file for ref in new}):
         group = [ref for ref in new if ref.embedding_file == key]
@@ -62,9 +63,9 @@ def _search(root: str, manifest_json: bytes, new: list[TrackRef]) -> list[dict]:
                     pairs.append(
                         {
                             "track": ref.ordinal,
-                            "track_start_s": (first + match.first) * manifest.hop_s,
+                            "track_start_s": (first + match.first) * hop_s,
                             "same_as": match.ordinal,
-                            "same_as_start_s": (match.start + match.first) * manifest.hop_s,
+                            "same_as_start_s": (match.start + match.first) * hop_s,
                             "score": match.score,
                         }
                     )

@@ -21,7 +21,8 @@ from grafp.collection import Item
 from grafp.fingerprint import DIMENSION
 from pipelines.decode import decoded
 from pipelines.merge import is_fresh
-from pipelines.runtime import encoder_pool, finished_rows
+from pipelines.placement import Encoders
+from pipelines.runtime import finished_rows
 
 _TRACKS_A_FILE = 32
 _EMBEDDINGS = pa.list_(pa.list_(pa.float16(), DIMENSION))
@@ -66,7 +67,7 @@ def _encoded_schema(decoded: pa.Schema) -> pa.Schema:
 
 
 def encoded(
-    recordings: ray.data.Dataset, model_uri: str, hop_s: float, workers: int | None
+    recordings: ray.data.Dataset, model_uri: str, hop_s: float, encoders: Encoders
 ) -> ray.data.Dataset:
     """Rows with `pcm` to rows with `n_segments` and `embeddings` (float16 bytes)."""
     return recordings.map_batches(
@@ -74,7 +75,7 @@ def encoded(
         fn_constructor_args=(model_uri, hop_s),
         batch_size=4,
         batch_format="pyarrow",
-        **encoder_pool(workers),
+        **encoders.pool(),
     )
 
 
@@ -122,7 +123,7 @@ def embed(
     store: EmbeddingStore,
     *,
     known: Iterable[str],
-    workers: int | None,
+    encoders: Encoders,
     max_seconds: float,
     say: Callable[[str], None],
 ) -> list[dict]:
@@ -131,7 +132,7 @@ def embed(
     `known` are content hashes of recordings that have fingerprints; their copies are skipped.
     """
     recordings = decoded(items, max_seconds, known)
-    stored = encoded(recordings, model_uri, store.hop_s, workers).map_batches(
+    stored = encoded(recordings, model_uri, store.hop_s, encoders).map_batches(
         store, batch_size=_TRACKS_A_FILE, batch_format="pyarrow", num_cpus=0.25
     )
     return list(finished_rows(stored, len(items), say))

@@ -22,6 +22,7 @@ from grafp.grid import ClipAnswer, Scale, clip_table, grid, markdown, summary
 from grafp.grid_page import grid_page
 from grafp.manifest import Manifest
 from grafp.worst import show, worst
+from pipelines.placement import ENCODERS, Encoders
 from pipelines.query import answered, live_tracks
 from pipelines.runtime import connect, finished_rows
 from pipelines.scale import is_distractor, with_distractors
@@ -55,7 +56,7 @@ def evaluate_catalogue(
     protocol: str = "field",
     unknown: str | None = None,
     distractors: Sequence[int] = (),
-    workers: int | None = None,
+    encoders: Encoders = ENCODERS,
     say: Callable[[str], None] = print,
 ) -> dict:
     """Evaluate a catalogue on its own audio, write the report under OUT, return the summary.
@@ -85,13 +86,13 @@ def evaluate_catalogue(
             grid_s=grid_s,
         )
         clips += [replace(clip, number=len(clips) + clip.number) for clip in drawn]
-    answers = evaluate(catalogue_uri, material, clips, workers=workers, say=say)
+    answers = evaluate(catalogue_uri, material, clips, encoders=encoders, say=say)
     made = [n for n, answer in enumerate(answers) if answer.error is None]
     if not made:
         raise OptionError(f"no clip could be made: {answers[0].error}")
     clips, answers = [clips[n] for n in made], [answers[n] for n in made]
     say(markdown(grid(clips, answers)))
-    scales = _scales(catalogue, distractors, out, material, clips, answers, workers, say)
+    scales = _scales(catalogue, distractors, out, material, clips, answers, encoders, say)
     facts = {
         "catalogue": catalogue_uri,
         "snapshot": catalogue.manifest.snapshot,
@@ -153,7 +154,7 @@ def _scales(
     material: Material,
     clips: Sequence[Clip],
     answers: Sequence[ClipAnswer],
-    workers: int | None,
+    encoders: Encoders,
     say: Callable[[str], None],
 ) -> list[Scale]:
     """The shortest clips in rooms, against the catalogue and against each scaled copy of it."""
@@ -173,7 +174,7 @@ def _scales(
         # A place of its own for each snapshot: what an earlier model left must not be used again.
         root = storage.join(out, f"scaled-{count}", catalogue.manifest.snapshot)
         manifest = with_distractors(catalogue, root, count, say=say)
-        found = evaluate(root, material, few, workers=workers, say=say)
+        found = evaluate(root, material, few, encoders=encoders, say=say)
         scales.append(scale(count, manifest, found))
         say(f"{count:,} distractors:{markdown(scales[-1].cells)}")
     return scales
@@ -184,7 +185,7 @@ def evaluate(
     material: Material,
     clips: Sequence[Clip],
     *,
-    workers: int | None = None,
+    encoders: Encoders = ENCODERS,
     say: Callable[[str], None] = print,
 ) -> list[ClipAnswer]:
     """The best answer to every clip, in their order; matched if it reaches the model's threshold.
@@ -213,7 +214,7 @@ def evaluate(
     )
     asked = {clip.number: clip for clip in clips}
     answers: dict[int, ClipAnswer] = {}
-    found = answered(dataset, catalogue, workers, top_k=2)  # the second may be the best wrong
+    found = answered(dataset, catalogue, encoders, top_k=2)  # the second may be the best wrong
     known = {uri for copies in uris.values() for uri in copies}
     repeating = self_repeating(material.known)
     for row in finished_rows(found, len(clips), say):

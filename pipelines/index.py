@@ -26,6 +26,7 @@ from pipelines import shards
 from pipelines.calibrate import calibrated
 from pipelines.duplicates import DUPLICATE_SCHEMA, near_duplicates
 from pipelines.embed import EmbeddingStore, embed, left_over
+from pipelines.placement import ENCODERS, Encoders
 from pipelines.plan import Plan, Row, estimate, join, live_refs, make_plan
 from pipelines.run_report import run_page
 from pipelines.runtime import connect
@@ -90,7 +91,7 @@ def index_catalogue(
     *,
     model: str | None = None,
     hop_s: float | None = None,
-    workers: int | None = None,
+    encoders: Encoders = ENCODERS,
     max_seconds: float = MAX_SECONDS,
     allow_empty: bool = False,
     dry_run: bool = False,
@@ -124,7 +125,7 @@ def index_catalogue(
     connect()
     run = Run.begin(catalogue, card.model_id, card.sha256, hop_s)
     model_uri = catalogue.put_model(card)
-    rows, resumed = _embed(run, model_uri, plan, workers, max_seconds, say)
+    rows, resumed = _embed(run, model_uri, plan, encoders, max_seconds, say)
     duplicates = _publish(run, plan, rows, source, say)
     summary = _summary(catalogue, plan, rows, resumed, started)
     summary["near_duplicates"] = len(duplicates)
@@ -164,7 +165,7 @@ def _hop(catalogue: Catalogue, wanted: float | None) -> float:
 
 
 def _embed(
-    run: Run, model_uri: str, plan: Plan, workers: int | None, max_seconds: float, say: Say
+    run: Run, model_uri: str, plan: Plan, encoders: Encoders, max_seconds: float, say: Say
 ) -> tuple[list[Row], int]:
     """One row per recording of the plan's work, in its order; how many a dead run had left."""
     published = {row["embedding_file"] for row in plan.known.values()}
@@ -187,7 +188,7 @@ def _embed(
             model_uri,
             store,
             known=plan.known,
-            workers=workers,
+            encoders=encoders,
             max_seconds=max_seconds,
             say=say,
         )

@@ -23,9 +23,10 @@ from grafp.errors import CatalogueError
 from grafp.fingerprint import DIMENSION
 from grafp.index import IndexParameters, fill, fingerprint_ids, health, parse_index, train_template
 from grafp.manifest import ShardEntry, StoredFile
+from pipelines.placement import memory_claim
 
 MAX_SHARD_FINGERPRINTS = 1_000_000
-_BYTES_A_FINGERPRINT = 700  # of a filling task: benchmarks/merge.py, two at once, 2.1 GiB
+_BYTES_A_FINGERPRINT = 500  # of a filling task: benchmarks/merge.py, two at once, 1.6 GiB
 _FILL_BYTES = 500 << 20  # of any filling task: Python, libraries, one embedding file
 REUSE_SECONDS = 7 * 86_400
 """Leftovers of dead runs are used this long; cleaning up spares them for longer."""
@@ -107,12 +108,10 @@ def fill_shards(
     A filling task holds one shard, of at most MAX_SHARD_FINGERPRINTS; see `filling_bytes`.
     """
     template_ref = ray.put(catalogue.get(template))
-    total_memory = ray.cluster_resources().get("memory", 0.0)
     work = []
     for group in _shard_groups(tracks):
         size = sum(track.n_segments for track in group)
-        # On a machine with less than one shard needs, waiting for memory would last for ever.
-        memory = min(filling_bytes(size), total_memory / 2)
+        memory = memory_claim(filling_bytes(size))
         work.append(
             _fill.options(memory=memory).remote(catalogue.root, template_id, template_ref, group)
         )

@@ -18,6 +18,7 @@ from grafp.errors import AudioError, OptionError, StorageError
 from grafp.grid import CONDITIONS
 from grafp.peers import INDEXED, Found, Query, read_answers
 from pipelines.index import index_catalogue
+from pipelines.placement import Encoders
 from pipelines.query import query_batch
 from pipelines.runtime import connect
 
@@ -96,15 +97,15 @@ def _write_table(path: str, rows: list[list[Any]]) -> None:
 
 
 def answer_with_grafp(
-    out: str, model: str, workers: int | None, *, say: Callable[[str], None] = print
+    out: str, model: str, encoders: Encoders, *, say: Callable[[str], None] = print
 ) -> Outcome:
     """The best answer to each query in OUT, below grafp's own threshold too."""
     connect()  # starting Ray is not indexing
     catalogue, started = f"{out}/catalogue", time.monotonic()
-    index_catalogue(f"{out}/references.csv", catalogue, model=model, workers=workers, say=say)
+    index_catalogue(f"{out}/references.csv", catalogue, model=model, encoders=encoders, say=say)
     indexed = time.monotonic()
     _, table = query_batch(
-        catalogue, f"{out}/queries.csv", f"{out}/answers", workers=workers, say=say
+        catalogue, f"{out}/queries.csv", f"{out}/answers", encoders=encoders, say=say
     )
     ended = time.monotonic()
     found = {

@@ -21,6 +21,7 @@ from grafp.manifest import Manifest
 from grafp.matching import Match, find_matches
 from pipelines.decode import decoded
 from pipelines.embed import encoded
+from pipelines.placement import ENCODERS, Encoders
 from pipelines.runtime import connect, finished_rows
 from pipelines.search import SpreadSearch
 
@@ -111,7 +112,7 @@ def query_batch(
     min_score: float | None = None,
     decode: bool = False,
     search_actors: int | None = None,
-    workers: int | None = None,
+    encoders: Encoders = ENCODERS,
     max_seconds: float = MAX_SECONDS,
     say: Callable[[str], None] = print,
 ) -> tuple[dict, pa.Table]:
@@ -134,7 +135,7 @@ def query_batch(
     answers = answered(
         decoded(items, max_seconds),
         catalogue,
-        workers,
+        encoders,
         top_k,
         search_actors=search_actors,
         decode=decode,
@@ -181,7 +182,7 @@ def live_tracks(catalogue: Catalogue) -> dict[int, list[str]]:
 def answered(
     recordings: ray.data.Dataset,
     catalogue: Catalogue,
-    workers: int | None,
+    encoders: Encoders,
     top_k: int,
     *,
     search_actors: int | None = None,
@@ -192,7 +193,7 @@ def answered(
     assert manifest is not None
     search = SpreadSearch(catalogue.root, manifest, actors=search_actors, decode=decode)
     hop_s = manifest.query_hop_s
-    return encoded(recordings, catalogue.model_uri(), hop_s, workers).map_batches(
+    return encoded(recordings, catalogue.model_uri(), hop_s, encoders).map_batches(
         MatchBatch(search, hop_s, top_k), batch_size=32, batch_format="pyarrow", num_cpus=0.3
     )
 

@@ -1,7 +1,8 @@
-"""What every flow needs of Ray: a connection, a count of processors, quiet logs."""
+"""What every flow needs of Ray: a connection, progress, quiet logs."""
 
 import logging
 import os
+import socket
 import time
 from collections.abc import Callable, Iterator
 
@@ -16,15 +17,17 @@ import ray
 import ray.data
 from ray.util.metrics import Counter
 
-_PART_OF_A_CPU = 0.5
-"""What an encoder reserves: a pool that took every CPU would leave none to feed it."""
+from grafp.errors import ClusterError
+from pipelines import placement
 
 
 def connect() -> None:
-    """Join the cluster of RAY_ADDRESS (`ray job submit` sets it), else start one here."""
+    """Join the cluster of RAY_ADDRESS (`ray job submit` sets it), else start one here.
+
+    Raises ClusterError when it cannot be joined, or has no processors for work in time.
+    """
     if not ray.is_initialized():
-        address = None if os.environ.get("RAY_ADDRESS") else "local"
-        ray.init(address=address, logging_level=logging.ERROR)
+        _join()
     context = ray.data.DataContext.get_current()
     logger = logging.getLogger("ray.data")
     logger.setLevel(logging.ERROR)
@@ -35,13 +38,32 @@ def connect() -> None:
     context.target_max_block_size = 32 << 20  # decoded audio waits between stages: keep it small
 
 
-def encoder_pool(workers: int | None) -> dict[str, object]:
-    """Arguments of a Ray Data stage of encoder actors: one a GPU, or one a processor."""
-    resources = ray.cluster_resources()
-    gpus = int(resources.get("GPU", 0))
-    count = workers or gpus or max(1, int(resources.get("CPU", 1)))
-    need = {"num_gpus": 1} if gpus else {"num_cpus": _PART_OF_A_CPU}
-    return {"compute": ray.data.ActorPoolStrategy(min_size=1, max_size=count), **need}
+def _join() -> None:
+    address = os.environ.get("RAY_ADDRESS")
+    if not address:
+        ray.init(address="local", logging_level=logging.ERROR)
+        return
+    _check_head(address)
+    try:
+        ray.init(logging_level=logging.ERROR)
+    except (ConnectionError, ray.exceptions.AuthenticationError) as error:
+        raise ClusterError(f"RAY_ADDRESS={address}: {' '.join(str(error).split())}") from error
+    if not placement.available([{"CPU": 1}], "a processor"):
+        raise ClusterError(
+            f"no processor for work within {placement.wait_seconds():g} s; the cluster has "
+            f"{placement.what_there_is()}"
+        )
+
+
+def _check_head(address: str) -> None:
+    """Ray itself tries for two minutes and then ends the process."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not port.isdigit():  # "auto", "local"
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
+    except OSError as error:
+        raise ClusterError(f"RAY_ADDRESS={address}: no Ray head answers there ({error})") from error
 
 
 def finished_rows(

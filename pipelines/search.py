@@ -10,16 +10,22 @@ import ray
 import ray.actor
 
 from grafp.catalogue import open_shards
+from grafp.errors import ClusterError
 from grafp.manifest import Manifest, ShardEntry
 from grafp.shards import Alignments, ShardSearch, merge_nearest
+from pipelines import placement
 
 _ACTOR_BYTES = 8 << 30
 """Of shards for one actor; a catalogue that is smaller is held by one, or by one a machine."""
 
 
-@ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1, scheduling_strategy="SPREAD")
+_CPUS = 0.01
+"""Not none, or it would be placed on a head that does no work; little, since it mostly waits."""
+
+
+@ray.remote(num_cpus=_CPUS, max_restarts=-1, max_task_retries=-1, scheduling_strategy="SPREAD")
 class _Holder:
-    """Some shards of a snapshot, opened. It waits more than it works, so it claims memory only."""
+    """Some shards of a snapshot, opened."""
 
     def __init__(
         self, root: str, manifest_json: bytes, shards: list[str], decode: bool, stride: int
@@ -55,24 +61,22 @@ class SpreadSearch:
             actors: how many share the shards; default: as their size asks for.
             decode: see `grafp.catalogue.open_shards`.
             stride: 1 if queries come at the catalogue's hop; default: the manifest's.
+
+        Raises ClusterError when the indexes do not fit into the memory of all machines.
         """
         self.stride = stride or manifest.stride
         groups = _groups(manifest.shards, actors, decode)
-        copies = max(1, len(ray.nodes()) // len(groups)) if actors is None else 1
+        claims = _claims(groups, decode)
+        copies = max(1, len(placement.machines()) // len(groups)) if actors is None else 1
         self._holders = [
-            [self._hold(root, manifest, g, decode) for _ in range(copies)] for g in groups
+            [
+                _Holder.options(memory=claim).remote(  # type: ignore[attr-defined]
+                    root, manifest.to_json(), [e.shard_id for e in group], decode, self.stride
+                )
+                for _ in range(copies)
+            ]
+            for group, claim in zip(groups, claims, strict=True)
         ]
-
-    def _hold(
-        self, root: str, manifest: Manifest, group: list[ShardEntry], decode: bool
-    ) -> ray.actor.ActorHandle:
-        # On a machine with less than that, waiting for memory would last for ever.
-        most = ray.cluster_resources().get("memory", 0.0) / 2
-        memory = min(most, sum(_held(entry, decode) for entry in group))
-        names = [entry.shard_id for entry in group]
-        return _Holder.options(memory=memory).remote(  # type: ignore[attr-defined]
-            root, manifest.to_json(), names, decode, self.stride
-        )
 
     def nearest(self, queries_QD: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         queries = ray.put(queries_QD)
@@ -95,9 +99,33 @@ def _together(parts: Sequence[np.ndarray]) -> np.ndarray:
     return result
 
 
+def _claims(groups: list[list[ShardEntry]], decode: bool) -> list[float]:
+    """Memory for each group of shards: with its exact vectors, or if need be without.
+
+    Vectors are mapped from disk; where they do not fit into memory, search is slower.
+    """
+    whole: list[float] = [sum(_held(entry, decode) for entry in group) for group in groups]
+    least: list[float] = [sum(_loaded(entry, decode) for entry in group) for group in groups]
+    for claims in (whole, least):
+        if placement.available(
+            [{"CPU": _CPUS, "memory": claim} for claim in claims], "memory for search"
+        ):
+            return claims
+    gib = sum(least) / 2**30
+    raise ClusterError(
+        f"the indexes of the shards need {gib:.1f} GiB of memory; the cluster has "
+        f"{placement.what_there_is()}"
+    )
+
+
+def _loaded(entry: ShardEntry, decode: bool) -> int:
+    """Bytes of a shard that an actor cannot do without: the index, decoded or not."""
+    return entry.index.bytes * 2 if decode else entry.index.bytes
+
+
 def _held(entry: ShardEntry, decode: bool) -> int:
     """Bytes of a shard in an actor."""
-    return entry.index.bytes * 2 if decode else entry.index.bytes + entry.vectors.bytes
+    return _loaded(entry, decode) + (0 if decode else entry.vectors.bytes)
 
 
 def _groups(shards: list[ShardEntry], actors: int | None, decode: bool) -> list[list[ShardEntry]]:

@@ -21,6 +21,7 @@ from grafp.plays import WINDOW_SECONDS, Play, find_plays
 from grafp.timeline import timeline
 from pipelines.decode import decoded_stretches
 from pipelines.embed import encoded
+from pipelines.placement import ENCODERS, Encoders
 from pipelines.query import live_tracks, open_for_queries, write_matches
 from pipelines.runtime import connect, finished_rows
 from pipelines.search import SpreadSearch
@@ -76,7 +77,7 @@ def timeline_batch(
     min_score: float | None = None,
     decode: bool = False,
     search_actors: int | None = None,
-    workers: int | None = None,
+    encoders: Encoders = ENCODERS,
     max_seconds: float = MAX_SECONDS,
     say: Callable[[str], None] = print,
 ) -> tuple[dict, pa.Table]:
@@ -103,7 +104,7 @@ def timeline_batch(
         round(_STRETCH_SECONDS * SAMPLE_RATE),
         round(_OVERLAP_SECONDS * SAMPLE_RATE),
     )
-    found = encoded(stretches, catalogue.model_uri(), hop_s, workers).map_batches(
+    found = encoded(stretches, catalogue.model_uri(), hop_s, encoders).map_batches(
         FindPlays(search, hop_s, pointing_score),
         batch_size=4,
         batch_format="pyarrow",

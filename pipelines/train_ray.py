@@ -14,8 +14,9 @@ from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, Sc
 from ray.train.torch import TorchTrainer, get_device
 
 from grafp import storage
-from grafp.errors import OptionError
+from grafp.errors import ClusterError, OptionError
 from grafp.training import Progress
+from pipelines import placement
 from pipelines.runtime import connect
 from pipelines.train import SUMMARY, build_trainer, finish
 
@@ -26,24 +27,16 @@ _STATE = "state.pt"
 def train_on_ray(task: dict, num_workers: int, gpu: bool | None) -> dict:
     """Run `task` on a group of workers; returns the summary that rank 0 reported last."""
     connect()
-    resources = ray.cluster_resources()
-    gpus = int(resources.get("GPU", 0))
-    if gpu and gpus < num_workers:
-        raise OptionError(f"--gpu: {num_workers} workers need as many GPUs, the cluster has {gpus}")
-    use_gpu = gpus >= num_workers if gpu is None else gpu
-    cpus = resources.get("CPU", 1)
-    # Less than a whole processor each where there are no more: the rest of Ray needs some.
-    share = 0.5 if cpus <= num_workers else 1.0
-    if share * num_workers > cpus:
-        raise OptionError(f"--num-workers {num_workers}: the cluster has {cpus:g} processors")
+    need = _needs(num_workers, gpu)
+    there = int(ray.cluster_resources().get("CPU", 1))
     path, filesystem = storage.arrow_filesystem(task["out"])
     trainer = TorchTrainer(
         _worker,
-        train_loop_config={**task, "threads": max(1, int(cpus // num_workers))},
+        train_loop_config={**task, "threads": max(1, there // num_workers)},
         scaling_config=ScalingConfig(
             num_workers=num_workers,
-            use_gpu=use_gpu,
-            resources_per_worker={"CPU": share, "GPU": int(use_gpu)},
+            use_gpu="GPU" in need,
+            resources_per_worker=need,
         ),
         run_config=RunConfig(
             name=_RUN_NAME,
@@ -55,6 +48,24 @@ def train_on_ray(task: dict, num_workers: int, gpu: bool | None) -> dict:
     )
     trainer.fit()
     return json.loads(storage.read(storage.join(task["out"], SUMMARY)))
+
+
+def _needs(num_workers: int, gpu: bool | None) -> placement.Bundle:
+    """What each worker claims. Raises OptionError, or on a cluster ClusterError, if it is not there.
+
+    Less than a whole processor each where there are no more: the rest of Ray needs some.
+    """
+    there = ray.cluster_resources()
+    need = {"CPU": 0.5 if there.get("CPU", 1) <= num_workers else 1.0}
+    if gpu or (gpu is None and there.get("GPU", 0) >= num_workers):
+        need["GPU"] = 1
+    if placement.available([need] * num_workers, f"{num_workers} training workers"):
+        return need
+    each = " and ".join(f"{amount:g} {name}" for name, amount in need.items())
+    text = f"--num-workers {num_workers}: each needs {each}; there are {placement.what_there_is()}"
+    if placement.on_a_cluster():
+        raise ClusterError(f"{text} after {placement.wait_seconds():g} s")
+    raise OptionError(text)
 
 
 def _worker(task: dict) -> None:
@@ -77,8 +88,15 @@ def _worker(task: dict) -> None:
             trainer.load(Path(folder) / _STATE)
         say(f"resumed after step {trainer.progress.step}")
 
+    warned = False
+
     def report(progress: Progress, checkpoint_due: bool) -> None:
+        nonlocal warned
         say(progress.line())
+        leaving = ray.train.get_preemption_info() is not None  # all ranks learn the same
+        if leaving and not warned:
+            say("a machine is about to go: saving a checkpoint")
+        checkpoint_due, warned = checkpoint_due or (leaving and not warned), leaving
         metrics = vars(progress).copy()
         if rank or not checkpoint_due:
             ray.train.report(metrics)

@@ -15,6 +15,7 @@ from jobs import evaluate
 from pipelines import cli
 from pipelines.index import index_catalogue
 from pipelines.maintain import verify
+from pipelines.placement import Encoders
 from pipelines.scale import is_distractor
 
 
@@ -30,7 +31,7 @@ def places(tmp_path_factory: pytest.TempPathFactory, ray_here: None) -> dict[str
         storage.write(f"{folder}/rooms/{seed}.wav", encode(synth.room(seed), "wav"))
     storage.write(f"{folder}/noise/broken.wav", b"no noise")
     storage.write(f"{folder}/unknown/broken.flac", b"no music")
-    index_catalogue(f"{folder}/music", f"{folder}/catalogue", workers=1)
+    index_catalogue(f"{folder}/music", f"{folder}/catalogue", encoders=Encoders(1))
     kinds = ("music", "unknown", "noise", "rooms", "catalogue", "out")
     return {kind: f"{folder}/{kind}" for kind in kinds}
 

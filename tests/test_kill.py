@@ -28,6 +28,7 @@ from grafp.catalogue import Catalogue
 from jobs import index_catalog, merge_index
 from pipelines import maintain, merge
 from pipelines.index import index_catalogue
+from pipelines.placement import Encoders
 
 KILLS = int(os.environ.get("GRAFP_KILLS", "1"))
 EMBEDDING = Moment("embedding", written="embeddings/*.parquet")
@@ -76,12 +77,12 @@ def night(tmp_path_factory: pytest.TempPathFactory, ray_here: None) -> Night:
     folder = tmp_path_factory.mktemp("night")
     audio, undisturbed = folder / "music", folder / "undisturbed"
     write_pieces(audio, range(3))
-    index_catalogue(str(audio), str(folder / "first"), workers=1)
+    index_catalogue(str(audio), str(folder / "first"), encoders=Encoders(1))
     write_pieces(audio, range(3, 12))  # enough for a new template
     storage.write(f"{audio}/1.wav", encode(synth.piece(90, 4.0), "wav"))
     storage.delete(f"{audio}/2.wav")
     shutil.copytree(folder / "first", undisturbed)
-    index_catalogue(str(audio), str(undisturbed), workers=1)
+    index_catalogue(str(audio), str(undisturbed), encoders=Encoders(1))
     return Night(audio, folder / "first", undisturbed, content(str(undisturbed)))
 
 
@@ -92,7 +93,7 @@ def two_shards(night: Night, tmp_path_factory: pytest.TempPathFactory) -> Path:
     audio, root = folder / "music", folder / "catalogue"
     shutil.copytree(night.undisturbed, root)
     write_pieces(audio, range(20, 22))
-    index_catalogue(str(audio), str(root), workers=1)
+    index_catalogue(str(audio), str(root), encoders=Encoders(1))
     storage.write(f"{folder}/remove.txt", f"{night.audio}/5.wav\n".encode())
     maintain.maintain(str(root), remove=f"{folder}/remove.txt")
     assert len(content(str(root))[2]) == 2
@@ -149,7 +150,7 @@ def test_a_killed_run_loses_and_doubles_nothing(number: int, night: Night, place
         INDEXING[number % len(INDEXING)],
         index_catalog.__file__,
         index_arguments(night, root),
-        lambda: index_catalogue(str(night.audio), root, workers=1),
+        lambda: index_catalogue(str(night.audio), root, encoders=Encoders(1)),
         night.result,
     )
 
@@ -291,7 +292,7 @@ def test_leftovers_that_are_too_old_are_not_used(
     root = kills.copy(night.first, str(tmp_path / "catalogue"))
     with monkeypatch.context() as patch:
         patch.setattr(Catalogue, "publish", lambda *_: None)
-        index_catalogue(str(night.audio), root, workers=1)
+        index_catalogue(str(night.audio), root, encoders=Encoders(1))
     monkeypatch.setattr(merge, "REUSE_SECONDS", 0)
-    assert index_catalogue(str(night.audio), root, workers=1)["resumed"] == 0
+    assert index_catalogue(str(night.audio), root, encoders=Encoders(1))["resumed"] == 0
     assert content(root) == night.result

@@ -21,9 +21,10 @@ from grafp.manifest import Manifest
 from jobs import index_catalog, merge_index
 from pipelines import cli, maintain, merge, shards
 from pipelines.index import index_catalogue
+from pipelines.placement import Encoders
 from pipelines.query import query_batch
 
-index = functools.partial(index_catalogue, workers=1)
+index = functools.partial(index_catalogue, encoders=Encoders(1))
 pytestmark = pytest.mark.usefixtures("ray_here")
 
 
@@ -140,7 +141,7 @@ def test_the_same_music_makes_the_same_shards(long_store: str) -> None:
     audio = write_music(f"{long_store}/music", range(4))
     one, two = f"{long_store}/one", f"{long_store}/two"
     index(audio, one)
-    index(audio, two, workers=2)
+    index(audio, two, encoders=Encoders(2))
     assert manifest_of(one).shards == manifest_of(two).shards
     assert manifest_of(one).template == manifest_of(two).template
 

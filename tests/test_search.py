@@ -15,6 +15,7 @@ from grafp.matching import find_matches
 from jobs import query_batch
 from pipelines import cli, maintain, merge
 from pipelines.index import index_catalogue
+from pipelines.placement import Encoders
 from pipelines.search import SpreadSearch
 
 TRACKS = 8
@@ -25,7 +26,7 @@ def root(tmp_path_factory: pytest.TempPathFactory, ray_here: None) -> str:
     folder = tmp_path_factory.mktemp("search")
     for seed in range(TRACKS):
         storage.write(f"{folder}/music/{seed}.wav", encode(synth.piece(seed, 6.0), "wav"))
-    index_catalogue(f"{folder}/music", f"{folder}/catalogue", workers=1)
+    index_catalogue(f"{folder}/music", f"{folder}/catalogue", encoders=Encoders(1))
     return f"{folder}/catalogue"
 
 

@@ -1,0 +1,119 @@
+"""What the flows ask of machines, and what happens where a cluster does not have it, or not yet.
+
+A local Ray has what it has. A cluster may start machines when they are asked for, which takes
+minutes, and spot machines may not be there at all: flows wait GRAFP_WAIT_SECONDS (600) for what
+they need, saying so, and then go on with less or end with one line.
+"""
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import ray
+import ray.data
+from ray.util.placement_group import placement_group, remove_placement_group
+
+from grafp.errors import OptionError
+
+Bundle = dict[str, float]
+Say = Callable[[str], None]
+_PART_OF_A_CPU = 0.5
+"""What an encoder reserves: a pool that took every CPU would leave none to feed it."""
+_SAY_EVERY = 30.0
+
+
+def on_a_cluster() -> bool:
+    """Whether Ray was there before (`ray job submit` sets the variable) or was started here."""
+    return bool(os.environ.get("RAY_ADDRESS"))
+
+
+def wait_seconds() -> float:
+    """How long to wait for machines. Raises OptionError when the variable is not a number."""
+    text = os.environ.get("GRAFP_WAIT_SECONDS", "600")
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < float("inf"):
+        raise OptionError(f"GRAFP_WAIT_SECONDS={text!r} is not a number of seconds, such as 600")
+    return value
+
+
+def available(bundles: list[Bundle], what: str, say: Say = print) -> bool:
+    """Whether there is room for all bundles at once, if need be after waiting for machines.
+
+    On a cluster the bundles are asked for, which makes an autoscaler start machines, and given
+    back once they are there.
+    """
+    if not on_a_cluster():
+        return _fits(bundles)
+    group = placement_group(bundles)
+    started = said = time.monotonic()
+    try:
+        while not group.wait(timeout_seconds=1):
+            now = time.monotonic()
+            if now - started > wait_seconds():
+                return False
+            if now - said > _SAY_EVERY or said == started:
+                said = now
+                say(f"  waiting for {what}; the cluster has {what_there_is()}")
+        return True
+    finally:
+        remove_placement_group(group)
+
+
+def _fits(bundles: list[Bundle]) -> bool:
+    there = ray.cluster_resources()
+    names = {name for bundle in bundles for name in bundle}
+    return all(sum(b.get(name, 0.0) for b in bundles) <= there.get(name, 0.0) for name in names)
+
+
+def what_there_is() -> str:
+    """The cluster's processors, GPUs and memory, for a person."""
+    there = ray.cluster_resources()
+    memory = there.get("memory", 0.0) / 2**30
+    return f"{there.get('CPU', 0):g} processors, {there.get('GPU', 0):g} GPUs, {memory:.1f} GiB"
+
+
+def machines() -> list[Bundle]:
+    """What each machine that takes work has; a head without processors takes none."""
+    alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return [resources for resources in alive if resources.get("CPU", 0.0) > 0]
+
+
+def memory_claim(wanted: float) -> float:
+    """Bytes of memory that a task may claim: no more than half a machine.
+
+    A claim that no machine can meet would wait for ever; one that is too low runs all the same.
+    """
+    return min(wanted, max(there.get("memory", 0.0) for there in machines()) / 2)
+
+
+@dataclass(frozen=True)
+class Encoders:
+    """How many encoders work at most, and on what; by default as many as the machines allow now."""
+
+    count: int | None = None
+    gpu: bool | None = None
+    """None takes GPUs that are there; True waits for one, and then does with processors."""
+
+    def pool(self, say: Say = print) -> dict[str, object]:
+        """Arguments of a Ray Data stage of encoder actors: one a GPU, or one a processor.
+
+        Raises OptionError when GPUs are asked for on a machine without.
+        """
+        there = ray.cluster_resources()
+        gpus = int(there.get("GPU", 0)) if self.gpu is not False else 0
+        if self.gpu and not gpus:
+            if not on_a_cluster():
+                raise OptionError("--gpu: this machine has no GPU that Ray sees; leave it out")
+            gpus = int(available([{"GPU": 1}], "a GPU", say))
+            if not gpus:
+                say(f"no GPU came within {wait_seconds():g} s: encoding on processors")
+        count = self.count or gpus or max(1, int(there.get("CPU", 1)))
+        need = {"num_gpus": 1} if gpus else {"num_cpus": _PART_OF_A_CPU}
+        return {"compute": ray.data.ActorPoolStrategy(min_size=1, max_size=count), **need}
+
+
+ENCODERS = Encoders()

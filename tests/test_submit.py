@@ -1,0 +1,153 @@
+"""`ray job submit` from another folder to a head that asks for a token."""
+
+import json
+import os
+import re
+import secrets
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from subprocess import CompletedProcess
+
+import pytest
+
+from grafp import synth
+from grafp.audio import encode
+from grafp.catalogue import Catalogue
+
+ROOT = Path(__file__).parent.parent
+RAY = str(Path(sys.executable).with_name("ray"))
+pytestmark = pytest.mark.slow
+
+
+@dataclass(frozen=True)
+class Head:
+    folder: Path
+    gcs: str
+    url: str
+
+    def env(self, token: str = "token") -> dict[str, str]:
+        changed = {"PATH": f"{Path(RAY).parent}:{os.environ['PATH']}", "RAY_AUTH_MODE": "token"}
+        return {**os.environ, **changed, "RAY_AUTH_TOKEN_PATH": str(self.folder / token)}
+
+    def ray_job(self, *arguments: str, token: str = "token") -> CompletedProcess[str]:
+        command, rest = arguments[0], arguments[1:]
+        return subprocess.run(
+            [RAY, "job", command, "--address", self.url, *rest],
+            env=self.env(token), cwd=self.folder, capture_output=True, text=True, timeout=300,
+        )  # fmt: skip
+
+    def submit(self, *job: str, name: str = "", wait: bool = True) -> CompletedProcess[str]:
+        options = [f"--submission-id={name}"] if name else []
+        options += [] if wait else ["--no-wait"]
+        return self.ray_job("submit", "--working-dir", str(ROOT), *options, "--", *job)
+
+
+@pytest.fixture(scope="module")
+def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
+    folder = tmp_path_factory.mktemp("client")
+    (folder / "token").write_text(secrets.token_hex(32))
+    (folder / "wrong").write_text(secrets.token_hex(32))
+    gcs, dashboard = _free_port(), _free_port()
+    started = Head(folder, f"127.0.0.1:{gcs}", f"http://127.0.0.1:{dashboard}")
+    command = [RAY, "start", "--head", "--block", f"--port={gcs}", f"--dashboard-port={dashboard}"]
+    process = subprocess.Popen(
+        [*command, "--num-cpus=2", "--node-ip-address=127.0.0.1"],
+        env={**started.env(), "RAY_idle_worker_killing_time_threshold_ms": "60000"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        deadline = time.monotonic() + 90
+        while started.ray_job("list").returncode:
+            assert time.monotonic() < deadline
+            assert process.poll() is None
+            time.sleep(1)
+        yield started
+    finally:
+        process.terminate()
+        process.wait(60)
+
+
+def _free_port() -> int:
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        return listening.getsockname()[1]
+
+
+@pytest.fixture(scope="module")
+def audio(head: Head) -> Path:
+    folder = head.folder / "music"
+    folder.mkdir()
+    for seed in range(8):
+        (folder / f"{seed}.wav").write_bytes(encode(synth.piece(seed, 20.0), "wav"))
+    return folder
+
+
+def index(audio: Path, catalogue: Path) -> list[str]:
+    return ["python", "jobs/index_catalog.py", "--audio", str(audio), "--catalog", str(catalogue)]
+
+
+def test_the_package_is_small(head: Head) -> None:
+    shown = head.submit("du", "-sk", ".")
+    sizes = re.findall(r"^(\d+)\t\.$", shown.stdout, re.MULTILINE)
+    assert 0 < int(sizes[0]) < 15_000, "KiB"
+
+
+def test_a_job_ends_with_its_summary_and_its_name_is_used_once(head: Head, audio: Path) -> None:
+    shown = head.submit(*index(audio, head.folder / "one"), name="night-1")
+    assert shown.returncode == 0, shown.stdout
+    log = head.ray_job("logs", "night-1").stdout.strip().splitlines()
+    assert json.loads(log[-1])["embedded"] == 8
+    assert len(log) < 20, "\n".join(log)
+    again = head.submit(*index(audio, head.folder / "one"), name="night-1")
+    assert again.returncode != 0
+    assert "already exists" in again.stdout + again.stderr
+
+
+@pytest.mark.parametrize(
+    ("job", "code", "reason"),
+    [
+        (["python", "jobs/index_catalog.py", "--audio", "x"], 2, "--catalog"),
+        (["python", "jobs/merge_index.py", "--catalog", "/no/where", "--verify"],
+         1, "error: /no/where"),
+    ],
+)  # fmt: skip
+def test_a_failed_job_says_why_and_keeps_its_exit_code(
+    head: Head, job: list[str], code: int, reason: str
+) -> None:
+    shown = head.submit(*job)
+    assert shown.returncode == 1  # Ray's own
+    assert reason in shown.stdout
+    assert f"exit code {code}" in shown.stdout + shown.stderr
+
+
+def test_a_stopped_job_is_continued(head: Head, audio: Path, tmp_path: Path) -> None:
+    root = tmp_path / "catalogue"
+    assert head.submit(*index(audio, root), name="stopped", wait=False).returncode == 0
+    while not list(root.glob("embeddings/*/*/*.parquet")):
+        assert head.ray_job("status", "stopped").returncode == 0
+        time.sleep(0.1)
+    assert head.ray_job("stop", "stopped").returncode == 0
+    assert Catalogue.open(str(root)).manifest is None
+    shown = head.submit(*index(audio, root))
+    assert shown.returncode == 0, shown.stdout
+    assert Catalogue.open_published(str(root)).manifest is not None
+
+
+def test_a_wrong_token_is_refused(head: Head, audio: Path) -> None:
+    shown = head.ray_job("list", token="wrong")
+    assert shown.returncode != 0
+    assert "token" in shown.stdout + shown.stderr
+    arguments = [sys.executable, *index(audio, head.folder / "no")[1:]]
+    env = {**head.env("wrong"), "RAY_ADDRESS": head.gcs}
+    shown = subprocess.run(
+        arguments, env=env, cwd=ROOT, capture_output=True, text=True, timeout=200
+    )
+    assert shown.returncode == 1
+    assert shown.stderr.strip().splitlines()[-1].startswith("error: RAY_ADDRESS=")
+    assert "token" in shown.stderr
