@@ -61,7 +61,7 @@ class StorageError(GrafpError):
 
 
 class ModelError(GrafpError):
-    """A model bundle that cannot be loaded, or is not the one that made the catalogue."""
+    """A model bundle that cannot be loaded or run, or is not the one that made the catalogue."""
 
 
 class CatalogueError(GrafpError):

@@ -120,9 +120,14 @@ def _marked(location: str) -> Iterator[bool]:
     Ray Data would give a recording that crashes its worker to the next one, without end.
     """
     name = hashlib.sha256(location.encode(errors="replace")).hexdigest()[:32]
-    mark = os.path.join(tempfile.gettempdir(), f"grafp-decoding-{os.getuid()}", name)
-    found = storage.stat(mark) is not None
-    storage.write(mark, b"")
+    try:
+        folder = os.path.join(tempfile.gettempdir(), f"grafp-decoding-{os.getuid()}")
+        mark = os.path.join(folder, name)
+        found = storage.stat(mark) is not None
+        storage.write(mark, b"")
+    except (StorageError, OSError):  # a full disk is no reason to leave the recording out
+        yield False
+        return
     try:
         yield found
     finally:

@@ -18,6 +18,7 @@ import ray
 from grafp import storage
 from grafp.catalogue import TRACK_SCHEMA
 from grafp.collection import Item
+from grafp.errors import ModelError
 from grafp.fingerprint import DIMENSION
 from pipelines.decode import decoded
 from pipelines.merge import is_fresh
@@ -51,9 +52,17 @@ class Encode:
         rows = []
         for row in batch.to_pylist():
             samples_S = np.frombuffer(row.pop("pcm"), np.float32)
-            vectors_ND = self.fingerprint(samples_S).astype(np.float16)
+            try:
+                vectors_ND = self.fingerprint(samples_S).astype(np.float16)
+            except RuntimeError as error:  # PyTorch's, such as a GPU out of memory
+                raise ModelError(f"{_name(row)}: {error}") from error
             rows.append({**row, "n_segments": len(vectors_ND), "embeddings": vectors_ND.tobytes()})
         return pa.Table.from_pylist(rows, schema=_encoded_schema(batch.schema))
+
+
+def _name(row: dict) -> str:
+    """Which recording a row is of, for a person."""
+    return row.get("uri") or f"recording {row['number']}"
 
 
 def _encoded_schema(decoded: pa.Schema) -> pa.Schema:

@@ -49,15 +49,15 @@ def available(bundles: list[Bundle], what: str, say: Say = print) -> bool:
     if not on_a_cluster():
         return _fits(bundles)
     group = placement_group(bundles)
-    started = said = time.monotonic()
+    started, said = time.monotonic(), -_SAY_EVERY
     try:
         while not group.wait(timeout_seconds=1):
-            now = time.monotonic()
-            if now - started > wait_seconds():
-                return False
-            if now - said > _SAY_EVERY or said == started:
-                said = now
+            waited = time.monotonic() - started
+            if waited - said > _SAY_EVERY:
+                said = waited
                 say(f"  waiting for {what}; the cluster has {what_there_is()}")
+            if waited > wait_seconds():
+                return False
         return True
     finally:
         remove_placement_group(group)

@@ -2,9 +2,12 @@
 
 import logging
 import os
+import queue
 import socket
+import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
 
 # Read by Ray when it is imported or started. Nothing is reported to anyone.
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -19,6 +22,9 @@ from ray.util.metrics import Counter
 
 from grafp.errors import ClusterError
 from pipelines import placement
+
+T = TypeVar("T")
+_QUIET, _STALLED = 60.0, 3600.0
 
 
 def connect() -> None:
@@ -66,6 +72,42 @@ def _check_head(address: str) -> None:
         raise ClusterError(f"RAY_ADDRESS={address}: no Ray head answers there ({error})") from error
 
 
+def not_for_ever(batches: Iterable[T], say: Callable[[str], None]) -> Iterator[T]:
+    """The same, saying every minute that none comes.
+
+    Ray waits for machines that are gone as long as they are gone. Raises ClusterError when nothing
+    came for an hour: what is finished by then is used by the next run.
+    """
+    arrived: queue.Queue[tuple[T | None, Exception | None]] = queue.Queue(1)
+
+    def produce() -> None:
+        try:
+            for batch in batches:
+                arrived.put((batch, None))
+            arrived.put((None, None))
+        except Exception as error:  # noqa: BLE001 - raised below, where it can be caught
+            arrived.put((None, error))
+
+    threading.Thread(target=produce, daemon=True).start()
+    waited = 0.0
+    while True:
+        try:
+            batch, error = arrived.get(timeout=_QUIET)
+        except queue.Empty:
+            waited += _QUIET
+            text = f"nothing finished for {waited:.0f} s; there are {placement.what_there_is()}"
+            if waited >= _STALLED:
+                raise ClusterError(f"{text}; run the same again when there are more") from None
+            say(f"  {text}")
+            continue
+        if error:
+            raise error
+        if batch is None:
+            return
+        waited = 0.0
+        yield batch
+
+
 def finished_rows(
     dataset: ray.data.Dataset, total: int | None, say: Callable[[str], None]
 ) -> Iterator[dict]:
@@ -79,7 +121,8 @@ def finished_rows(
     audio = Counter("grafp_audio_seconds", "Audio worked on, seconds.")
     done = failed = 0
     seconds = 0.0
-    for batch in dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0):
+    batches = dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
+    for batch in not_for_ever(batches, say):
         rows = batch.to_pylist()
         for row in rows:
             recordings.inc(tags={"status": row["status"]})

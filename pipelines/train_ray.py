@@ -51,7 +51,7 @@ def train_on_ray(task: dict, num_workers: int, gpu: bool | None) -> dict:
 
 
 def _needs(num_workers: int, gpu: bool | None) -> placement.Bundle:
-    """What each worker claims. Raises OptionError, or on a cluster ClusterError, if it is not there.
+    """What each worker claims. Raises OptionError, on a cluster ClusterError, if it is not there.
 
     Less than a whole processor each where there are no more: the rest of Ray needs some.
     """

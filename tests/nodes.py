@@ -1,5 +1,6 @@
 """Several real Ray nodes on this machine, and the death of one of them."""
 
+import json
 import os
 import subprocess
 import sys
@@ -18,10 +19,10 @@ ROOT = Path(__file__).parent.parent
 class Nodes:
     """A head that does no work, and nodes that do."""
 
-    def __init__(self, cpus: list[float], **head: object) -> None:
+    def __init__(self, cpus: list[float], system: dict[str, object]) -> None:
         # As grafp sets it for a local Ray: nodes with one processor end waiting workers at once.
-        system = {"idle_worker_killing_time_threshold_ms": 60_000}
-        arguments = {"num_cpus": 0, "include_dashboard": False, "_system_config": system, **head}
+        system = {"idle_worker_killing_time_threshold_ms": 60_000, **system}
+        arguments = {"num_cpus": 0, "include_dashboard": False, "_system_config": system}
         self.cluster = Cluster(initialize_head=True, head_node_args=arguments)
         self.nodes = [self.cluster.add_node(num_cpus=count) for count in cpus]
         self.cluster.wait_for_nodes()
@@ -52,10 +53,41 @@ class Nodes:
             time.sleep(0.01)
         raise AssertionError(f"the job ended without a worker {title}:\n{job.communicate()[0]}")
 
+    def give_notice(self, node: Node) -> None:
+        """As when the owner of a spot machine says that it will take it away."""
+        ray = str(Path(sys.executable).with_name("ray"))
+        options = {
+            "address": self.cluster.address,
+            "node-id": node.node_id,
+            "reason": "DRAIN_NODE_REASON_PREEMPTION",
+            "reason-message": "spot notice",
+            "deadline-remaining-seconds": 120,
+        }
+        words = [f"--{name}={value}" for name, value in options.items()]
+        subprocess.run([ray, "drain-node", *words], check=True)
+
     def kill(self, node: Node) -> None:
         """As when a machine is taken away: all its processes at once, its files too."""
         self.cluster.remove_node(node, allow_graceful=False)
         self.nodes.remove(node)
+
+
+def summary(lines: list[str]) -> dict:
+    """A job's summary; what Ray says of its own actors on standard error may come after it."""
+    return json.loads([line for line in lines if line.startswith("{")][-1])
+
+
+def lines_until(text: str | None, job: subprocess.Popen[str]) -> list[str]:
+    """What a job says up to a line with this text, or to its end."""
+    assert job.stdout
+    lines = []
+    for line in job.stdout:
+        lines.append(line.rstrip("\n"))
+        if text and text in line:
+            return lines
+    assert not text, "\n".join(lines)
+    job.wait(60)
+    return lines
 
 
 def _titles(node: Node) -> Iterator[str]:
@@ -67,8 +99,9 @@ def _titles(node: Node) -> Iterator[str]:
 
 
 @contextmanager
-def running(cpus: list[float], **head: object) -> Iterator[Nodes]:
-    nodes = Nodes(cpus, **head)
+def running(cpus: list[float], system: dict[str, object] | None = None) -> Iterator[Nodes]:
+    """Nodes with so many processors each; `system` is configuration of Ray's own."""
+    nodes = Nodes(cpus, system or {})
     try:
         yield nodes
     finally:

@@ -2,9 +2,11 @@
 
 import os
 import signal
+import tempfile
 from pathlib import Path
 
 import numpy as np
+import pytest
 import ray.data
 
 from grafp import storage, synth
@@ -44,3 +46,14 @@ def test_a_recording_that_crashes_its_worker_costs_its_row(ray_here: None, tmp_p
         "d.wav": None,
     }
     assert found["d.wav"]["pcm"] == decode(contents["d.wav"]).tobytes()
+
+
+def test_a_machine_whose_disk_is_full_decodes_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sound = encode(synth.piece(62, 3.0), "wav")
+    storage.write(f"{tmp_path}/a.wav", sound)
+    monkeypatch.setattr(tempfile, "tempdir", f"{tmp_path}/a.wav")  # nothing can be written there
+    row = {"location": f"{tmp_path}/a.wav", "size": 1}
+    found = decode_row(row, max_seconds=60.0, known=frozenset(), decoder=decode)
+    assert (found["status"], found["pcm"]) == ("ok", decode(sound).tobytes())
