@@ -138,6 +138,8 @@ def explain(error: Exception) -> str:
         return "no such bucket; check its name and AWS_ENDPOINT_URL"
     if isinstance(error, FileNotFoundError):
         return ""
+    if code == "RequestTimeTooSkewed":
+        return "refused, since this machine's clock and the store's are too far apart; set them"
     if code in ("400", "InvalidToken") or (code and isinstance(error, PermissionError)):
         return f"access denied ({code}); check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
     if "Credentials" in name:

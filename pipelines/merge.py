@@ -19,7 +19,7 @@ import ray
 
 from grafp import storage
 from grafp.catalogue import Catalogue
-from grafp.errors import CatalogueError
+from grafp.errors import CatalogueError, StorageError
 from grafp.fingerprint import DIMENSION
 from grafp.index import IndexParameters, fill, fingerprint_ids, health, parse_index, train_template
 from grafp.manifest import ShardEntry, StoredFile
@@ -66,9 +66,12 @@ def train(
     template_id = f"{parameters.codec.lower()}-{name[:12]}"
     key = f"index/{template_id}/template.faiss"
     uri = storage.join(catalogue.root, key)
+    published = catalogue.manifest.template if catalogue.manifest else None
     if is_fresh(storage.stat(uri)):
         data = storage.read(uri)
-        return template_id, StoredFile(key, len(data), hashlib.sha256(data).hexdigest())
+        stored = StoredFile(key, len(data), hashlib.sha256(data).hexdigest())
+        if not published or published.key != key or published == stored:  # else it was damaged
+            return template_id, stored
     share = min(1.0, parameters.training_points / max(1, sum(t.n_segments for t in tracks)))
     work = [
         _sample.remote(catalogue.root, key, group, share) for key, group in by_file(tracks).items()
@@ -141,8 +144,11 @@ def _fill(root: str, template_id: str, template: bytes, tracks: list[TrackRef]) 
     shard_id = _name(template_id, tracks)[:16]
     prefix = f"index/{template_id}/{shard_id}"
     record = storage.join(root, f"{prefix}.json")
+    catalogue = Catalogue(root)
     if is_fresh(storage.stat(record)):
-        return json.loads(storage.read(record))
+        found = ShardEntry.from_dict(json.loads(storage.read(record)))
+        if _is_whole(catalogue, found):
+            return asdict(found)
     counts = np.array([track.n_segments for track in tracks])
     first_rows = np.cumsum(counts) - counts
     vectors_ND = np.zeros((counts.sum(), DIMENSION), np.float16)
@@ -164,7 +170,6 @@ def _fill(root: str, template_id: str, template: bytes, tracks: list[TrackRef]) 
     )
     buffer = io.BytesIO()
     pq.write_table(table, buffer)
-    catalogue = Catalogue(root)
     entry = ShardEntry(
         shard_id=shard_id,
         index=catalogue.put(f"{prefix}.faiss", index),
@@ -176,6 +181,15 @@ def _fill(root: str, template_id: str, template: bytes, tracks: list[TrackRef]) 
     )
     storage.write(record, json.dumps(asdict(entry)).encode())
     return asdict(entry)
+
+
+def _is_whole(catalogue: Catalogue, entry: ShardEntry) -> bool:
+    try:
+        for file in (entry.index, entry.vectors, entry.tracks):
+            catalogue.get(file)
+    except (CatalogueError, StorageError):
+        return False
+    return True
 
 
 def _name(what: Any, tracks: list[TrackRef]) -> str:

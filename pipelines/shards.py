@@ -82,17 +82,24 @@ def extend(
     """
     if not live:
         return IndexState()
+    if retrain:  # without a look at the old shards, which may be damaged
+        return _trained(catalogue, live, "asked to", say)
     sizes = _live_sizes(catalogue, state, live)
     state = state.without({shard for shard, size in sizes.items() if size == 0})
-    reason = "asked to" if retrain else _why_retrain(state, live)
-    if not reason and state.template:
-        held = _ordinals(catalogue, state.shards)
-        new = [ref for ordinal, ref in live.items() if ordinal not in held]
-        if new:
-            entries = merge.fill_shards(catalogue, state.template_id, state.template, new, say)
-            state = state.plus(entries)
-            sizes |= {entry.shard_id: entry.fingerprints for entry in entries}
-        return _compacted(catalogue, state, live, sizes, compact, say)
+    if reason := _why_retrain(state, live):
+        return _trained(catalogue, live, reason, say)
+    assert state.template
+    held = _ordinals(catalogue, state.shards)
+    new = [ref for ordinal, ref in live.items() if ordinal not in held]
+    if new:
+        entries = merge.fill_shards(catalogue, state.template_id, state.template, new, say)
+        state = state.plus(entries)
+        sizes |= {entry.shard_id: entry.fingerprints for entry in entries}
+    return _compacted(catalogue, state, live, sizes, compact, say)
+
+
+def _trained(catalogue: Catalogue, live: dict[int, TrackRef], reason: str, say: Say) -> IndexState:
+    """A new template and shards with all live tracks."""
     parameters = IndexParameters.for_size(sum(ref.n_segments for ref in live.values()))
     say(f"training the index ({reason}): {parameters.nlist} lists, {parameters.codec}")
     tracks = sorted(live.values(), key=lambda ref: ref.ordinal)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import ray_head
 import s3_server
 
 _numbers = itertools.count()
@@ -49,6 +50,13 @@ def ray_here(s3: str) -> Iterator[None]:
     ray.init(address="local", num_cpus=4, include_dashboard=False, logging_level="ERROR")
     yield
     ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def head(s3: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ray_head.Head]:
+    """A Ray head with a token, its workers with the variables that point to the S3 server."""
+    with ray_head.running(tmp_path_factory.mktemp("client")) as started:
+        yield started
 
 
 @pytest.fixture(scope="session")

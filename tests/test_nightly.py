@@ -340,3 +340,19 @@ def test_a_list_of_removals_may_be_a_table(long_store: str, tmp_path: Path) -> N
     (tmp_path / "bad.csv").write_text("name\n0.wav\n")
     with pytest.raises(OptionError, match="column uri or path"):
         maintain.maintain(root, remove=str(tmp_path / "bad.csv"))
+
+
+def test_retraining_mends_an_index_that_is_damaged(tmp_path: Path) -> None:
+    root = f"{tmp_path}/catalogue"
+    index(write_music(f"{tmp_path}/music", range(60, 64)), root)
+    whole = manifest_of(root)
+    shard = whole.shards[0]
+    assert whole.template
+    for file in (whole.template, shard.index, shard.vectors, shard.tracks):
+        path = Path(root, file.key)
+        data = path.read_bytes()
+        path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    assert maintain.verify(root)["damaged"] == 4
+    maintain.maintain(root, retrain=True)
+    assert maintain.verify(root)["damaged"] == 0
+    assert manifest_of(root).shards == whole.shards  # the same files, byte for byte

@@ -8,8 +8,10 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timedelta
 from pathlib import Path
 
+import botocore.auth
 import pytest
 
 from grafp import storage
@@ -379,3 +381,15 @@ def test_a_disk_that_is_full(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
         storage.write(f"{tmp_path}/a", b"after")
     assert storage.read(f"{tmp_path}/a") == b"before"
     assert os.listdir(tmp_path) == ["a"]
+
+
+def test_clocks_that_are_far_apart(s3: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = botocore.auth.get_current_datetime
+
+    def two_hours_on(*arguments: bool) -> datetime:
+        return now(*arguments) + timedelta(hours=2)
+
+    storage.write(f"{s3}/clock", b"x")
+    monkeypatch.setattr(botocore.auth, "get_current_datetime", two_hours_on)
+    with pytest.raises(StorageError, match="clock and the store's are too far apart"):
+        storage.read(f"{s3}/clock")

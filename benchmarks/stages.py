@@ -1,0 +1,85 @@
+#!/usr/bin/env python3
+"""How fast indexing embeds with one encoder and with more, and how busy each stage is.
+
+    python benchmarks/stages.py --workers 1,2
+
+Synthesised MP3 files go through the stages of jobs/index_catalog.py: read and decode, encode,
+store. Time counts from the first finished recordings, when all workers have started. Busy is the
+wall time of a stage's tasks as a share of it, so 200 % is two tasks at a time; the encoders' share
+is of their number.
+"""
+
+import argparse
+import os
+import sys
+import tempfile
+import time
+
+from memory import synthesise
+
+from pipelines import cli
+
+STAGES = {"decode_row": "decode", "Encode": "encode", "EmbeddingStore": "store"}
+
+
+def options() -> argparse.Namespace:
+    parser = cli.parser(__doc__)
+    parser.add_argument(
+        "--workers", type=cli.numbers(1, 1e4), default="1,2", metavar="N,..", help="encoders"
+    )
+    parser.add_argument("--tracks", type=cli.positive_int, default=60)
+    parser.add_argument("--seconds", type=cli.positive_float, default=120.0, help="of each track")
+    return parser.parse_args()
+
+
+def main(chosen: argparse.Namespace) -> tuple[dict, int]:
+    from pipelines.runtime import connect
+
+    connect()
+    summary = {}
+    with tempfile.TemporaryDirectory() as folder:
+        synthesise(f"{folder}/music", chosen.tracks, chosen.seconds)
+        cli.say(f"{os.cpu_count()} processors, {chosen.tracks} tracks of {chosen.seconds:g} s")
+        cli.say("encoders  x real time  decode busy  encode busy  store busy")
+        for count in map(int, chosen.workers):
+            found = _measure(f"{folder}/music", f"{folder}/{count}", count)
+            summary[str(count)] = found
+            busy = "  ".join(f"{100 * found[stage]:9.0f} %" for stage in STAGES.values())
+            cli.say(f"{count:8}  {found['real_time']:11.0f}  {busy}")
+    return summary, cli.DONE
+
+
+def _measure(music: str, out: str, count: int) -> dict[str, float]:
+    """Seconds of audio a second once the first row is there, and the stages' shares."""
+    from grafp.audio import MAX_SECONDS
+    from grafp.collection import list_items
+    from grafp.fingerprint import HOP_SECONDS
+    from pipelines.decode import decoded
+    from pipelines.embed import EmbeddingStore, encoded
+    from pipelines.placement import Encoders
+
+    store = EmbeddingStore(out, "embeddings", "small", HOP_SECONDS, {})
+    recordings = decoded(list_items(music), MAX_SECONDS)
+    rows = encoded(recordings, "small", HOP_SECONDS, Encoders(count))
+    rows = rows.map_batches(store, batch_size=4, batch_format="pyarrow", num_cpus=0.25)
+    started = time.monotonic()
+    first, audio = None, 0.0
+    for row in rows.iter_rows():
+        if first is None:  # workers have started and imported what they need
+            first, begun = time.monotonic(), row["duration_s"]
+        audio += row["duration_s"]
+    ended = time.monotonic()
+    found = {"real_time": (audio - begun) / (ended - first), "seconds": ended - started}
+    summary = rows.get_stats_summary()  # of the last stage, before it its parent's
+    while summary:
+        for stage in summary.operators_stats:
+            for key, name in STAGES.items():
+                if key in stage.operator_name:
+                    found[name] = stage.wall_time.sum / (ended - first)
+        summary = summary.parents[0] if summary.parents else None
+    found["encode"] /= count
+    return {name: round(value, 3) for name, value in found.items()}
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main, options()))
