@@ -22,6 +22,12 @@ _CODEC_MIN = 10_000  # with fewer, exact fingerprints cost little
 _CANARIES = 200
 
 
+_MAX_LISTS = 4096
+"""All shards have the template's lists, and hold a million fingerprints at most: with more lists
+the blocks of 32 codes in which FAISS scans would be mostly padding, and centroids most of a shard.
+"""
+
+
 def fingerprint_ids(ordinal: int, segments_N: np.ndarray) -> np.ndarray:
     """int64 ids: the track's ordinal above, the segment's number in the lowest 20 bits."""
     return (np.int64(ordinal) << SEGMENT_BITS) | segments_N.astype(np.int64)
@@ -47,9 +53,10 @@ class IndexParameters:
 
     @classmethod
     def for_size(cls, fingerprints: int) -> "IndexParameters":
-        """About 4 sqrt(n) lists, fewer where they could not be trained."""
+        """About 4 sqrt(n) lists, fewer where they could not be trained, at most `_MAX_LISTS`."""
+        most = min(4 * fingerprints**0.5, fingerprints / _POINTS_PER_CENTROID, _MAX_LISTS)
         nlist = 1
-        while nlist * 2 <= min(4 * fingerprints**0.5, fingerprints / _POINTS_PER_CENTROID, 1 << 18):
+        while nlist * 2 <= most:
             nlist *= 2
         codec = _CODEC if fingerprints >= _CODEC_MIN else "SQfp16"
         points = min(fingerprints, max(2 * _CODEC_MIN, nlist * 2 * _POINTS_PER_CENTROID))
