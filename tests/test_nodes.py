@@ -47,7 +47,7 @@ def test_three_nodes_of_which_one_dies_make_the_same_catalogue(audio: Path, from
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("task", ["ray::_fill", "ray::_train", "ray::EmbeddingStore"])
+@pytest.mark.parametrize("task", ["ray::_fill", "ray::_train", "(EmbeddingStore)"])
 def test_a_node_dies_while_the_index_is_made(
     audio: Path, from_one: str, tmp_path: Path, task: str
 ) -> None:
