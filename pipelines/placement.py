@@ -5,6 +5,7 @@ minutes, and spot machines may not be there at all: flows wait GRAFP_WAIT_SECOND
 they need, saying so, and then go on with less or end with one line.
 """
 
+import functools
 import os
 import time
 from collections.abc import Callable
@@ -21,6 +22,7 @@ Say = Callable[[str], None]
 _PART_OF_A_CPU = 0.5
 """What an encoder reserves: a pool that took every CPU would leave none to feed it."""
 _SAY_EVERY = 30.0
+_say = functools.partial(print, flush=True)
 
 
 def on_a_cluster() -> bool:
@@ -40,7 +42,7 @@ def wait_seconds() -> float:
     return value
 
 
-def available(bundles: list[Bundle], what: str, say: Say = print) -> bool:
+def available(bundles: list[Bundle], what: str, say: Say = _say) -> bool:
     """Whether there is room for all bundles at once, if need be after waiting for machines.
 
     On a cluster the bundles are asked for, which makes an autoscaler start machines, and given
@@ -98,7 +100,7 @@ class Encoders:
     gpu: bool | None = None
     """None takes GPUs that are there; True waits for one, and then does with processors."""
 
-    def pool(self, say: Say = print) -> dict[str, object]:
+    def pool(self, say: Say = _say) -> dict[str, object]:
         """Arguments of a Ray Data stage of encoder actors: one a GPU, or one a processor.
 
         Raises OptionError when GPUs are asked for on a machine without.

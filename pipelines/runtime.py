@@ -54,7 +54,7 @@ def _join() -> None:
         ray.init(logging_level=logging.ERROR)
     except (ConnectionError, ray.exceptions.AuthenticationError) as error:
         raise ClusterError(f"RAY_ADDRESS={address}: {' '.join(str(error).split())}") from error
-    if not placement.available([{"CPU": 1}], "a processor"):
+    if not placement.available([{"CPU": 0.5}], "a processor"):
         raise ClusterError(
             f"no processor for work within {placement.wait_seconds():g} s; the cluster has "
             f"{placement.what_there_is()}"

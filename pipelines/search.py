@@ -67,7 +67,9 @@ class SpreadSearch:
         self.stride = stride or manifest.stride
         groups = _groups(manifest.shards, actors, decode)
         claims = _claims(groups, decode)
-        copies = max(1, len(placement.machines()) // len(groups)) if actors is None else 1
+        # As many copies as machines hold at least one group each, so that none waits for memory.
+        roomy = [m for m in placement.machines() if m.get("memory", 0.0) >= max(claims)]
+        copies = max(1, len(roomy) // len(groups)) if actors is None else 1
         self._holders = [
             [
                 _Holder.options(memory=claim).remote(  # type: ignore[attr-defined]
