@@ -54,15 +54,15 @@ def manifest_of(root: str) -> Manifest:
     return manifest
 
 
-def test_the_second_night_embeds_only_what_is_new(store: str, tmp_path: Path) -> None:
-    audio, root = write_music(f"{store}/music", range(20, 32)), f"{store}/catalogue"
+def test_the_second_night_embeds_only_what_is_new(long_store: str, tmp_path: Path) -> None:
+    audio, root = write_music(f"{long_store}/music", range(20, 32)), f"{long_store}/catalogue"
     first = index(audio, root)
     before = manifest_of(root)
     write_music(audio, range(32, 34))
     storage.write(f"{audio}/20.wav", encode(synth.piece(100, 5.0), "wav"))
     storage.delete(f"{audio}/21.wav")
     storage.write(f"{audio}/22.wav", storage.read(f"{audio}/22.wav"))
-    touched = int(not store.startswith("s3://"))  # S3's etag is a hash: nothing changed there
+    touched = int(not long_store.startswith("s3://"))  # S3's etag is a hash: nothing changed there
     storage.write(f"{audio}/broken.wav", b"RIFF of nothing")
     second = index(audio, root)
     assert [second[key] for key in ("added", "changed", "withdrawn", "failed")] == [

@@ -11,6 +11,8 @@ from kills import content
 from grafp import synth
 from grafp.audio import encode
 from pipelines import cli
+from pipelines.index import index_catalogue
+from pipelines.placement import Encoders
 
 TRACKS = 24
 
@@ -26,12 +28,10 @@ def audio(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def from_one(audio: Path) -> str:
+def from_one(ray_here: None, audio: Path) -> str:
     """A catalogue made by one node."""
     root = str(audio.parent / "one")
-    with nodes.running([2]) as cluster:
-        code, lines = cluster.run("index_catalog.py", "--audio", audio, "--catalog", root)
-    assert code == 0, lines
+    index_catalogue(str(audio), root, encoders=Encoders(1))
     return root
 
 
@@ -121,6 +121,7 @@ def small_cluster() -> Iterator[nodes.Nodes]:
         yield cluster
 
 
+@pytest.mark.slow
 def test_more_gpus_than_there_are_is_one_line_for_training(
     small_cluster: nodes.Nodes, audio: Path, tmp_path: Path
 ) -> None:
@@ -134,6 +135,7 @@ def test_more_gpus_than_there_are_is_one_line_for_training(
     assert "1 processors, 0 GPUs" in lines[-1]
 
 
+@pytest.mark.slow
 def test_encoding_falls_back_on_processors(
     small_cluster: nodes.Nodes, from_one: str, audio: Path, tmp_path: Path
 ) -> None:
@@ -146,6 +148,7 @@ def test_encoding_falls_back_on_processors(
     assert nodes.summary(lines)["matched"] == TRACKS
 
 
+@pytest.mark.slow
 def test_a_cluster_without_processors_is_one_line(audio: Path, tmp_path: Path) -> None:
     with nodes.running([]) as cluster:
         code, lines = cluster.run(
