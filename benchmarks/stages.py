@@ -4,9 +4,9 @@
     python benchmarks/stages.py --workers 1,2
 
 Synthesised MP3 files go through the stages of jobs/index_catalog.py: read and decode, encode,
-store. Time counts from the first finished recordings, when all workers have started. Busy is the
-wall time of a stage's tasks as a share of it, so 200 % is two tasks at a time; the encoders' share
-is of their number.
+store. Speed counts from the first finished recordings, when all workers have started. Busy is the
+processor time of a stage's tasks as a share of the whole run, so 200 % is two processors; the
+encoders' share is of their number.
 """
 
 import argparse
@@ -75,7 +75,7 @@ def _measure(music: str, out: str, count: int) -> dict[str, float]:
         for stage in summary.operators_stats:
             for key, name in STAGES.items():
                 if key in stage.operator_name:
-                    found[name] = stage.wall_time.sum / (ended - first)
+                    found[name] = stage.cpu_time.sum / (ended - started)
         summary = summary.parents[0] if summary.parents else None
     found["encode"] /= count
     return {name: round(value, 3) for name, value in found.items()}

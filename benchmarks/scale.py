@@ -1,0 +1,424 @@
+#!/usr/bin/env python3
+"""The index at 1, 10 and 100 million fingerprints, and what each track costs the planning process.
+
+    python benchmarks/scale.py
+    python benchmarks/scale.py --fingerprints 1000000 --fill-at-most 250000 --tracks 10000
+
+Synthetic fingerprints (random walks between cluster centres, as in benchmarks/query.py) in shards
+of at most --shard, searched by the project's own search. A catalogue larger than --fill-at-most
+gets the template of its full size, but only so many fingerprints: what grows with the shards is
+multiplied, and its row is marked "extrapolated".
+Recall is that of the part that was filled: in the whole catalogue more wrong fingerprints compete,
+so it is a bound from above. Seconds are of processors (user and system time), so other work on the
+machine changes them little.
+
+The default takes about 25 minutes on two processors, 4 GB of memory and 3 GB of temporary disk.
+`benchmarks/scale.py` is where the rates of `python -m grafp.plan` come from.
+"""
+
+import argparse
+import gc
+import hashlib
+import io
+import os
+import sys
+import tempfile
+import time
+import tracemalloc
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from query import BATCH, QUERY_SEGMENTS, TRACK_SEGMENTS, _catalogue, _noisy, _sample
+
+from pipelines import cli
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that wait must not count as work
+_NOISED = {1: "0.80", 3: "0.51", 5: "0.33"}
+"""How often noise is added to a query, and the cosine to what is stored that remains."""
+_SHARDS = 4_000  # to weigh in a manifest and to deal out
+_ITERATIONS = 10  # of k-means, as grafp.index.train_template
+
+
+def options() -> argparse.Namespace:
+    parser = cli.parser(__doc__)
+    parser.add_argument(
+        "--fingerprints",
+        type=cli.numbers(10_000, 1e12),
+        default="1000000,10000000,100000000",
+        metavar="N,..",
+        help="catalogue sizes",
+    )
+    parser.add_argument(
+        "--fill-at-most",
+        type=cli.positive_int,
+        default=10_000_000,
+        metavar="N",
+        help="fingerprints really filled; larger catalogues are extrapolated",
+    )
+    parser.add_argument(
+        "--shard", type=cli.positive_int, default=1_000_000, help="fingerprints of a shard at most"
+    )
+    parser.add_argument(
+        "--nprobe",
+        type=cli.numbers(1, 1 << 18),
+        metavar="N,..",
+        help="lists to visit, one after the other; default: as the catalogue",
+    )
+    parser.add_argument("--queries", type=cli.positive_int, default=320, help="of each length")
+    parser.add_argument(
+        "--tracks", type=cli.positive_int, default=100_000, help="rows of the track table to weigh"
+    )
+    return parser.parse_args()
+
+
+def main(chosen: argparse.Namespace) -> tuple[dict, int]:
+    from grafp.index import IndexParameters
+    from pipelines.search import _groups
+
+    records = _records(chosen.tracks)
+    cli.say("bytes, where tracks, files and shards are listed: " + _listed(records))
+    decode_rate = round(_decode_rate())
+    cli.say(f"one processor decodes {decode_rate} s of mp3, stereo at 44.1 kHz, in a second")
+    dealt_s = round(_timed(lambda: _groups(_entries(_SHARDS), None, False))[0], 2)
+    cli.say(f"{_SHARDS:,} shards are dealt out to search actors in {dealt_s} s")
+    most = min(int(max(chosen.fingerprints)), chosen.fill_at_most)
+    rows: list[dict[str, Any]] = []
+    measured: dict[Any, list[dict[str, Any]]] = {}
+    cli.say(f"| {' | '.join(_HEADS)} |\n{'|---' * len(_HEADS)}|")
+    with tempfile.TemporaryDirectory() as folder:
+        vectors_ND = _catalogue(Path(folder, "vectors"), max(1, most // TRACK_SEGMENTS))
+        for size in chosen.fingerprints:
+            parameters, part_ND = IndexParameters.for_size(int(size)), vectors_ND[: int(size)]
+            same = parameters, len(part_ND)
+            if same not in measured:
+                measured[same] = _measured(parameters, part_ND, chosen)
+            for row in measured[same]:
+                rows.append(_grown(row, int(size)))
+                cli.say(_line(rows[-1]))
+    cli.say(f"found: with noise, at a cosine of {' / '.join(_NOISED.values())} to what is stored")
+    if any(row["extrapolated"] for row in rows):
+        cli.say("extrapolated: found in the filled part; in the whole more wrong ones compete")
+    rates = _rates(rows) if len({row["nlist"] for row in rows}) > 1 else {}
+    if rates:
+        cli.say("rates of one processor: " + _listed(rates))
+    return {
+        "rows": rows,
+        "rates": rates,
+        "records": records,
+        "decode": decode_rate,
+        "dealt_s": dealt_s,
+    }, cli.DONE
+
+
+def _measured(
+    parameters: Any, vectors_ND: np.ndarray, chosen: argparse.Namespace
+) -> list[dict[str, Any]]:
+    """An index of these fingerprints: trained, filled, and searched once or more."""
+    from grafp.index import train_template
+
+    began = time.monotonic()
+    sample_ND = _sample(vectors_ND, parameters.training_points)
+    train_s, template = _timed(lambda: train_template(sample_ND, parameters))
+    shards, fill_s, index_bytes = _filled(template, vectors_ND, chosen.shard)
+    row = {
+        "filled": len(vectors_ND),
+        "nlist": parameters.nlist,
+        "train_s": round(train_s, 1),
+        "train_products_per_s": round(_ITERATIONS * len(sample_ND) * parameters.nlist / train_s),
+        "fill_per_s": round(len(vectors_ND) / fill_s),
+        "index_bytes": round(index_bytes / len(vectors_ND), 1),
+        "centroid_bytes": round(len(template) * len(shards) / len(vectors_ND), 1),
+    }
+    rows = []
+    for nprobe in chosen.nprobe or [parameters.nprobe]:
+        found = _searched(shards, int(nprobe), vectors_ND, chosen.queries)
+        seconds = round(time.monotonic() - began, 1)
+        rows.append({**row, "nprobe": int(nprobe), **found, "seconds": seconds})
+    return rows
+
+
+def _grown(row: dict[str, Any], size: int) -> dict[str, Any]:
+    """What was measured, of a catalogue of this size: every query visits all of its shards."""
+    times = size / row["filled"]
+    extrapolated = {
+        name: round(row[name] * times, 2) for name in ("scan_ms", "lists_visited", "codes_scanned")
+    }
+    more = extrapolated["scan_ms"] - row["scan_ms"]
+    return {
+        "fingerprints": size,
+        "extrapolated": row["filled"] < size,
+        **row,
+        **extrapolated,
+        "query_ms": round(row["query_ms"] + more, 2),
+        "fill_s": round(size / row["fill_per_s"]),
+    }
+
+
+def _filled(template: bytes, vectors_ND: np.ndarray, most: int) -> tuple[list, float, int]:
+    """Shards, two filled at once; processor seconds and bytes of the index."""
+    from grafp.index import fill, fingerprint_ids, parse_index
+    from grafp.shards import Shard
+
+    most -= most % TRACK_SEGMENTS  # whole tracks
+
+    def one(first: int) -> tuple[Shard, float, int]:
+        part_ND = vectors_ND[first : first + most]
+        ordinals = np.arange(first, first + len(part_ND), TRACK_SEGMENTS) // TRACK_SEGMENTS
+        counts = np.full(len(ordinals), TRACK_SEGMENTS)
+        ids = np.concatenate([fingerprint_ids(o, np.arange(TRACK_SEGMENTS)) for o in ordinals])
+        began = time.thread_time()  # `fill` works in this thread alone
+        data = fill(template, part_ND, ids)
+        used = time.thread_time() - began
+        shard = Shard(parse_index(data), part_ND, ordinals, np.cumsum(counts) - counts, counts)
+        return shard, used, len(data)
+
+    with ThreadPoolExecutor(2) as pool:
+        done = list(pool.map(one, range(0, len(vectors_ND), most)))
+    shards, seconds, sizes = zip(*done, strict=True)
+    return list(shards), sum(seconds), sum(sizes)
+
+
+def _searched(shards: list, nprobe: int, vectors_ND: np.ndarray, count: int) -> dict[str, Any]:
+    """Queries of 5 s and of 1 s: what was found, and processor time by step for those of 5 s."""
+    from grafp.shards import ShardSearch
+
+    rng = np.random.default_rng(1)
+    tracks = len(vectors_ND) // TRACK_SEGMENTS
+    where = [
+        (int(rng.integers(tracks)), int(rng.integers(TRACK_SEGMENTS - QUERY_SEGMENTS + 1)))
+        for _ in range(count)
+    ]
+    queries = [vectors_ND[t * TRACK_SEGMENTS + s :][:QUERY_SEGMENTS] for t, s in where]
+    noisy = {}
+    for number in range(1, max(_NOISED) + 1):
+        queries = noisy[number] = [_noisy(query_MD, rng) for query_MD in queries]
+    search = ShardSearch(shards, nprobe)
+    found = {
+        cosine: {
+            "5s": _recall(search, noisy[number], where),
+            "1s": _recall(search, [query_MD[:1] for query_MD in noisy[number]], where),
+        }
+        for number, cosine in _NOISED.items()
+    }
+    return {**_cost(search, noisy[1], where), "found": found}
+
+
+def _cost(search: Any, queries: list, where: list[tuple[int, int]]) -> dict[str, Any]:
+    """Of one query, by step."""
+    from grafp.index import choose_lists
+
+    padded = [_padded(shard.index) for shard in search.shards]
+    choosing, visited, codes = 0.0, 0, 0
+    for first in range(0, len(queries), BATCH):
+        batch_QD = np.concatenate(queries[first : first + BATCH])
+        began = time.process_time()
+        probes = choose_lists(search.shards[0].index, batch_QD, search.nprobe)
+        choosing += time.process_time() - began
+        visited += probes.list_QL.size * len(padded)
+        codes += sum(int(padded_L[probes.list_QL].sum()) for padded_L in padded)
+    spent = {"nearest": 0.0, "products": 0.0}
+    for name in spent:
+        setattr(search, name, _adding(getattr(search, name), spent, name))
+    total, _ = _timed(lambda: _recall(search, queries, where))
+    seconds = {
+        "choose": choosing,
+        "scan": spent["nearest"] - choosing,
+        "score": spent["products"],
+        "rest": total - spent["nearest"] - spent["products"],
+    }
+    ms = {f"{name}_ms": round(1e3 * used / len(queries), 2) for name, used in seconds.items()}
+    return {
+        "query_ms": round(sum(ms.values()), 2),
+        **ms,
+        "lists_visited": round(visited / len(queries)),
+        "codes_scanned": round(codes / len(queries)),
+    }
+
+
+def _recall(search: Any, queries: list[np.ndarray], where: list[tuple[int, int]]) -> float:
+    """Share of the queries whose best answer is the track and the hop that they were cut from."""
+    from grafp.matching import find_matches
+
+    right = 0
+    for first in range(0, len(queries), BATCH):
+        found = find_matches(queries[first : first + BATCH], search)
+        for place, matches in zip(where[first : first + BATCH], found, strict=True):
+            right += bool(matches) and (matches[0].ordinal, round(matches[0].start)) == place
+    return round(right / len(queries), 4)
+
+
+def _padded(index: Any) -> np.ndarray:
+    """Codes scanned when a list is visited: they are kept in blocks of 32, the last one padded."""
+    sizes = np.array([index.invlists.list_size(number) for number in range(index.nlist)])
+    return -(-sizes // 32) * 32
+
+
+def _timed(call: Callable[[], Any]) -> tuple[float, Any]:
+    """Processor seconds of all threads, and the result."""
+    began = time.process_time()
+    result = call()
+    return time.process_time() - began, result
+
+
+def _adding(call: Callable, spent: dict[str, float], name: str) -> Callable:
+    """The same call, which adds its processor seconds to `spent[name]`."""
+
+    def call_timed(*arguments: Any) -> Any:
+        used, result = _timed(lambda: call(*arguments))
+        spent[name] += used
+        return result
+
+    return call_timed
+
+
+def _rates(rows: list[dict[str, Any]]) -> dict[str, float]:
+    """What one processor does in a second: comparisons with a centroid, codes scanned, queries.
+
+    `filed`: fingerprints filled, their comparisons with the centroids apart.
+    """
+    lists = np.array([row["nlist"] for row in rows], float)
+    fill_s = np.array([1 / row["fill_per_s"] for row in rows])
+    scaled = np.stack([lists, np.ones(len(rows))], axis=1) / fill_s[:, None]
+    list_s, each_s = np.linalg.lstsq(scaled, np.ones(len(rows)), rcond=None)[0]
+    each: dict[str, list[float]] = {
+        "training": [row["train_products_per_s"] for row in rows],
+        "choosing": [1e3 * row["nlist"] * QUERY_SEGMENTS / row["choose_ms"] for row in rows],
+        "search": [1e3 * row["codes_scanned"] / row["scan_ms"] for row in rows],
+        "scored": [1e3 / (row["score_ms"] + row["rest_ms"]) for row in rows],
+    }
+    return {
+        "filling": round(1 / list_s),
+        "filed": round(1 / each_s),
+        **{name: round(float(np.mean(values))) for name, values in each.items()},
+    }
+
+
+def _records(count: int) -> dict[str, float]:
+    """Bytes that each track, file or shard takes where it is listed, and the speed of decoding."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from grafp.catalogue import TRACK_SCHEMA
+    from grafp.collection import Item
+    from grafp.s3 import FileInfo
+    from pipelines.plan import live_refs, make_plan
+
+    table = pa.Table.from_pylist([_track(n) for n in range(count)], schema=TRACK_SCHEMA)
+    file = io.BytesIO()
+    pq.write_table(table, file)
+    sizes: dict[str, float] = {"track_in_parquet": len(file.getvalue()) / count}
+    held: list[Any] = []
+
+    def weigh(name: str, make: Callable[[], Any]) -> Any:
+        gc.collect()
+        before = tracemalloc.get_traced_memory()[0]
+        held.append(make())
+        gc.collect()
+        sizes[name] = (tracemalloc.get_traced_memory()[0] - before) / count
+        return held[-1]
+
+    def items() -> list[Item]:
+        listed = (_track(n) for n in range(count))
+        infos = (FileInfo(t["uri"], t["size"], t["etag"], t["modified"]) for t in listed)
+        return [Item(info.uri, info.uri, info, {}) for info in infos]
+
+    tracemalloc.start()
+    listing = weigh("listed_file", items)
+    published = weigh("track_row", table.to_pylist)
+    weigh("track_planned", lambda: make_plan(listing, published, published[0]["source"]))
+    weigh("track_ref", lambda: live_refs(published))
+    weigh("known_hash", lambda: frozenset(_track(n)["content_sha256"] for n in range(count)))
+    tracemalloc.stop()
+    sizes["shard_in_manifest"] = _manifest_bytes(_entries(_SHARDS))
+    return {name: round(size, 1) for name, size in sizes.items()}
+
+
+def _entries(shards: int) -> list[Any]:
+    """Shards as a manifest names them."""
+    from grafp.manifest import ShardEntry, StoredFile
+
+    def entry(number: int) -> ShardEntry:
+        digest = hashlib.sha256(str(number).encode()).hexdigest()
+        key = f"index/pq64x4fs-{digest[:12]}/{digest[:16]}"
+        index = StoredFile(f"{key}.faiss", 73_000_000, digest)
+        vectors = StoredFile(f"{key}.vectors", 256_000_000, digest)
+        tracks = StoredFile(f"{key}.tracks.parquet", 20_000, digest)
+        return ShardEntry(digest[:16], index, vectors, tracks, 1_000_000, 1.234, 0.9876)
+
+    return [entry(number) for number in range(shards)]
+
+
+def _manifest_bytes(entries: list[Any]) -> float:
+    """Of each shard in a manifest."""
+    from grafp.manifest import Manifest
+
+    manifest = Manifest(
+        "s", None, "", "m", "", 0.1, None, None, None, entries, entries[0].tracks, 0, {}
+    )
+    return len(manifest.to_json()) / len(entries)
+
+
+def _track(number: int) -> dict[str, Any]:
+    """A row of the track table, with names as long as usual ones."""
+    digest = hashlib.sha256(str(number).encode()).hexdigest()
+    uri = f"s3://bucket/music/{digest[:2]}/{digest[2:18]}.mp3"
+    name = hashlib.sha256(uri.encode()).hexdigest()[:32]
+    file = hashlib.sha256(str(number // 32).encode()).hexdigest()[:16]
+    return {
+        "track_id": name, "stored_as": name, "uri": uri, "ordinal": number,
+        "source": "s3://bucket/music", "size": 3_400_000 + number, "etag": digest[:32],
+        "modified": 1.7e9 + number, "content_sha256": digest, "duration_s": 200 + number % 97 / 7,
+        "status": "ok", "error_kind": None, "error": None, "attempts": 1,
+        "model_id": "small-01234567",
+        "hop_s": 0.1, "n_segments": 1991 + number % 97,
+        "embedding_file": f"embeddings/small-01234567/20260101T000000-abcdef/{file}.parquet",
+    }  # fmt: skip
+
+
+def _decode_rate() -> float:
+    """Seconds of audio that one processor decodes in a second: mp3, stereo at 44.1 kHz."""
+    from grafp import synth
+    from grafp.audio import decode, encode
+
+    sound = np.stack([synth.piece(seed, 60.0, 44_100) for seed in (1, 2)])
+    mp3 = encode(sound, "mp3", rate=44_100, layout="stereo")
+    used, _ = _timed(lambda: [decode(mp3) for _ in range(5)])
+    return 5 * 60.0 / used
+
+
+def _listed(values: dict[str, float]) -> str:
+    return ", ".join(f"{name} {value:,g}" for name, value in values.items())
+
+
+_HEADS = (
+    "fingerprints", "lists, visited", "train, s", "fill, /s", "fill, h", "index, bytes",
+    "query, ms", "choose / scan / score / rest", "found at 5 s, %", "at 1 s, %", "",
+)  # fmt: skip
+
+
+def _line(row: dict[str, Any]) -> str:
+    """Of a Markdown table."""
+    steps = (f"{row[f'{name}_ms']:,.1f}" for name in ("choose", "scan", "score", "rest"))
+    cells = [
+        f"{row['fingerprints']:,}",
+        f"{row['nlist']:,}, {row['nprobe']:,}",
+        f"{row['train_s']:,.0f}",
+        f"{row['fill_per_s']:,}",
+        f"{row['fill_s'] / 3600:.2f}",
+        f"{row['index_bytes']:.0f}",
+        f"{row['query_ms']:,.1f}",
+        " / ".join(steps),
+        *(
+            " / ".join(f"{100 * each[length]:.1f}" for each in row["found"].values())
+            for length in ("5s", "1s")
+        ),
+        f"extrapolated from {row['filled']:,}" if row["extrapolated"] else "",
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main, options()))

@@ -1,0 +1,235 @@
+"""python -m grafp.plan: units, proportions, refusals, and that its copies of constants are true."""
+
+import json
+import math
+import subprocess
+import sys
+from dataclasses import replace
+
+import pytest
+
+from grafp import plan as calculator
+from grafp.fingerprint import DIMENSION
+from grafp.plan import Case, Shape, limits, plan
+
+CASE = Case(tracks=1e6, new_per_night=1_000, queries_per_day=1e5)
+
+
+def summary(capsys: pytest.CaptureFixture, *arguments: str) -> dict:
+    """What a run prints last."""
+    assert calculator.main(["--tracks", "1e5", *arguments]) == 0
+    return json.loads(capsys.readouterr().out.splitlines()[-1])
+
+
+@pytest.mark.parametrize(
+    "count", [1, 500, 9_999, 10_000, 10**6, 10**7, 10**8, 10**9, 10**10, 10**12]
+)
+def test_the_index_looks_as_the_jobs_make_it(count: int) -> None:
+    from grafp.index import IndexParameters
+
+    wanted = IndexParameters.for_size(count)
+    assert Shape.of(count) == Shape(
+        wanted.nlist, wanted.nprobe, wanted.training_points, wanted.codec
+    )
+
+
+def test_constants_are_those_of_the_jobs() -> None:
+    from pipelines import duplicates, merge, search
+
+    assert calculator.MAX_SHARD_FINGERPRINTS == merge.MAX_SHARD_FINGERPRINTS
+    assert calculator.ACTOR_BYTES == search._ACTOR_BYTES
+    assert calculator._EXCERPT == duplicates._EXCERPT
+
+
+@pytest.mark.parametrize("hop", [0.05, 0.1, 0.15, 0.25, 0.5, 1.0])
+def test_queries_come_at_the_manifests_hop(hop: float) -> None:
+    from grafp.manifest import Manifest, StoredFile
+
+    file = StoredFile("", 0, "")
+    manifest = Manifest("", None, "", "", "", hop, None, None, None, [], file, 0, {})
+    expected = math.floor((5.0 - 1.0) / manifest.query_hop_s + 1e-9) + 1
+    assert Case(1, hop=hop).query_segments() == expected
+
+
+def test_a_real_index_is_as_large_as_planned() -> None:
+    import faiss
+    import numpy as np
+
+    from grafp.index import IndexParameters, fill, fingerprint_ids, train_template
+
+    rng = np.random.default_rng(0)
+    vectors_ND = rng.standard_normal((10_000, DIMENSION)).astype(np.float16)
+    parameters = IndexParameters.for_size(len(vectors_ND))
+    threads = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(1)  # threads that wait for each other are slow on a busy machine
+    template = train_template(vectors_ND[:3_000].astype(np.float32), parameters)
+    faiss.omp_set_num_threads(threads)
+    index = fill(template, vectors_ND, fingerprint_ids(0, np.arange(len(vectors_ND))))
+    planned = Shape.of(len(vectors_ND)).bytes_each(len(vectors_ND), parameters.codec)
+    assert len(index) / len(vectors_ND) == pytest.approx(planned, rel=0.1)
+
+
+def test_units() -> None:
+    """A track of 101 s has 1,001 fingerprints, 256 bytes each as float16."""
+    found = plan(
+        Case(1_000, minutes=101 / 60, encoder_rate=1_001, decode_rate=101, fill_rate=1_001)
+    )
+    assert found.fingerprints == 1_001_000
+    assert found.shards == 2  # whole tracks, at most a million fingerprints
+    assert found.storage_gb["embeddings"] == pytest.approx(1_001_000 * 256 / 1e9)
+    for step in ("decode", "encode", "fill"):  # a second a track each
+        assert found.build_hours[step] == pytest.approx(1_000 / 3600)
+    assert found.node_hours["build"] == pytest.approx(sum(found.build_hours.values()) / 8)
+    assert found.query_processor_s["encode"] == pytest.approx(41 / 1_001)
+
+
+def test_twice_as_many_tracks_take_twice_as_much() -> None:
+    """Where lists do not grow any more; searching for duplicates grows with the square."""
+    one, two = plan(replace(CASE, tracks=5e7)), plan(replace(CASE, tracks=1e8))
+    assert two.fingerprints == 2 * one.fingerprints
+    assert two.shards == pytest.approx(2 * one.shards, rel=1e-4)
+    for name in ("storage_gb", "query_memory_gb", "index_gb_by_codec"):
+        for part, value in getattr(one, name).items():
+            assert getattr(two, name)[part] == pytest.approx(2 * value, rel=1e-3)
+    for step in ("decode", "encode", "fill"):
+        assert two.build_hours[step] == pytest.approx(2 * one.build_hours[step], rel=1e-3)
+    assert two.query_processor_s["scan"] == pytest.approx(
+        2 * one.query_processor_s["scan"], rel=1e-3
+    )
+    duplicates = [p.build_hours["near duplicates"] for p in (one, two)]
+    assert duplicates[1] == pytest.approx(4 * duplicates[0], rel=1e-2)
+
+
+def test_a_hop_of_half_a_second_needs_a_fifth() -> None:
+    every, fifth = plan(CASE), plan(replace(CASE, hop=0.5))
+    assert fifth.fingerprints == pytest.approx(every.fingerprints / 5, rel=0.01)
+    assert fifth.storage_gb["embeddings"] == pytest.approx(
+        every.storage_gb["embeddings"] / 5, rel=0.01
+    )
+    assert fifth.shards == pytest.approx(every.shards / 5, rel=0.01)
+    assert fifth.query_processor_s["encode"] == every.query_processor_s["encode"]
+
+
+def test_codes_alone_need_less_memory_than_exact_vectors() -> None:
+    small = replace(CASE, tracks=1_000)
+    exact, codes = plan(small), plan(replace(small, rerank="pq"))
+    assert sum(codes.query_memory_gb.values()) < sum(exact.query_memory_gb.values()) / 2
+    assert codes.storage_gb == exact.storage_gb
+
+
+def test_nodes_for_memory_and_for_the_load() -> None:
+    found = plan(replace(CASE, queries_per_day=0))
+    assert found.query_nodes["for the load"] == 0
+    assert found.query_nodes["for memory"] > found.query_nodes["with vectors on disk"] > 0
+    half = plan(replace(CASE, node_memory_gb=32))
+    assert half.query_nodes["for memory"] == pytest.approx(
+        2 * found.query_nodes["for memory"], abs=1
+    )
+    seconds = sum(found.query_processor_s.values())
+    busy = plan(replace(CASE, queries_per_day=86_400 * 8 * 3 / seconds - 1))
+    assert busy.query_nodes["for the load"] == 3
+
+
+def test_a_night_without_new_tracks_is_nothing() -> None:
+    assert sum(plan(replace(CASE, new_per_night=0)).night_hours.values()) == 0
+    assert plan(CASE).night_hours["encode"] == pytest.approx(
+        plan(CASE).build_hours["encode"] / 1_000
+    )
+
+
+def test_no_price_no_cost(capsys: pytest.CaptureFixture) -> None:
+    assert summary(capsys)["cost"] == {}
+    assert calculator.main(["--tracks", "1e5"]) == 0
+    assert "cost" not in "".join(capsys.readouterr().out.splitlines()[:-1])
+
+
+@pytest.mark.parametrize(
+    ("price", "items"),
+    [
+        ("price_cpu_hour", {"build", "night"}),
+        ("price_gpu_hour", {"build, GPUs", "night, GPUs"}),
+        ("price_memory_node_hour", {"query nodes a day"}),
+        ("price_gb_month", {"storage a month"}),
+    ],
+)
+def test_a_price_costs_what_it_is_for(price: str, items: set[str]) -> None:
+    one, ten = (plan(replace(CASE, **{price: value})).cost for value in (0.3, 3.0))
+    assert set(one) == items
+    for name in items:
+        assert one[name] > 0
+        assert ten[name] == pytest.approx(10 * one[name])
+
+
+def test_encoding_on_gpus_is_not_paid_twice() -> None:
+    processors = plan(replace(CASE, price_cpu_hour=1.0))
+    gpus = plan(replace(CASE, price_cpu_hour=1.0, price_gpu_hour=1.0))
+    assert gpus.cost["build"] + gpus.cost["build, GPUs"] == pytest.approx(processors.cost["build"])
+    assert gpus.node_hours["build"] < processors.node_hours["build"]
+
+
+def test_storage_costs_its_gigabytes() -> None:
+    found = plan(replace(CASE, price_gb_month=0.5))
+    assert found.cost == {"storage a month": pytest.approx(sum(found.storage_gb.values()) / 2)}
+
+
+def test_what_breaks_first_comes_first() -> None:
+    found = limits(replace(CASE, tracks=1e8))
+    shares = [values["need"] / values["have"] for values in found.values()]
+    assert shares == sorted(shares, reverse=True)
+    for what, values in found.items():
+        size = values["breaks_at_tracks"]
+        assert (size is not None and size <= 1e8) == (values["need"] > values["have"]), what
+        if size is not None:
+            before, after = (limits(replace(CASE, tracks=size * f))[what] for f in (0.8, 1.25))
+            assert before["need"] <= before["have"]
+            assert after["need"] > after["have"]
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "wanted"),
+    [
+        ("--tracks", "0", "a number above 0"),
+        ("--tracks", "many", "a number above 0"),
+        ("--tracks", "nan", "a number above 0"),
+        ("--minutes", "-3", "a number above 0"),
+        ("--hop", "0.07", "a multiple of 0.05 s to 1 s"),
+        ("--hop", "1.5", "a multiple of 0.05 s to 1 s"),
+        ("--rerank", "best", "exact"),
+        ("--new-per-night", "-1", "a number of 0 or more"),
+        ("--queries-per-day", "inf", "a number of 0 or more"),
+        ("--encoder-rate", "0", "a number above 0"),
+        ("--price-gb-month", "-0.1", "a number of 0 or more"),
+        ("--price-gpu-hour", "2", "--encoder-rate"),
+    ],
+)
+def test_a_wrong_option_is_named(
+    capsys: pytest.CaptureFixture, option: str, value: str, wanted: str
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        summary(capsys, option, value)
+    assert stopped.value.code == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert f"argument {option}: " in line
+    assert wanted in line
+
+
+def test_options_reach_the_plan(capsys: pytest.CaptureFixture) -> None:
+    plain = summary(capsys)
+    assert summary(capsys, "--hop", "0.5")["fingerprints"] < plain["fingerprints"] / 4
+    assert summary(capsys, "--minutes", "7")["fingerprints"] > 2 * plain["fingerprints"]
+    for step in ("decode", "encode", "fill"):
+        option = f"--{step}-rate" if step != "encode" else "--encoder-rate"
+        assert summary(capsys, option, "1")["build_hours"][step] > 100 * plain["build_hours"][step]
+    slow = summary(capsys, "--search-rate", "1e5")["query_processor_s"]["scan"]
+    assert slow > 100 * plain["query_processor_s"]["scan"]
+    longer = summary(capsys, "--query-seconds", "10")["query_processor_s"]["encode"]
+    assert longer == pytest.approx(91 / 41 * plain["query_processor_s"]["encode"])
+
+
+def test_it_needs_neither_ray_nor_pytorch_nor_faiss() -> None:
+    code = (
+        "import sys; from grafp.plan import main; main(['--tracks', '1e5']);"
+        "assert not {'ray', 'torch', 'faiss'} & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert json.loads(done.stdout.splitlines()[-1])["shards"] > 0
