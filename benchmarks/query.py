@@ -46,7 +46,7 @@ def main(chosen: argparse.Namespace) -> tuple[dict, int]:
     for size in chosen.fingerprints:
         with tempfile.TemporaryDirectory() as folder:
             tracks = int(size) // TRACK_SEGMENTS
-            vectors_ND = _catalogue(Path(folder, "vectors"), tracks)
+            vectors_ND = make_catalogue(Path(folder, "vectors"), tracks)
             results[f"{len(vectors_ND)}"] = _compare(vectors_ND, chosen)
     return results, cli.DONE
 
@@ -58,7 +58,7 @@ def _compare(vectors_ND: np.ndarray, chosen: argparse.Namespace) -> dict:
         (int(rng.integers(tracks)), int(rng.integers(TRACK_SEGMENTS - QUERY_SEGMENTS + 1)))
         for _ in range(chosen.queries)
     ]
-    queries = [_noisy(vectors_ND[t * TRACK_SEGMENTS + s :][:QUERY_SEGMENTS], rng) for t, s in where]
+    queries = [noisy(vectors_ND[t * TRACK_SEGMENTS + s :][:QUERY_SEGMENTS], rng) for t, s in where]
     ours = _ours(vectors_ND, queries, where, chosen.nprobe)
     loop = _loop(vectors_ND, queries[: chosen.loop_queries], where)
     times = ours["queries_per_s"] / loop["queries_per_s"]
@@ -73,7 +73,7 @@ def _compare(vectors_ND: np.ndarray, chosen: argparse.Namespace) -> dict:
     return {"grafp": ours, "reference": loop, "times_faster": round(times, 2)}
 
 
-def _catalogue(path: Path, tracks: int) -> np.ndarray:
+def make_catalogue(path: Path, tracks: int) -> np.ndarray:
     """Fingerprints in a file, as the catalogue keeps them: float16, mapped."""
     rng = np.random.default_rng(0)
     centres = rng.standard_normal((2_000, 128)).astype(np.float32)
@@ -83,7 +83,7 @@ def _catalogue(path: Path, tracks: int) -> np.ndarray:
     return np.memmap(path, np.float16, "r").reshape(-1, 128)
 
 
-def _noisy(excerpt_MD: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def noisy(excerpt_MD: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """At a cosine of about 0.8 to what is stored, as a good recording is."""
     noisy_MD = excerpt_MD + rng.normal(0.0, 0.75 / 128**0.5, excerpt_MD.shape)
     return (noisy_MD / np.linalg.norm(noisy_MD, axis=1, keepdims=True)).astype(np.float32)
@@ -97,7 +97,7 @@ def _ours(
     from grafp.shards import Shard, ShardSearch
 
     parameters = IndexParameters.for_size(len(vectors_ND))
-    template = train_template(_sample(vectors_ND, parameters.training_points), parameters)
+    template = train_template(sample(vectors_ND, parameters.training_points), parameters)
     shards = []
     for first in range(0, len(vectors_ND), 1_000_000):
         part_ND = vectors_ND[first : first + 1_000_000]
@@ -148,7 +148,7 @@ def _loop(vectors_ND: np.ndarray, queries: list, where: list[tuple[int, int]]) -
     import faiss
 
     index = faiss.index_factory(128, f"IVF{REFERENCE_LISTS},PQ64", faiss.METRIC_INNER_PRODUCT)
-    index.train(_sample(vectors_ND, 100_000))
+    index.train(sample(vectors_ND, 100_000))
     for first in range(0, len(vectors_ND), 100_000):
         index.add(vectors_ND[first : first + 100_000].astype(np.float32))
     index.nprobe = REFERENCE_NPROBE
@@ -172,7 +172,7 @@ def _loop(vectors_ND: np.ndarray, queries: list, where: list[tuple[int, int]]) -
     }
 
 
-def _sample(vectors_ND: np.ndarray, points: int) -> np.ndarray:
+def sample(vectors_ND: np.ndarray, points: int) -> np.ndarray:
     rows = np.random.default_rng(0).choice(len(vectors_ND), min(points, len(vectors_ND)), False)
     return vectors_ND[np.sort(rows)].astype(np.float32)
 

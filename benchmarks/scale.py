@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""The index at 1, 10 and 100 million fingerprints, and what each track costs the planning process.
+"""The index at 1, 10 and 100 million fingerprints: how it is built, what it finds, what that costs.
 
     python benchmarks/scale.py
-    python benchmarks/scale.py --fingerprints 1000000 --fill-at-most 250000 --tracks 10000
+    python benchmarks/scale.py --fingerprints 1000000 --fill-at-most 250000
 
 Synthetic fingerprints (random walks between cluster centres, as in benchmarks/query.py) in shards
 of at most --shard, searched by the project's own search. A catalogue larger than --fill-at-most
@@ -13,32 +13,27 @@ so it is a bound from above. Seconds are of processors (user and system time), s
 machine changes them little.
 
 The default takes about 25 minutes on two processors, 4 GB of memory and 3 GB of temporary disk.
-`benchmarks/scale.py` is where the rates of `python -m grafp.plan` come from.
+Rates of `python -m grafp.plan` come from here and from benchmarks/records.py.
 """
 
 import argparse
-import gc
-import hashlib
-import io
 import os
 import sys
 import tempfile
 import time
-import tracemalloc
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from query import BATCH, QUERY_SEGMENTS, TRACK_SEGMENTS, _catalogue, _noisy, _sample
+from query import BATCH, QUERY_SEGMENTS, TRACK_SEGMENTS, make_catalogue, noisy, sample
 
 from pipelines import cli
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that wait must not count as work
 _NOISED = {1: "0.80", 3: "0.51", 5: "0.33"}
 """How often noise is added to a query, and the cosine to what is stored that remains."""
-_SHARDS = 4_000  # to weigh in a manifest and to deal out
 _ITERATIONS = 10  # of k-means, as grafp.index.train_template
 
 
@@ -68,28 +63,18 @@ def options() -> argparse.Namespace:
         help="lists to visit, one after the other; default: as the catalogue",
     )
     parser.add_argument("--queries", type=cli.positive_int, default=320, help="of each length")
-    parser.add_argument(
-        "--tracks", type=cli.positive_int, default=100_000, help="rows of the track table to weigh"
-    )
     return parser.parse_args()
 
 
 def main(chosen: argparse.Namespace) -> tuple[dict, int]:
     from grafp.index import IndexParameters
-    from pipelines.search import _groups
 
-    records = _records(chosen.tracks)
-    cli.say("bytes, where tracks, files and shards are listed: " + _listed(records))
-    decode_rate = round(_decode_rate())
-    cli.say(f"one processor decodes {decode_rate} s of mp3, stereo at 44.1 kHz, in a second")
-    dealt_s = round(_timed(lambda: _groups(_entries(_SHARDS), None, False))[0], 2)
-    cli.say(f"{_SHARDS:,} shards are dealt out to search actors in {dealt_s} s")
     most = min(int(max(chosen.fingerprints)), chosen.fill_at_most)
     rows: list[dict[str, Any]] = []
     measured: dict[Any, list[dict[str, Any]]] = {}
     cli.say(f"| {' | '.join(_HEADS)} |\n{'|---' * len(_HEADS)}|")
     with tempfile.TemporaryDirectory() as folder:
-        vectors_ND = _catalogue(Path(folder, "vectors"), max(1, most // TRACK_SEGMENTS))
+        vectors_ND = make_catalogue(Path(folder, "vectors"), max(1, most // TRACK_SEGMENTS))
         for size in chosen.fingerprints:
             parameters, part_ND = IndexParameters.for_size(int(size)), vectors_ND[: int(size)]
             same = parameters, len(part_ND)
@@ -104,13 +89,7 @@ def main(chosen: argparse.Namespace) -> tuple[dict, int]:
     rates = _rates(rows) if len({row["nlist"] for row in rows}) > 1 else {}
     if rates:
         cli.say("rates of one processor: " + _listed(rates))
-    return {
-        "rows": rows,
-        "rates": rates,
-        "records": records,
-        "decode": decode_rate,
-        "dealt_s": dealt_s,
-    }, cli.DONE
+    return {"rows": rows, "rates": rates}, cli.DONE
 
 
 def _measured(
@@ -120,7 +99,7 @@ def _measured(
     from grafp.index import train_template
 
     began = time.monotonic()
-    sample_ND = _sample(vectors_ND, parameters.training_points)
+    sample_ND = sample(vectors_ND, parameters.training_points)
     train_s, template = _timed(lambda: train_template(sample_ND, parameters))
     shards, fill_s, index_bytes = _filled(template, vectors_ND, chosen.shard)
     row = {
@@ -192,18 +171,18 @@ def _searched(shards: list, nprobe: int, vectors_ND: np.ndarray, count: int) -> 
         for _ in range(count)
     ]
     queries = [vectors_ND[t * TRACK_SEGMENTS + s :][:QUERY_SEGMENTS] for t, s in where]
-    noisy = {}
+    asked = {}
     for number in range(1, max(_NOISED) + 1):
-        queries = noisy[number] = [_noisy(query_MD, rng) for query_MD in queries]
+        queries = asked[number] = [noisy(query_MD, rng) for query_MD in queries]
     search = ShardSearch(shards, nprobe)
     found = {
         cosine: {
-            "5s": _recall(search, noisy[number], where),
-            "1s": _recall(search, [query_MD[:1] for query_MD in noisy[number]], where),
+            "5s": _recall(search, asked[number], where),
+            "1s": _recall(search, [query_MD[:1] for query_MD in asked[number]], where),
         }
         for number, cosine in _NOISED.items()
     }
-    return {**_cost(search, noisy[1], where), "found": found}
+    return {**_cost(search, asked[1], where), "found": found}
 
 
 def _cost(search: Any, queries: list, where: list[tuple[int, int]]) -> dict[str, Any]:
@@ -294,99 +273,6 @@ def _rates(rows: list[dict[str, Any]]) -> dict[str, float]:
         "filed": round(1 / each_s),
         **{name: round(float(np.mean(values))) for name, values in each.items()},
     }
-
-
-def _records(count: int) -> dict[str, float]:
-    """Bytes that each track, file or shard takes where it is listed, and the speed of decoding."""
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    from grafp.catalogue import TRACK_SCHEMA
-    from grafp.collection import Item
-    from grafp.s3 import FileInfo
-    from pipelines.plan import live_refs, make_plan
-
-    table = pa.Table.from_pylist([_track(n) for n in range(count)], schema=TRACK_SCHEMA)
-    file = io.BytesIO()
-    pq.write_table(table, file)
-    sizes: dict[str, float] = {"track_in_parquet": len(file.getvalue()) / count}
-    held: list[Any] = []
-
-    def weigh(name: str, make: Callable[[], Any]) -> Any:
-        gc.collect()
-        before = tracemalloc.get_traced_memory()[0]
-        held.append(make())
-        gc.collect()
-        sizes[name] = (tracemalloc.get_traced_memory()[0] - before) / count
-        return held[-1]
-
-    def items() -> list[Item]:
-        listed = (_track(n) for n in range(count))
-        infos = (FileInfo(t["uri"], t["size"], t["etag"], t["modified"]) for t in listed)
-        return [Item(info.uri, info.uri, info, {}) for info in infos]
-
-    tracemalloc.start()
-    listing = weigh("listed_file", items)
-    published = weigh("track_row", table.to_pylist)
-    weigh("track_planned", lambda: make_plan(listing, published, published[0]["source"]))
-    weigh("track_ref", lambda: live_refs(published))
-    weigh("known_hash", lambda: frozenset(_track(n)["content_sha256"] for n in range(count)))
-    tracemalloc.stop()
-    sizes["shard_in_manifest"] = _manifest_bytes(_entries(_SHARDS))
-    return {name: round(size, 1) for name, size in sizes.items()}
-
-
-def _entries(shards: int) -> list[Any]:
-    """Shards as a manifest names them."""
-    from grafp.manifest import ShardEntry, StoredFile
-
-    def entry(number: int) -> ShardEntry:
-        digest = hashlib.sha256(str(number).encode()).hexdigest()
-        key = f"index/pq64x4fs-{digest[:12]}/{digest[:16]}"
-        index = StoredFile(f"{key}.faiss", 73_000_000, digest)
-        vectors = StoredFile(f"{key}.vectors", 256_000_000, digest)
-        tracks = StoredFile(f"{key}.tracks.parquet", 20_000, digest)
-        return ShardEntry(digest[:16], index, vectors, tracks, 1_000_000, 1.234, 0.9876)
-
-    return [entry(number) for number in range(shards)]
-
-
-def _manifest_bytes(entries: list[Any]) -> float:
-    """Of each shard in a manifest."""
-    from grafp.manifest import Manifest
-
-    manifest = Manifest(
-        "s", None, "", "m", "", 0.1, None, None, None, entries, entries[0].tracks, 0, {}
-    )
-    return len(manifest.to_json()) / len(entries)
-
-
-def _track(number: int) -> dict[str, Any]:
-    """A row of the track table, with names as long as usual ones."""
-    digest = hashlib.sha256(str(number).encode()).hexdigest()
-    uri = f"s3://bucket/music/{digest[:2]}/{digest[2:18]}.mp3"
-    name = hashlib.sha256(uri.encode()).hexdigest()[:32]
-    file = hashlib.sha256(str(number // 32).encode()).hexdigest()[:16]
-    return {
-        "track_id": name, "stored_as": name, "uri": uri, "ordinal": number,
-        "source": "s3://bucket/music", "size": 3_400_000 + number, "etag": digest[:32],
-        "modified": 1.7e9 + number, "content_sha256": digest, "duration_s": 200 + number % 97 / 7,
-        "status": "ok", "error_kind": None, "error": None, "attempts": 1,
-        "model_id": "small-01234567",
-        "hop_s": 0.1, "n_segments": 1991 + number % 97,
-        "embedding_file": f"embeddings/small-01234567/20260101T000000-abcdef/{file}.parquet",
-    }  # fmt: skip
-
-
-def _decode_rate() -> float:
-    """Seconds of audio that one processor decodes in a second: mp3, stereo at 44.1 kHz."""
-    from grafp import synth
-    from grafp.audio import decode, encode
-
-    sound = np.stack([synth.piece(seed, 60.0, 44_100) for seed in (1, 2)])
-    mp3 = encode(sound, "mp3", rate=44_100, layout="stereo")
-    used, _ = _timed(lambda: [decode(mp3) for _ in range(5)])
-    return 5 * 60.0 / used
 
 
 def _listed(values: dict[str, float]) -> str:

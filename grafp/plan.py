@@ -24,10 +24,10 @@ _BLOCK = 32  # FAISS keeps 4-bit codes in blocks of so many, and fills the last 
 _HEAD_GB, _CPU_NODE_GB, _CLAIMED = 16, 32, 0.67  # cluster.yaml; of memory that actors may claim
 _OBJECT_STORE, _ITERATIONS = 0.3, 10  # Ray's default share of memory; of k-means
 _EXCERPT = 50  # fingerprints of a new track that are searched: pipelines.duplicates
-# Bytes, by the first line of benchmarks/scale.py; each of a processor's 4 decoders has the hashes.
+# Bytes, by benchmarks/records.py; each of a processor's 4 decoders has the hashes.
 _TRACK_PLANNED, _TRACK_HASHES, _TRACK_IN_PARQUET, _SHARD_IN_MANIFEST = 2_106, 4 * 155, 204, 764
-# Of one processor in a second, by its last table: comparisons with a centroid in filling, training
-# and choosing lists for a query; fingerprints filled, comparisons apart; queries scored.
+# Of one processor in a second, by benchmarks/scale.py: comparisons with a centroid in filling,
+# training and choosing lists for a query; fingerprints filled, comparisons apart; queries scored.
 _FILLING, _TRAINING, _CHOOSING, _FILED, _SCORED = 3.57e8, 2.19e8, 1.17e8, 1.72e5, 408.0
 _ABOVE_0, _FROM_0, _HOP = "a number above 0", "a number of 0 or more", "a multiple of 0.05 s to 1 s"
 

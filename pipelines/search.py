@@ -1,5 +1,6 @@
 """A catalogue's shards spread over Ray actors, each of which holds only its own."""
 
+import heapq
 import os
 import random
 from collections.abc import Sequence
@@ -135,6 +136,9 @@ def _groups(shards: list[ShardEntry], actors: int | None, decode: bool) -> list[
     total = sum(_held(entry, decode) for entry in shards)
     count = min(actors or -(-total // _ACTOR_BYTES), len(shards))
     groups: list[list[ShardEntry]] = [[] for _ in range(count)]
+    least = [(0, number) for number in range(count)]  # a heap of what each holds
     for entry in sorted(shards, key=lambda e: -_held(e, decode)):
-        min(groups, key=lambda group: sum(_held(e, decode) for e in group)).append(entry)
+        held, number = least[0]
+        groups[number].append(entry)
+        heapq.heapreplace(least, (held + _held(entry, decode), number))
     return groups
