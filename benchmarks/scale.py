@@ -12,7 +12,7 @@ Recall is that of the part that was filled: in the whole catalogue more wrong fi
 so it is a bound from above. Seconds are of processors (user and system time), so other work on the
 machine changes them little.
 
-The default takes about 25 minutes on two processors, 4 GB of memory and 3 GB of temporary disk.
+The default takes 7 minutes on two processors, 4 GB of memory and 3 GB of temporary disk.
 Rates of `python -m grafp.plan` come from here and from benchmarks/records.py.
 """
 

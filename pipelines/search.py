@@ -11,7 +11,7 @@ import ray
 import ray.actor
 
 from grafp.catalogue import open_shards
-from grafp.errors import ClusterError
+from grafp.errors import CatalogueError, ClusterError
 from grafp.manifest import Manifest, ShardEntry
 from grafp.shards import Alignments, ShardSearch, merge_nearest
 from pipelines import placement
@@ -33,10 +33,16 @@ class _Holder:
     ) -> None:
         faiss.omp_set_num_threads(len(os.sched_getaffinity(0)))
         manifest = Manifest.from_json(manifest_json, root)
-        opened = open_shards(root, manifest, only=shards, decode=decode)
-        self._search = ShardSearch(opened, manifest.nprobe, stride)
+        self._damage: CatalogueError | None = None
+        try:
+            opened = open_shards(root, manifest, only=shards, decode=decode)
+            self._search = ShardSearch(opened, manifest.nprobe, stride)
+        except CatalogueError as error:  # raised when asked: Ray tells of a failed start at length
+            self._damage = error
 
     def nearest(self, queries_QD: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        if self._damage:
+            raise self._damage
         return self._search.nearest(queries_QD, k)
 
     def products(self, asked: Sequence[Alignments]) -> list[np.ndarray]:
