@@ -4,9 +4,10 @@ import numpy as np
 import pyarrow as pa
 import ray
 
-from grafp.catalogue import Catalogue
+from grafp.catalogue import Catalogue, open_shards
 from grafp.manifest import Manifest
 from grafp.matching import find_matches
+from grafp.shards import ShardSearch
 from pipelines.merge import TrackRef, read_fingerprints
 from pipelines.plan import Row
 from pipelines.search import SpreadSearch
@@ -15,6 +16,7 @@ NEAR = 0.9
 """Mean inner product from which an excerpt of another track counts as the same recording."""
 _EXCERPT = 50  # fingerprints out of a track's middle: about 6 s
 _TRACKS_A_TASK = 500
+_SMALL_BYTES = 64 << 20  # an index that each task opens itself: starting actors takes seconds
 DUPLICATE_SCHEMA = pa.schema(
     [
         ("track", pa.string()),
@@ -37,9 +39,10 @@ def near_duplicates(
     new = sorted(new, key=lambda ref: ref.embedding_file)
     if not new or len(uris) < 2:
         return []
-    search = SpreadSearch(catalogue.root, manifest, stride=1)
+    small = sum(entry.index.bytes for entry in manifest.shards) < _SMALL_BYTES
+    search = None if small else SpreadSearch(catalogue.root, manifest, stride=1)
     work = [
-        _search.remote(search, catalogue.root, manifest.hop_s, new[i : i + _TRACKS_A_TASK])
+        _search.remote(search, catalogue.root, manifest.to_json(), new[i : i + _TRACKS_A_TASK])
         for i in range(0, len(new), _TRACKS_A_TASK)
     ]
     found = [
@@ -51,7 +54,11 @@ def near_duplicates(
 
 
 @ray.remote(num_cpus=0.5)
-def _search(search: SpreadSearch, root: str, hop_s: float, new: list[TrackRef]) -> list[dict]:
+def _search(
+    spread: SpreadSearch | None, root: str, manifest_json: bytes, new: list[TrackRef]
+) -> list[dict]:
+    manifest = Manifest.from_json(manifest_json, root)
+    search = spread or ShardSearch(open_shards(root, manifest), manifest.nprobe)
     pairs = []
     for key in sorted({ref.embedding_file for ref in new}):
         group = [ref for ref in new if ref.embedding_file == key]
@@ -63,9 +70,9 @@ def _search(search: SpreadSearch, root: str, hop_s: float, new: list[TrackRef]) 
                     pairs.append(
                         {
                             "track": ref.ordinal,
-                            "track_start_s": (first + match.first) * hop_s,
+                            "track_start_s": (first + match.first) * manifest.hop_s,
                             "same_as": match.ordinal,
-                            "same_as_start_s": (match.start + match.first) * hop_s,
+                            "same_as_start_s": (match.start + match.first) * manifest.hop_s,
                             "score": match.score,
                         }
                     )

@@ -217,6 +217,7 @@ def test_clean_up_spares_what_snapshots_and_young_runs_need(long_store: str) -> 
     assert maintain.verify(root)["damaged"] == 0
 
 
+@pytest.mark.slow
 def test_a_clean_up_that_dies_leaves_no_record_of_half_a_shard(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -15,6 +15,7 @@ from pipelines.index import index_catalogue
 from pipelines.placement import Encoders
 
 TRACKS = 24
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +47,6 @@ def test_three_nodes_of_which_one_dies_make_the_same_catalogue(audio: Path, from
     assert content(root) == content(from_one)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("task", ["ray::_fill", "ray::_train", "(EmbeddingStore)"])
 def test_a_node_dies_while_the_index_is_made(
     audio: Path, from_one: str, tmp_path: Path, task: str
@@ -60,7 +60,6 @@ def test_a_node_dies_while_the_index_is_made(
     assert content(root) == content(from_one)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("task", ["_Holder", "MatchBatch", "MapWorker"])
 def test_a_node_dies_during_a_query(audio: Path, from_one: str, tmp_path: Path, task: str) -> None:
     places = ["--catalog", from_one, "--queries", audio]
@@ -85,7 +84,6 @@ def training(audio: Path) -> list[object]:
     return ["--music", audio, "--noise", noise, "--steps", 160, "--pairs", 8, "--out"]
 
 
-@pytest.mark.slow
 def test_training_goes_on_when_its_node_dies(training: list[object], tmp_path: Path) -> None:
     with nodes.running([1, 1]) as cluster:
         job = cluster.start("train.py", *training, tmp_path / "run")
@@ -97,7 +95,6 @@ def test_training_goes_on_when_its_node_dies(training: list[object], tmp_path: P
     assert nodes.summary(after)["steps"] == 160
 
 
-@pytest.mark.slow
 def test_training_saves_a_checkpoint_before_its_machine_goes(
     training: list[object], tmp_path: Path
 ) -> None:
@@ -121,7 +118,6 @@ def small_cluster() -> Iterator[nodes.Nodes]:
         yield cluster
 
 
-@pytest.mark.slow
 def test_more_gpus_than_there_are_is_one_line_for_training(
     small_cluster: nodes.Nodes, audio: Path, tmp_path: Path
 ) -> None:
@@ -135,7 +131,6 @@ def test_more_gpus_than_there_are_is_one_line_for_training(
     assert "1 processors, 0 GPUs" in lines[-1]
 
 
-@pytest.mark.slow
 def test_encoding_falls_back_on_processors(
     small_cluster: nodes.Nodes, from_one: str, audio: Path, tmp_path: Path
 ) -> None:
@@ -148,7 +143,6 @@ def test_encoding_falls_back_on_processors(
     assert nodes.summary(lines)["matched"] == TRACKS
 
 
-@pytest.mark.slow
 def test_a_cluster_without_processors_is_one_line(audio: Path, tmp_path: Path) -> None:
     with nodes.running([]) as cluster:
         code, lines = cluster.run(
