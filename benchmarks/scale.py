@@ -109,7 +109,6 @@ def _measured(
         "train_products_per_s": round(_ITERATIONS * len(sample_ND) * parameters.nlist / train_s),
         "fill_per_s": round(len(vectors_ND) / fill_s),
         "index_bytes": round(index_bytes / len(vectors_ND), 1),
-        "centroid_bytes": round(len(template) * len(shards) / len(vectors_ND), 1),
     }
     rows = []
     for nprobe in chosen.nprobe or [parameters.nprobe]:

@@ -1,5 +1,7 @@
 """What a fingerprint is, for code that stores, searches and compares them without PyTorch."""
 
+import math
+
 from grafp.audio import SAMPLE_RATE
 
 DIMENSION = 128
@@ -9,6 +11,13 @@ SEGMENT_SECONDS = 1.0
 SEGMENT_SAMPLES = round(SEGMENT_SECONDS * SAMPLE_RATE)
 HOP_SECONDS = 0.1
 """Between two fingerprints of a query, and of a catalogue unless told otherwise (Table I)."""
+
+
+def query_stride(hop_s: float) -> int:
+    """Query hops between two fingerprints of a catalogue: queries are at 0.1 s or finer."""
+    hop = round(hop_s * SAMPLE_RATE)
+    least = math.ceil(hop_s / HOP_SECONDS - 1e-9)
+    return next(n for n in range(least, hop + 1) if hop % n == 0)  # whole samples: no drift
 
 
 def segment_count(samples: int, hop_samples: int) -> int:

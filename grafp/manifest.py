@@ -1,16 +1,14 @@
 """What a snapshot says of itself: its files with sizes and hashes, its index, its thresholds."""
 
 import json
-import math
 import os
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from grafp.audio import SAMPLE_RATE
 from grafp.calibration import Calibration
 from grafp.errors import CatalogueError
-from grafp.fingerprint import HOP_SECONDS
-from grafp.index import IndexParameters
+from grafp.fingerprint import query_stride
+from grafp.index_size import IndexParameters
 
 FORMAT_VERSION = 3
 
@@ -77,10 +75,8 @@ class Manifest:
 
     @property
     def stride(self) -> int:
-        """Query hops between two fingerprints of the catalogue: queries are at 0.1 s or finer."""
-        hop = round(self.hop_s * SAMPLE_RATE)
-        least = math.ceil(self.hop_s / HOP_SECONDS - 1e-9)
-        return next(n for n in range(least, hop + 1) if hop % n == 0)  # whole samples: no drift
+        """Query hops between two fingerprints of the catalogue."""
+        return query_stride(self.hop_s)
 
     @property
     def query_hop_s(self) -> float:

@@ -14,10 +14,10 @@ from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from typing import Any
 
 from grafp.audio import SAMPLE_RATE
-from grafp.fingerprint import DIMENSION, HOP_SECONDS, segment_count
+from grafp.fingerprint import DIMENSION, HOP_SECONDS, query_stride, segment_count
+from grafp.index_size import MAX_SHARD_FINGERPRINTS, IndexParameters
 
-# Copies of what can only be imported with Ray or FAISS; tests/test_plan.py compares them.
-MAX_SHARD_FINGERPRINTS, ACTOR_BYTES = 1_000_000, 8 << 30
+ACTOR_BYTES = 8 << 30  # a copy of what can only be imported with Ray; tests/test_plan.py compares
 CODE_BYTES = {"PQ64x4fs": 32, "PQ64": 64, "SQfp16": 2 * DIMENSION}
 _VECTOR_BYTES, _ID_BYTES, _CENTROID_BYTES = 2 * DIMENSION, 8, 4 * DIMENSION
 _BLOCK = 32  # FAISS keeps 4-bit codes in blocks of so many, and fills the last one of a list up
@@ -78,40 +78,22 @@ class Case:
         return max(1, segment_count(samples, round(self.hop * SAMPLE_RATE)))
 
     def query_segments(self) -> int:
-        """Fingerprints of a query, at 0.1 s or finer: grafp.manifest.Manifest.stride."""
-        hop, least = round(self.hop * SAMPLE_RATE), math.ceil(self.hop / HOP_SECONDS - 1e-9)
-        stride = next(n for n in range(least, hop + 1) if hop % n == 0)
-        return max(1, segment_count(round(self.query_seconds * SAMPLE_RATE), hop // stride))
+        """Fingerprints of a query."""
+        hop = round(self.hop * SAMPLE_RATE) // query_stride(self.hop)
+        return max(1, segment_count(round(self.query_seconds * SAMPLE_RATE), hop))
 
 
-@dataclass(frozen=True)
-class Shape:
-    """What an index of a given size looks like: grafp.index.IndexParameters.for_size."""
+def bytes_each(index: IndexParameters, in_shard: float, codec: str) -> float:
+    """Of a fingerprint in shards of so many: code, id, its share of the shard's centroids."""
+    codes = in_shard if codec != "PQ64x4fs" else index.nlist * padded(index, in_shard)
+    in_lists = codes * CODE_BYTES[codec] + index.nlist * _CENTROID_BYTES
+    return in_lists / in_shard + _ID_BYTES
 
-    lists: int
-    nprobe: int
-    training_points: int
-    codec: str
 
-    @classmethod
-    def of(cls, fingerprints: float) -> "Shape":
-        lists = 1
-        while lists * 2 <= min(4 * fingerprints**0.5, fingerprints / 39, 4096):
-            lists *= 2
-        points = int(min(fingerprints, max(20_000, lists * 78)))
-        codec = "PQ64x4fs" if fingerprints >= 10_000 else "SQfp16"
-        return cls(lists, min(lists, max(16, lists // 32)), points, codec)
-
-    def bytes_each(self, in_shard: float, codec: str) -> float:
-        """Of a fingerprint in shards of so many: code, id, its share of the shard's centroids."""
-        codes = in_shard if codec != "PQ64x4fs" else self.lists * self.padded(in_shard)
-        in_lists = codes * CODE_BYTES[codec] + self.lists * _CENTROID_BYTES
-        return in_lists / in_shard + _ID_BYTES
-
-    def padded(self, in_shard: float) -> float:
-        """Codes of a list with its padding; lists are as uneven as a geometric distribution."""
-        more = in_shard / (in_shard + self.lists)
-        return _BLOCK * more / (1 - more**_BLOCK)
+def padded(index: IndexParameters, in_shard: float) -> float:
+    """Codes of a list with its padding; lists are as uneven as a geometric distribution."""
+    more = in_shard / (in_shard + index.nlist)
+    return _BLOCK * more / (1 - more**_BLOCK)
 
 
 @dataclass(frozen=True)
@@ -119,7 +101,7 @@ class Plan:
     """What a case takes; dictionaries hold parts, of what their names say."""
 
     fingerprints: float
-    index: Shape
+    index: IndexParameters
     shards: int
     index_bytes_a_fingerprint: float
     index_gb_by_codec: dict[str, float]
@@ -138,32 +120,34 @@ def plan(case: Case) -> Plan:
     """All but the limits."""
     segments, asked = case.segments(), case.query_segments()
     count = case.tracks * segments
-    shape = Shape.of(count)
+    parameters = IndexParameters.for_size(int(count))
     shards = math.ceil(case.tracks / max(1, MAX_SHARD_FINGERPRINTS // segments))
-    by_codec = {c: count * shape.bytes_each(count / shards, c) / 1e9 for c in CODE_BYTES}
-    index, vectors = by_codec[shape.codec], count * _VECTOR_BYTES / 1e9
+    by_codec = {c: count * bytes_each(parameters, count / shards, c) / 1e9 for c in CODE_BYTES}
+    index, vectors = by_codec[parameters.codec], count * _VECTOR_BYTES / 1e9
     storage = {"embeddings": vectors, "vectors": vectors, "index": index}
     storage["track table"] = case.tracks * _TRACK_IN_PARQUET / 1e9
     exact = vectors if case.rerank == "exact" else 0.0
     memory = {"index": index, "vectors": exact, "decoded codes": 0.0 if exact else index}
     held = sum(memory.values())
     actors = min(shards, math.ceil(held * 1e9 / ACTOR_BYTES))
-    visit_s = shape.padded(count / shards) / case.search_rate
+    visit_s = padded(parameters, count / shards) / case.search_rate
 
     def search_s(fingerprints: int) -> dict[str, float]:
-        choose = fingerprints * actors * shape.lists / _CHOOSING
-        scan = fingerprints * shards * shape.nprobe * visit_s
+        choose = fingerprints * actors * parameters.nlist / _CHOOSING
+        scan = fingerprints * shards * parameters.nprobe * visit_s
         return {"choose lists": choose, "scan": scan, "score": 1 / _SCORED}
 
     def hours(tracks: float) -> dict[str, float]:
         decode_s, encode_s = case.minutes * 60 / case.decode_rate, segments / case.encoder_rate
-        filed = case.fill_rate or 1 / (shape.lists / _FILLING + 1 / _FILED)
+        filed = case.fill_rate or 1 / (parameters.nlist / _FILLING + 1 / _FILED)
         each = {"decode": decode_s, "encode": encode_s, "fill": segments / filed}
         each["near duplicates"] = sum(search_s(_EXCERPT).values())
         return {name: tracks * seconds / 3600 for name, seconds in each.items()}
 
     spent = {"build": hours(case.tracks), "night": hours(case.new_per_night)}
-    spent["build"]["train"] = _ITERATIONS * shape.training_points * shape.lists / _TRAINING / 3600
+    spent["build"]["train"] = (
+        _ITERATIONS * parameters.training_points * parameters.nlist / _TRAINING / 3600
+    )
     on_gpus = case.price_gpu_hour is not None
     cpu_hours = {name: sum(h.values()) - on_gpus * h["encode"] for name, h in spent.items()}
     nodes = {name: each / case.node_processors for name, each in cpu_hours.items()}
@@ -177,7 +161,7 @@ def plan(case: Case) -> Plan:
     priced |= {name: (case.price_cpu_hour, each) for name, each in cpu_hours.items()}
     priced |= {f"{name}, GPUs": (case.price_gpu_hour, h["encode"]) for name, h in spent.items()}
     cost = {name: price * amount for name, (price, amount) in priced.items() if price is not None}
-    return Plan(count, shape, shards, index * 1e9 / count, by_codec, storage, spent["build"],
+    return Plan(count, parameters, shards, index * 1e9 / count, by_codec, storage, spent["build"],
                 spent["night"], nodes, query_s, memory, actors, query_nodes, cost)  # fmt: skip
 
 

@@ -21,11 +21,11 @@ from grafp import storage
 from grafp.catalogue import Catalogue
 from grafp.errors import CatalogueError, StorageError
 from grafp.fingerprint import DIMENSION
-from grafp.index import IndexParameters, fill, fingerprint_ids, health, parse_index, train_template
+from grafp.index import fill, fingerprint_ids, health, parse_index, train_template
+from grafp.index_size import MAX_SHARD_FINGERPRINTS, IndexParameters
 from grafp.manifest import ShardEntry, StoredFile
 from pipelines.placement import memory_claim
 
-MAX_SHARD_FINGERPRINTS = 1_000_000
 _BYTES_A_FINGERPRINT = 500  # of a filling task: benchmarks/merge.py, two at once, 1.6 GiB
 _FILL_BYTES = 500 << 20  # of any filling task: Python, libraries, one embedding file
 REUSE_SECONDS = 7 * 86_400

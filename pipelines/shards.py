@@ -8,10 +8,10 @@ import numpy as np
 import pyarrow.parquet as pq
 
 from grafp.catalogue import Catalogue
-from grafp.index import IndexParameters
+from grafp.index_size import MAX_SHARD_FINGERPRINTS, IndexParameters
 from grafp.manifest import Manifest, ShardEntry, StoredFile
 from pipelines import merge
-from pipelines.merge import MAX_SHARD_FINGERPRINTS, TrackRef
+from pipelines.merge import TrackRef
 
 MAX_DEAD = 0.2
 """A shard is written anew when a larger share of it was withdrawn or replaced."""

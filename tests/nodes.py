@@ -7,13 +7,11 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path
 
 import psutil
 from ray._private.node import Node
 from ray.cluster_utils import Cluster
-
-ROOT = Path(__file__).parent.parent
+from ray_head import RAY, ROOT
 
 
 class Nodes:
@@ -55,7 +53,6 @@ class Nodes:
 
     def give_notice(self, node: Node) -> None:
         """As when the owner of a spot machine says that it will take it away."""
-        ray = str(Path(sys.executable).with_name("ray"))
         options = {
             "address": self.cluster.address,
             "node-id": node.node_id,
@@ -64,7 +61,7 @@ class Nodes:
             "deadline-remaining-seconds": 120,
         }
         words = [f"--{name}={value}" for name, value in options.items()]
-        subprocess.run([ray, "drain-node", *words], check=True)
+        subprocess.run([RAY, "drain-node", *words], check=True)
 
     def kill(self, node: Node) -> None:
         """As when a machine is taken away: all its processes at once, its files too."""

@@ -10,7 +10,7 @@ import pytest
 
 from grafp import plan as calculator
 from grafp.fingerprint import DIMENSION
-from grafp.plan import Case, Shape, limits, plan
+from grafp.plan import Case, limits, plan
 
 CASE = Case(tracks=1e6, new_per_night=1_000, queries_per_day=1e5)
 
@@ -27,16 +27,13 @@ def summary(capsys: pytest.CaptureFixture, *arguments: str) -> dict:
 def test_the_index_looks_as_the_jobs_make_it(count: int) -> None:
     from grafp.index import IndexParameters
 
-    wanted = IndexParameters.for_size(count)
-    assert Shape.of(count) == Shape(
-        wanted.nlist, wanted.nprobe, wanted.training_points, wanted.codec
-    )
+    case = Case(tracks=count, minutes=1 / 60)  # a fingerprint each
+    assert plan(case).index == IndexParameters.for_size(count)
 
 
 def test_constants_are_those_of_the_jobs() -> None:
-    from pipelines import duplicates, merge, search
+    from pipelines import duplicates, search
 
-    assert calculator.MAX_SHARD_FINGERPRINTS == merge.MAX_SHARD_FINGERPRINTS
     assert calculator.ACTOR_BYTES == search._ACTOR_BYTES
     assert calculator._EXCERPT == duplicates._EXCERPT
 
@@ -65,7 +62,7 @@ def test_a_real_index_is_as_large_as_planned() -> None:
     template = train_template(vectors_ND[:3_000].astype(np.float32), parameters)
     faiss.omp_set_num_threads(threads)
     index = fill(template, vectors_ND, fingerprint_ids(0, np.arange(len(vectors_ND))))
-    planned = Shape.of(len(vectors_ND)).bytes_each(len(vectors_ND), parameters.codec)
+    planned = calculator.bytes_each(parameters, len(vectors_ND), parameters.codec)
     assert len(index) / len(vectors_ND) == pytest.approx(planned, rel=0.1)
 
 

@@ -1,0 +1,51 @@
+"""How large an index and its shards should be; apart from FAISS, so that planning does without."""
+
+from dataclasses import dataclass
+
+MAX_SHARD_FINGERPRINTS = 1_000_000
+_POINTS_PER_CENTROID = 39  # what FAISS wants to train a k-means centroid well
+_CODEC = "PQ64x4fs"
+"""64 sub-quantisers as in the paper, of 4 bits instead of 8: 32 bytes a fingerprint, which FAISS
+scans in registers several times as fast. Exact scores tell 40 neighbours apart instead of 20, so
+clips of 2 s are found as often, of 1 s within a point: benchmarks/codecs.py."""
+_CODEC_MIN = 10_000  # with fewer, exact fingerprints cost little
+_MAX_LISTS = 4096
+"""All shards have the template's lists, and hold a million fingerprints at most: with more lists
+the blocks of 32 codes in which FAISS scans would be mostly padding, and centroids most of a shard.
+"""
+
+
+def default_nprobe(nlist: int) -> int:
+    """Lists to visit: a 32nd, since a noisy second lies far from where it belongs."""
+    return min(nlist, max(16, nlist // 32))
+
+
+@dataclass(frozen=True)
+class IndexParameters:
+    """What an index of a given size should look like."""
+
+    nlist: int
+    """Inverted lists."""
+    codec: str
+    """FAISS's name of the code, or SQfp16 for a small catalogue."""
+    nprobe: int
+    """Lists to visit for each query fingerprint."""
+    training_points: int
+    """Fingerprints to draw at random for training."""
+
+    @classmethod
+    def for_size(cls, fingerprints: int) -> "IndexParameters":
+        """About 4 sqrt(n) lists, fewer where they could not be trained, at most `_MAX_LISTS`."""
+        most = min(4 * fingerprints**0.5, fingerprints / _POINTS_PER_CENTROID, _MAX_LISTS)
+        nlist = 1
+        while nlist * 2 <= most:
+            nlist *= 2
+        codec = _CODEC if fingerprints >= _CODEC_MIN else "SQfp16"
+        points = min(fingerprints, max(2 * _CODEC_MIN, nlist * 2 * _POINTS_PER_CENTROID))
+        return cls(nlist, codec, default_nprobe(nlist), points)
+
+    def outgrown_by(self, fingerprints: int) -> bool:
+        """Whether a catalogue of this size deserves to be trained anew."""
+        wanted = IndexParameters.for_size(fingerprints)
+        coded = wanted.codec != "SQfp16" and self.codec == "SQfp16"
+        return coded or wanted.nlist >= 4 * self.nlist
