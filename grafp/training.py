@@ -99,11 +99,13 @@ class Trainer:
         device: torch.device,
         rank: int = 0,
         world: int = 1,
+        architecture: EncoderConfig | None = None,
     ) -> None:
+        """`architecture`: instead of the preset's, for studies."""
         torch.manual_seed(config.seed)  # the same first weights on every rank
         self.config, self.sampler, self.augmenter = config, sampler, augmenter
         self.validation, self.device, self.rank, self.world = validation, device, rank, world
-        self.encoder = Encoder(PRESETS[config.preset]).to(device)
+        self.encoder = Encoder(architecture or PRESETS[config.preset]).to(device)
         self.model: torch.nn.Module = self.encoder
         if world > 1:
             self.model = DistributedDataParallel(self.encoder)
