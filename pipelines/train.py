@@ -22,7 +22,7 @@ from grafp.training import Progress, TrainConfig, Trainer
 from grafp.validation import Validation
 
 SUMMARY = "summary.json"
-_VALIDATION_AUGMENT = AugmentConfig(reverb=0.5, music_noise=0.0, snr_db=(0.0, 20.0))
+VALIDATION_AUGMENT = AugmentConfig(reverb=0.5, music_noise=0.0, snr_db=(0.0, 20.0))
 
 
 def train_model(
@@ -82,7 +82,7 @@ def build_trainer(
     validation = None
     if data.validation and rank == 0:
         held = data.validation
-        augmenter = Augmenter(held.noises, held.rooms, _VALIDATION_AUGMENT, device)
+        augmenter = Augmenter(held.noises, held.rooms, VALIDATION_AUGMENT, device)
         validation = Validation.build(held.tracks, augmenter)
     sampler = PairSampler(
         data.tracks, config.pairs, config.per_track, offset_seconds=config.offset_seconds

@@ -1,0 +1,159 @@
+#!/usr/bin/env python3
+"""What each choice of the training recipe is worth: one change at a time, one budget, one judge.
+
+    python benchmarks/study.py --corpus CORPUS --out out/study
+
+CORPUS holds music.csv, noise.csv and rir.csv. Every variant is trained from random weights on the
+train split, with the same number of pairs and the same seed, and judged on the tenth of it that
+jobs/train.py sets apart: the share of degraded 1 s clips whose nearest fingerprint of all lies
+within 50 ms of the truth. One thread each. OUT/study.json keeps what is done: a run that was
+stopped goes on, and --only chooses variants.
+"""
+
+import argparse
+import json
+import math
+import sys
+import time
+from dataclasses import replace
+
+from pipelines import cli
+
+SMALL_STEM = ((24, 5, 2, 2), (48, 3, 2, 2))
+# name: changes of TrainConfig, of AugmentConfig, of EncoderConfig
+VARIANTS: dict[str, tuple[dict, dict, dict]] = {
+    "small": ({}, {}, {}),
+    "another seed": ({"seed": 1}, {}, {}),
+    "no graph: k 1": ({}, {}, {"neighbours": 1}),
+    "k 2": ({}, {}, {"neighbours": 2}),
+    "k 8": ({}, {}, {"neighbours": 8}),
+    "grid 16 x 16": ({}, {}, {"stem": ((24, 5, 2, 2), (48, 3, 2, 1))}),
+    "grid 8 x 8": ({}, {}, {"stem": ((24, 5, 4, 2), (48, 3, 2, 2))}),
+    "widths 48, 96, 192": ({}, {}, {"channels": (48, 96, 192)}),
+    "depth 1, 1, 2": ({}, {}, {"blocks": (1, 1, 2)}),
+    "head 256": ({}, {}, {"head": (256,)}),
+    "head 1024, 4096": ({}, {}, {"head": (1024, 4096)}),
+    "batch 32": ({"pairs": 0.5}, {}, {}),
+    "batch 128": ({"pairs": 2.0}, {}, {}),
+    "tau 0.025": ({"temperature": 0.025}, {}, {}),
+    "tau 0.1": ({"temperature": 0.1}, {}, {}),
+    "one segment a track": ({"per_track": 1}, {}, {}),
+    "four segments a track": ({"per_track": 4}, {}, {}),
+    "noise 0 to 20 dB": ({}, {"snr_db": (0.0, 20.0)}, {}),
+    "noise -8 to 12 dB": ({}, {"snr_db": (-8.0, 12.0)}, {}),
+    "rooms for half": ({}, {"reverb": 0.5}, {}),
+    "no past in rooms": ({}, {"dry_past": 1.0}, {}),
+}
+
+
+def options() -> argparse.Namespace:
+    parser = cli.parser(__doc__)
+    parser.add_argument("--corpus", required=True, metavar="URI", help="folder of the tables")
+    parser.add_argument("--out", default="out/study", metavar="URI", help="results")
+    parser.add_argument("--steps", type=cli.positive_int, default=500, help="of --pairs pairs")
+    parser.add_argument("--pairs", type=cli.positive_int, default=64, help="in a batch")
+    parser.add_argument("--only", metavar="NAME;...", help="these variants; default: all")
+    chosen = parser.parse_args()
+    chosen.only = chosen.only.split(";") if chosen.only else list(VARIANTS)
+    if unknown := set(chosen.only) - set(VARIANTS):
+        parser.error(f"--only: no variant {unknown.pop()!r}; there are {'; '.join(VARIANTS)}")
+    return chosen
+
+
+def main(chosen: argparse.Namespace) -> tuple[dict, int]:
+    import torch
+
+    from grafp import storage
+
+    torch.set_num_threads(1)
+    kept = storage.join(chosen.out, "study.json")
+    done = json.loads(storage.read(kept)) if storage.stat(kept) else {}
+    judge = None
+    for name in chosen.only:
+        if name in done:
+            continue
+        judge = judge or _Judge(chosen)
+        done[name] = judge.run(name)
+        storage.write(kept, json.dumps(done, indent=1).encode())
+        cli.say(f"{name}: {done[name]}")
+    _table(done)
+    return {"variants": len(done), "results": done}, cli.DONE
+
+
+class _Judge:
+    """The corpus in memory, and the clips that all variants are judged with."""
+
+    def __init__(self, chosen: argparse.Namespace) -> None:
+        import torch
+
+        from grafp import storage
+        from grafp.augment import Augmenter
+        from grafp.data import TrainingSet
+        from grafp.validation import Validation
+        from pipelines.train import VALIDATION_AUGMENT
+
+        tables = [storage.join(chosen.corpus, f"{n}.csv") for n in ("music", "noise", "rir")]
+        self.data = TrainingSet.load(*tables, cli.say)
+        self.steps, self.pairs = chosen.steps, chosen.pairs
+        held = self.data.validation
+        assert held is not None
+        augmenter = Augmenter(held.noises, held.rooms, VALIDATION_AUGMENT, torch.device("cpu"))
+        self.validation = Validation.build(held.tracks, augmenter, queries=2000)
+
+    def run(self, name: str) -> dict:
+        import torch
+
+        from grafp.augment import AugmentConfig, Augmenter
+        from grafp.data import PairSampler
+        from grafp.encoder import PRESETS
+        from grafp.metrics import Rate
+        from grafp.training import TrainConfig, Trainer
+
+        recipe, augment, encoder = VARIANTS[name]
+        share = recipe.get("pairs", 1.0)  # a batch twice as large has half as many steps
+        recipe = {**recipe, "pairs": round(self.pairs * share)}
+        config = TrainConfig(
+            steps=round(self.steps / share),
+            validate_every=1 << 30,
+            augment=AugmentConfig(**augment),
+            **recipe,
+        )
+        sampler = PairSampler(self.data.tracks, config.pairs, config.per_track)
+        device = torch.device("cpu")
+        augmenter = Augmenter(self.data.noises, self.data.rooms, config.augment, device)
+        trainer = Trainer(
+            config,
+            sampler,
+            augmenter,
+            self.validation,
+            device,
+            architecture=replace(PRESETS["small"], **encoder),
+        )
+        started = time.process_time()
+        progress = trainer.run(lambda *_: None)
+        hits = round(progress.hit_rate * len(self.validation.truth_B))
+        return {
+            "hit_rate": Rate(hits, len(self.validation.truth_B)).to_dict(),
+            "parameters": trainer.encoder.parameter_count(),
+            "nodes": trainer.encoder.config.nodes,
+            "loss": round(progress.loss, 3),
+            "cpu_seconds": round(time.process_time() - started),
+        }
+
+
+def _table(done: dict) -> None:
+    base = done.get("small", {}).get("hit_rate", {}).get("rate", math.nan)
+    cli.say("| variant | within 50 ms, % | against small | parameters, M | nodes | CPU seconds |")
+    cli.say("|---|---|---|---|---|---|")
+    for name in (name for name in VARIANTS if name in done):
+        row = done[name]
+        rate = row["hit_rate"]
+        cli.say(
+            f"| {name} | {100 * rate['rate']:.1f} ({100 * rate['low']:.1f} to "
+            f"{100 * rate['high']:.1f}) | {100 * (rate['rate'] - base):+.1f} | "
+            f"{row['parameters'] / 1e6:.1f} | {row['nodes']} | {row['cpu_seconds']} |"
+        )
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main, options()))
