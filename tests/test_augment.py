@@ -5,7 +5,9 @@ import pytest
 import torch
 
 from grafp import synth
-from grafp.augment import AugmentConfig, Augmenter, add_at_snr, direct_first
+from grafp.augment import AugmentConfig, Augmenter
+from grafp.noises import add_at_snr
+from grafp.rooms import direct_first
 
 CPU = torch.device("cpu")
 SECOND = 16_000
