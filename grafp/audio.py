@@ -230,12 +230,17 @@ def _one_line(error: Exception) -> str:
 
 
 def encode(
-    samples: np.ndarray, extension: str = "wav", *, rate: int = SAMPLE_RATE, layout: str = "mono"
+    samples: np.ndarray,
+    extension: str = "wav",
+    *,
+    rate: int = SAMPLE_RATE,
+    layout: str = "mono",
+    bit_rate: int | None = None,
 ) -> bytes:
     """Encode float32 samples in -1..1, of shape (samples,) or (channels, samples), as a file.
 
     `extension` is one of wav, flac, mp3, ogg, opus, m4a; `layout` is FFmpeg's name for the
-    channels (mono, stereo, 5.1).
+    channels (mono, stereo, 5.1); `bit_rate`, bits a second, is the encoder's own by default.
     """
     if extension not in _CODECS:
         raise AudioError(f"cannot write {extension!r}; choose one of {', '.join(_CODECS)}")
@@ -247,6 +252,8 @@ def encode(
         if codec == "vorbis":  # FFmpeg's own encoder: marked experimental, stereo only
             layout, stream.options = "stereo", {"strict": "experimental"}
         stream.layout = layout
+        if bit_rate is not None:
+            stream.bit_rate = bit_rate
         resampler = AudioResampler(
             format=stream.format.name,
             layout=layout,

@@ -9,7 +9,8 @@ import torch.nn.functional as F
 import torchaudio
 
 from grafp.audio import SAMPLE_RATE
-from grafp.augment import add_at_snr, direct_first, to_float
+from grafp.noises import add_at_snr, to_float
+from grafp.rooms import direct_first
 
 PAST_SECONDS = 1.0  # of music before the clip, whose reverberation is part of the recording
 

@@ -155,6 +155,7 @@ class Trainer:
         generator = torch.Generator().manual_seed(hash(tuple(seed)) & 0xFFFFFFFF)
         degraded_BS = self.augmenter(partners_BS, generator)
         mel_BFT = log_mel(torch.cat([anchors_BS.to(self.device), degraded_BS]))
+        self.augmenter.mask_(mel_BFT[len(anchors_BS) :], generator)
         with torch.autocast(self.device.type, torch.bfloat16):
             vectors_BD = self.model(mel_BFT)
         first_BD, second_BD = vectors_BD.chunk(2)

@@ -8,12 +8,12 @@ import numpy as np
 import torch
 
 from grafp.audio import SAMPLE_RATE
-from grafp.augment import to_float
 from grafp.charts import picture
 from grafp.clips import Clip, make_clip
 from grafp.features import log_mel
 from grafp.fingerprint import SEGMENT_SAMPLES
 from grafp.grid import CONDITIONS, ClipAnswer
+from grafp.noises import to_float
 
 
 @dataclass(frozen=True)

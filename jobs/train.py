@@ -60,6 +60,21 @@ def options(arguments: list[str] | None = None) -> argparse.Namespace:
         metavar="X",
         help="peak of AdamW's learning rate",
     )
+    parser.add_argument(
+        "--offset-ms",
+        type=float,
+        default=50.0,
+        metavar="MS",
+        help="largest shift in time between the two views of a pair, up to 250 ms",
+    )
+    parser.add_argument(
+        "--augment",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="a setting of AugmentConfig, such as codec=0.2 (a probability), snr_db=0:20 "
+        "(a range) or order=noise-room; repeatable",
+    )
     parser.add_argument("--seed", type=int, default=0, help="of weights, batches and augmentation")
     parser.add_argument(
         "--num-workers",
@@ -78,12 +93,15 @@ def options(arguments: list[str] | None = None) -> argparse.Namespace:
     chosen = parser.parse_args(arguments)
     if chosen.num_workers < 0:
         parser.error(f"argument --num-workers: {chosen.num_workers} is below 0")
+    if not 0 <= chosen.offset_ms <= 250:
+        parser.error(f"argument --offset-ms: {chosen.offset_ms:g} is not between 0 and 250")
     if chosen.minutes is None and chosen.steps is None:
         chosen.minutes = 60.0
     return chosen
 
 
 def main(chosen: argparse.Namespace) -> tuple[dict, int]:
+    from grafp.augment import AugmentConfig
     from grafp.training import TrainConfig  # after the options: importing PyTorch takes seconds
     from pipelines.train import train_model
 
@@ -93,6 +111,8 @@ def main(chosen: argparse.Namespace) -> tuple[dict, int]:
         minutes=chosen.minutes,
         pairs=chosen.pairs,
         learning_rate=chosen.learning_rate,
+        offset_seconds=chosen.offset_ms / 1000,
+        augment=AugmentConfig.from_settings(chosen.augment),
         seed=chosen.seed,
     )
     summary = train_model(

@@ -50,13 +50,14 @@ def test_train_without_ray_then_resume(corpus: Path, tmp_path: Path, capsys) -> 
     code, _, shown = run(corpus, out, capsys, "--steps", "3", "--num-workers", "0")
     assert code == cli.BAD_ARGUMENTS
     assert "--resume" in shown
-    code, summary, shown = run(
-        corpus, out, capsys, "--steps", "3", "--num-workers", "0", "--resume"
-    )
+    more = ["--resume", "--offset-ms", "100", "--augment", "drive=0.5", "--augment", "codec=1"]
+    code, summary, shown = run(corpus, out, capsys, "--steps", "3", "--num-workers", "0", *more)
     assert (code, summary["steps"]) == (0, 3)
     assert "resumed after step 2" in shown
     card = load_bundle(summary["model"]).card
     assert card["training"]["steps"] == 3
+    assert card["training"]["offset_seconds"] == 0.1
+    assert card["training"]["augment"]["drive"] == 0.5
     assert card["data"]["tracks"] + card["data"]["validation_tracks"] == 13
     assert card["results"]["hit_rate"] is not None
     assert load_model(summary["model"]).fingerprint(f"{corpus}/1.flac").shape == (31, 128)
