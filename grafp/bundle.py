@@ -5,21 +5,22 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as parse_tensors
 from safetensors.torch import save as dump_tensors
 
 from grafp import storage
 from grafp.card import DEFAULT_MODEL, FEATURES, FORMAT_VERSION, ModelCard, parse_card, read_card
-from grafp.encoder import Encoder, EncoderConfig
 from grafp.errors import ModelError
+from grafp.presets import AnyEncoder, build_encoder, config_from_dict
 
 
 @dataclass(frozen=True)
 class ModelBundle(ModelCard):
     """A loaded model."""
 
-    encoder: Encoder
+    encoder: AnyEncoder
 
 
 def load_bundle(name_or_uri: str = DEFAULT_MODEL) -> ModelBundle:
@@ -40,11 +41,12 @@ def _with_weights(card: ModelCard, name: str) -> ModelBundle:
         tensors = parse_tensors(card.files["weights.safetensors"])
     except SafetensorError as error:
         raise ModelError(f"{name}: damaged model bundle ({error})") from error
+    weights = {key: value.float() for key, value in tensors.items()}
     try:
-        encoder = Encoder(EncoderConfig.from_dict(card.card.get("encoder", {})))
-        missing, unexpected = encoder.load_state_dict(
-            {key: value.float() for key, value in tensors.items()}, strict=False
-        )
+        config = config_from_dict(card.card.get("encoder", {}))
+        with torch.device("meta"):  # without memory: a damaged card may ask for any amount
+            trial = build_encoder(config)
+        missing, unexpected = trial.load_state_dict(weights, strict=False, assign=True)
     except ModelError as error:
         raise ModelError(f"{name}: {error}") from error
     except RuntimeError as error:
@@ -56,10 +58,12 @@ def _with_weights(card: ModelCard, name: str) -> ModelBundle:
             f"{name}: the weights do not fit the card (missing {missing[:3]}, "
             f"unexpected {unexpected[:3]})"
         )
+    encoder = build_encoder(config)
+    encoder.load_state_dict(weights, strict=False)
     return ModelBundle(**vars(card), encoder=encoder.eval())
 
 
-def save_bundle(uri: str, encoder: Encoder, card: dict[str, Any]) -> str:
+def save_bundle(uri: str, encoder: AnyEncoder, card: dict[str, Any]) -> str:
     """Write a bundle and return its model id. `card` needs at least `preset`."""
     tensors = {
         # Matrices lose nothing that matters in float16; variances could underflow.

@@ -4,6 +4,7 @@ Node tensors are B x N x C throughout. That is also the memory of a channels-las
 so strided convolutions work on the H x W grid without copying.
 """
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -15,6 +16,8 @@ from grafp.errors import ModelError
 from grafp.features import FRAMES, MELS
 from grafp.fingerprint import DIMENSION
 from grafp.graph import max_relative, nearest_neighbours
+
+NO_ENCODER = "the model card does not describe an encoder"
 
 
 @dataclass(frozen=True)
@@ -55,34 +58,21 @@ class EncoderConfig:
                 head=tuple(int(h) for h in values["head"]),
             )
             config._check()
-        except (KeyError, TypeError, ValueError) as error:
-            raise ModelError(f"the model card does not describe an encoder: {error!r}") from error
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
+            raise ModelError(f"{NO_ENCODER}: {error!r}") from error
         return config
 
     def _check(self) -> None:
-        sizes = [*self.channels, *self.blocks, *self.head, self.neighbours]
         if not self.channels or len(self.channels) != len(self.blocks):
             raise ValueError("each stage needs its channels and its blocks")
-        if min(sizes + [size for conv in self.stem for size in conv]) < 1:
-            raise ValueError("every size must be at least 1")
+        check_sizes([*self.channels, *self.head, self.neighbours, *sum(self.stem, ())])
+        check_sizes(self.blocks, most=100)
 
 
-PRESETS = {
-    "grafprint": EncoderConfig(
-        stem=((8, 7, 2, 1),),
-        channels=(64, 128, 256, 512),
-        blocks=(2, 2, 6, 2),
-        neighbours=3,
-        head=(1024, 4096),
-    ),
-    "small": EncoderConfig(
-        stem=((24, 5, 2, 2), (48, 3, 2, 2)),
-        channels=(64, 128, 256),
-        blocks=(2, 2, 4),
-        neighbours=4,
-        head=(1024,),
-    ),
-}
+def check_sizes(sizes: Iterable[int], most: int = 1 << 16) -> None:
+    """Raises ValueError unless all lie between 1 and `most`."""
+    if wrong := [size for size in sizes if not 1 <= size <= most]:
+        raise ValueError(f"every size must be at least 1 and at most {most}, not {wrong[0]}")
 
 
 class LinearNorm(nn.Module):
@@ -182,6 +172,7 @@ class Encoder(nn.Module):
 
 def _ramps() -> torch.Tensor:
     """Where each time-frequency point lies: a frequency ramp and a time ramp, (2, 64, 32)."""
-    frequency_FT = torch.linspace(-1, 1, MELS)[:, None].expand(MELS, FRAMES)
-    time_FT = torch.linspace(-1, 1, FRAMES)[None, :].expand(MELS, FRAMES)
+    cpu = torch.device("cpu")  # on the meta device the first linspace takes seconds
+    frequency_FT = torch.linspace(-1, 1, MELS, device=cpu)[:, None].expand(MELS, FRAMES)
+    time_FT = torch.linspace(-1, 1, FRAMES, device=cpu)[None, :].expand(MELS, FRAMES)
     return torch.stack([frequency_FT, time_FT])

@@ -11,24 +11,29 @@ from grafp.audio import SAMPLE_RATE
 from grafp.encoder import ConvNorm, Encoder, GraphBlock, LinearNorm
 from grafp.features import is_silent, log_mel
 from grafp.fingerprint import DIMENSION, HOP_SECONDS, SEGMENT_SAMPLES, segment_count
+from grafp.presets import AnyEncoder
 
 # Graph nodes in a batch: enough to keep the processor busy, few enough for its caches.
 NODES_AT_ONCE = {"cpu": 1 << 14, "cuda": 1 << 19}
 
 
 def fast_form(
-    encoder: Encoder, device: torch.device | str = "cpu", dtype: torch.dtype | None = None
-) -> Encoder:
+    encoder: AnyEncoder, device: torch.device | str = "cpu", dtype: torch.dtype | None = None
+) -> AnyEncoder:
     """A copy for inference: batch norms folded into the layer before, `dtype` inside the blocks.
 
     Gives the same fingerprints as the plain form up to rounding (cosine above 0.999). Spectrogram,
     stem and the sums along the residual path stay float32: most of the rounding would be theirs.
+    A baseline has no batch norm, and keeps this bound with `dtype` throughout.
 
     Args:
         dtype: of the graph blocks and convolutions between them; default: see `fast_dtype`.
     """
     dtype = dtype or fast_dtype(torch.device(device))
     fast = copy.deepcopy(encoder).eval().requires_grad_(False)
+    if not isinstance(fast, Encoder):
+        fast.register_forward_pre_hook(lambda _, inputs: (inputs[0].to(dtype),))
+        return fast.to(device, dtype)
     for parent in list(fast.modules()):
         for name, child in list(parent.named_children()):
             if isinstance(child, LinearNorm):
@@ -82,14 +87,14 @@ def _fold(layer: nn.Linear | nn.Conv2d, norm: nn.BatchNorm1d | nn.BatchNorm2d) -
 class Fingerprinter:
     """Recordings to fingerprints with one encoder on one device."""
 
-    encoder: Encoder
+    encoder: AnyEncoder
     """In its fast form, see `fast_form`."""
     device: torch.device
     hop_seconds: float = HOP_SECONDS
 
     @classmethod
     def from_encoder(
-        cls, encoder: Encoder, device: str = "cpu", hop_seconds: float = HOP_SECONDS
+        cls, encoder: AnyEncoder, device: str = "cpu", hop_seconds: float = HOP_SECONDS
     ) -> "Fingerprinter":
         return cls(fast_form(encoder, device), torch.device(device), hop_seconds)
 

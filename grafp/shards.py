@@ -11,7 +11,7 @@ from grafp.fingerprint import DIMENSION
 from grafp.index import SEGMENT_BITS, Probes, choose_lists, search
 
 _MIN_OVERLAP = 0.5  # of the query or the track, whichever is shorter
-_SPARE = 32  # codes are coarse and many equal: which of them are among the k must not be chance
+SPARE = 32  # codes are coarse and many equal: which of them are among the k must not be chance
 _HALVES = faiss.ScalarQuantizer(DIMENSION, faiss.ScalarQuantizer.QT_fp16)
 _ROWS_AT_ONCE = 1 << 17  # reference fingerprints in memory while scoring: 64 MB
 
@@ -116,7 +116,7 @@ class ShardSearch:
 
     def nearest(self, queries_QD: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         probes = choose_lists(self.shards[0].index, queries_QD, self.nprobe)
-        return merge_nearest([shard.nearest(probes, k + _SPARE) for shard in self.shards], k)
+        return merge_nearest([shard.nearest(probes, k + SPARE) for shard in self.shards], k)
 
     def products(self, asked: Sequence[Alignments]) -> list[np.ndarray]:
         results = []

@@ -18,10 +18,10 @@ from torch.nn.parallel import DistributedDataParallel
 
 from grafp.augment import AugmentConfig, Augmenter
 from grafp.data import PairSampler
-from grafp.encoder import PRESETS, Encoder, EncoderConfig
 from grafp.errors import TrainingError
 from grafp.features import log_mel
 from grafp.loss import gather_with_gradient, nt_xent
+from grafp.presets import PRESETS, AnyConfig, AnyEncoder, build_encoder, config_from_dict
 from grafp.validation import Validation
 
 
@@ -99,13 +99,13 @@ class Trainer:
         device: torch.device,
         rank: int = 0,
         world: int = 1,
-        architecture: EncoderConfig | None = None,
+        architecture: AnyConfig | None = None,
     ) -> None:
         """`architecture`: instead of the preset's, for studies."""
         torch.manual_seed(config.seed)  # the same first weights on every rank
         self.config, self.sampler, self.augmenter = config, sampler, augmenter
         self.validation, self.device, self.rank, self.world = validation, device, rank, world
-        self.encoder = Encoder(architecture or PRESETS[config.preset]).to(device)
+        self.encoder = build_encoder(architecture or PRESETS[config.preset]).to(device)
         self.model: torch.nn.Module = self.encoder
         if world > 1:
             self.model = DistributedDataParallel(self.encoder)
@@ -206,7 +206,7 @@ class Trainer:
         }
         torch.save(state, target)
 
-    def start_from(self, encoder: Encoder) -> None:
+    def start_from(self, encoder: AnyEncoder) -> None:
         """Begin with a trained encoder's weights. Raises TrainingError on another architecture."""
         if encoder.config != self.encoder.config:
             raise TrainingError(f"the model to start from is not of preset {self.config.preset!r}")
@@ -215,7 +215,7 @@ class Trainer:
     def load(self, source: Path | BinaryIO) -> None:
         """Continue from a checkpoint. Raises TrainingError when it is of another architecture."""
         state = torch.load(source, map_location=self.device, weights_only=True)
-        if EncoderConfig.from_dict(state["encoder"]) != self.encoder.config:
+        if config_from_dict(state["encoder"]) != self.encoder.config:
             raise TrainingError(f"the run to resume is not of preset {self.config.preset!r}")
         self.encoder.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])

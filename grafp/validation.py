@@ -8,9 +8,9 @@ import torch.nn.functional as F
 
 from grafp.audio import SAMPLE_RATE
 from grafp.augment import PAST_SAMPLES, Augmenter, to_float
-from grafp.encoder import Encoder
 from grafp.features import log_mel
 from grafp.fingerprint import SEGMENT_SAMPLES
+from grafp.presets import AnyEncoder
 
 _HOP_SAMPLES = SAMPLE_RATE // 10
 _TOLERANCE_SAMPLES = SAMPLE_RATE // 20  # 50 ms, the paper's granularity (section III-E)
@@ -64,7 +64,7 @@ class Validation:
             torch.tensor(truths),
         )
 
-    def hit_rate(self, encoder: Encoder, device: torch.device) -> float:
+    def hit_rate(self, encoder: AnyEncoder, device: torch.device) -> float:
         """Share of clips whose nearest reference of all starts within 50 ms of the truth."""
         was_training = encoder.training
         encoder.eval()
@@ -76,7 +76,7 @@ class Validation:
         return float((error_B <= _TOLERANCE_SAMPLES).double().mean())
 
 
-def _embed(encoder: Encoder, segments_BS: torch.Tensor, device: torch.device) -> torch.Tensor:
+def _embed(encoder: AnyEncoder, segments_BS: torch.Tensor, device: torch.device) -> torch.Tensor:
     with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16):
         parts = [
             encoder(log_mel(to_float(part_BS).to(device))).cpu()

@@ -52,6 +52,13 @@ def options(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--protocol", choices=("field", "paper"), default="field", help="how clips are cut, above"
     )
+    parser.add_argument(
+        "--search",
+        choices=("index", "lsh"),
+        default="index",
+        help="how fingerprints are looked up: the catalogue's index, or random-hyperplane hashes "
+        "like the paper's TE + LSH, made in memory for this evaluation",
+    )
     parser.add_argument("--seed", type=int, default=0, help="of cuts, noise and rooms")
     parser.add_argument(
         "--unknown", metavar="URI", help="recordings that are not in the catalogue, if you have any"
@@ -82,6 +89,7 @@ def main(chosen: argparse.Namespace) -> tuple[dict, int]:
         queries=chosen.queries,
         seed=chosen.seed,
         protocol=chosen.protocol,
+        search=chosen.search,
         unknown=chosen.unknown,
         distractors=[int(number) for number in chosen.distractors],
         encoders=Encoders(chosen.workers, chosen.gpu),

@@ -29,7 +29,12 @@ def options(arguments: list[str] | None = None) -> argparse.Namespace:
         "--rir", metavar="URI", help="room impulse responses, like --music; default: none"
     )
     parser.add_argument(
-        "--preset", choices=("small", "grafprint"), default="small", help="architecture"
+        "--preset",
+        choices=("small", "grafprint", "nafp", "ast", "ast-small"),
+        default="small",
+        help="architecture: the graph network of the paper (grafprint) or a smaller one for "
+        "processors (small); to compare with, the paper's baselines: a convolutional network "
+        "(nafp), a transformer (ast) and a smaller one (ast-small)",
     )
     parser.add_argument(
         "--start-from",

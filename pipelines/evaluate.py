@@ -20,7 +20,9 @@ from grafp.collection import Item, list_items
 from grafp.errors import AudioError, OptionError, StorageError
 from grafp.grid import ClipAnswer, Scale, clip_table, grid, markdown, summary
 from grafp.grid_page import grid_page
+from grafp.hashing import HASH_BITS, HashSearch
 from grafp.manifest import Manifest
+from grafp.shards import ShardSearch
 from grafp.worst import show, worst
 from pipelines.placement import ENCODERS, Encoders
 from pipelines.query import answered, live_tracks
@@ -28,6 +30,7 @@ from pipelines.runtime import connect, finished_rows
 from pipelines.scale import is_distractor, with_distractors
 
 PROTOCOLS = ("field", "paper")
+SEARCHES: dict[str, type[ShardSearch]] = {"index": ShardSearch, "lsh": HashSearch}
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,7 @@ def evaluate_catalogue(
     queries: int,
     seed: int,
     protocol: str = "field",
+    search: str = "index",
     unknown: str | None = None,
     distractors: Sequence[int] = (),
     encoders: Encoders = ENCODERS,
@@ -63,6 +67,7 @@ def evaluate_catalogue(
 
     Args:
         protocol: of the clips, one of PROTOCOLS.
+        search: by what fingerprints are looked up, one of SEARCHES.
         unknown: recordings that are not in the catalogue; a quarter as many clips are theirs.
         distractors: for each number a copy of the catalogue with so many invented tracks, under
             OUT, is asked for the shortest clips in rooms (the paper's Table III).
@@ -86,19 +91,24 @@ def evaluate_catalogue(
             grid_s=grid_s,
         )
         clips += [replace(clip, number=len(clips) + clip.number) for clip in drawn]
-    answers = evaluate(catalogue_uri, material, clips, encoders=encoders, say=say)
+
+    def ask(uri: str, clips: Sequence[Clip]) -> list[ClipAnswer]:
+        return evaluate(uri, material, clips, method=SEARCHES[search], encoders=encoders, say=say)
+
+    answers = ask(catalogue_uri, clips)
     made = [n for n, answer in enumerate(answers) if answer.error is None]
     if not made:
         raise OptionError(f"no clip could be made: {answers[0].error}")
     clips, answers = [clips[n] for n in made], [answers[n] for n in made]
     say(markdown(grid(clips, answers)))
-    scales = _scales(catalogue, distractors, out, material, clips, answers, encoders, say)
+    scales = _scales(catalogue, distractors, out, clips, answers, ask, say)
     facts = {
         "catalogue": catalogue_uri,
         "snapshot": catalogue.manifest.snapshot,
         "model": catalogue.manifest.model_id,
         **catalogue.manifest.counts,
         "protocol": protocol,
+        "search": f"LSH, {HASH_BITS} bits" if search == "lsh" else "the catalogue's index",
         "recordings with clips": len(material.known),
         "unknown recordings": len(material.unknown),
         "clips": len(clips),
@@ -151,10 +161,9 @@ def _scales(
     catalogue: Catalogue,
     sizes: Sequence[int],
     out: str,
-    material: Material,
     clips: Sequence[Clip],
     answers: Sequence[ClipAnswer],
-    encoders: Encoders,
+    ask: Callable[[str, Sequence[Clip]], list[ClipAnswer]],
     say: Callable[[str], None],
 ) -> list[Scale]:
     """The shortest clips in rooms, against the catalogue and against each scaled copy of it."""
@@ -174,7 +183,7 @@ def _scales(
         # A place of its own for each snapshot: what an earlier model left must not be used again.
         root = storage.join(out, f"scaled-{count}", catalogue.manifest.snapshot)
         manifest = with_distractors(catalogue, root, count, say=say)
-        found = evaluate(root, material, few, encoders=encoders, say=say)
+        found = ask(root, few)
         scales.append(scale(count, manifest, found))
         say(f"{count:,} distractors:{markdown(scales[-1].cells)}")
     return scales
@@ -185,6 +194,7 @@ def evaluate(
     material: Material,
     clips: Sequence[Clip],
     *,
+    method: type[ShardSearch] = ShardSearch,
     encoders: Encoders = ENCODERS,
     say: Callable[[str], None] = print,
 ) -> list[ClipAnswer]:
@@ -214,7 +224,8 @@ def evaluate(
     )
     asked = {clip.number: clip for clip in clips}
     answers: dict[int, ClipAnswer] = {}
-    found = answered(dataset, catalogue, encoders, top_k=2)  # the second may be the best wrong
+    # The second may be the best wrong.
+    found = answered(dataset, catalogue, encoders, top_k=2, method=method)
     known = {uri for copies in uris.values() for uri in copies}
     repeating = self_repeating(material.known)
     for row in finished_rows(found, len(clips), say):

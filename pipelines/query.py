@@ -19,6 +19,7 @@ from grafp.errors import CatalogueError
 from grafp.fingerprint import DIMENSION
 from grafp.manifest import Manifest
 from grafp.matching import Match, find_matches
+from grafp.shards import ShardSearch
 from pipelines.decode import decoded
 from pipelines.embed import encoded
 from pipelines.placement import ENCODERS, Encoders
@@ -187,11 +188,14 @@ def answered(
     *,
     search_actors: int | None = None,
     decode: bool = False,
+    method: type[ShardSearch] = ShardSearch,
 ) -> ray.data.Dataset:
     """Recordings (rows with `pcm`) to rows with their matches, in no particular order."""
     manifest = catalogue.manifest
     assert manifest is not None
-    search = SpreadSearch(catalogue.root, manifest, actors=search_actors, decode=decode)
+    search = SpreadSearch(
+        catalogue.root, manifest, actors=search_actors, decode=decode, method=method
+    )
     hop_s = manifest.query_hop_s
     return encoded(recordings, catalogue.model_uri(), hop_s, encoders).map_batches(
         MatchBatch(search, hop_s, top_k), batch_size=32, batch_format="pyarrow", num_cpus=0.3

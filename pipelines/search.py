@@ -29,14 +29,20 @@ class _Holder:
     """Some shards of a snapshot, opened."""
 
     def __init__(
-        self, root: str, manifest_json: bytes, shards: list[str], decode: bool, stride: int
+        self,
+        root: str,
+        manifest_json: bytes,
+        shards: list[str],
+        decode: bool,
+        stride: int,
+        method: type[ShardSearch],
     ) -> None:
         faiss.omp_set_num_threads(len(os.sched_getaffinity(0)))
         manifest = Manifest.from_json(manifest_json, root)
         self._damage: CatalogueError | None = None
         try:
             opened = open_shards(root, manifest, only=shards, decode=decode)
-            self._search = ShardSearch(opened, manifest.nprobe, stride)
+            self._search = method(opened, manifest.nprobe, stride)
         except CatalogueError as error:  # raised when asked: Ray tells of a failed start at length
             self._damage = error
 
@@ -60,6 +66,7 @@ class SpreadSearch:
         actors: int | None = None,
         decode: bool = False,
         stride: int | None = None,
+        method: type[ShardSearch] = ShardSearch,
     ) -> None:
         """Start the actors; they end when this object and its copies are gone.
 
@@ -68,6 +75,7 @@ class SpreadSearch:
             actors: how many share the shards; default: as their size asks for.
             decode: see `grafp.catalogue.open_shards`.
             stride: 1 if queries come at the catalogue's hop; default: the manifest's.
+            method: how each actor searches its shards.
 
         Raises ClusterError when the indexes do not fit into the memory of all machines.
         """
@@ -80,7 +88,12 @@ class SpreadSearch:
         self._holders = [
             [
                 _Holder.options(memory=claim).remote(  # type: ignore[attr-defined]
-                    root, manifest.to_json(), [e.shard_id for e in group], decode, self.stride
+                    root,
+                    manifest.to_json(),
+                    [e.shard_id for e in group],
+                    decode,
+                    self.stride,
+                    method,
                 )
                 for _ in range(copies)
             ]

@@ -10,8 +10,9 @@ import torch
 from grafp import storage
 from grafp.bundle import ModelBundle, load_bundle, parse_bundle, save_bundle
 from grafp.card import DEFAULT_MIN_SCORE
-from grafp.encoder import PRESETS, Encoder, EncoderConfig
+from grafp.encoder import Encoder, EncoderConfig
 from grafp.errors import ModelError
+from grafp.presets import PRESETS
 
 TINY = EncoderConfig(
     stem=((4, 3, 4, 4),), channels=(8, 16), blocks=(1, 2), neighbours=3, head=(16,)

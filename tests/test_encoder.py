@@ -1,4 +1,4 @@
-"""The encoder's shape, at both sizes."""
+"""The graph encoder's shape, at both sizes."""
 
 import json
 from typing import Any
@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 import torch
 
-from grafp.encoder import PRESETS, Encoder, EncoderConfig, GraphBlock
+from grafp.encoder import Encoder, EncoderConfig, GraphBlock
 from grafp.errors import ModelError
 from grafp.fingerprint import DIMENSION
+from grafp.presets import PRESETS
 
 NODES = {
     "grafprint": [1024] * 2 + [256] * 2 + [64] * 6 + [16] * 2,
@@ -35,7 +36,7 @@ def test_parameter_count(preset: str, least: float, most: float) -> None:
 
 
 @pytest.mark.parametrize("batch", [1, 3])
-@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("preset", NODES)
 def test_fingerprints_are_128_numbers_of_unit_length(preset: str, batch: int) -> None:
     with torch.inference_mode():
         vectors = encoder(preset).eval()(spectrograms(batch))
@@ -44,7 +45,7 @@ def test_fingerprints_are_128_numbers_of_unit_length(preset: str, batch: int) ->
     torch.testing.assert_close(vectors.norm(dim=1), torch.ones(batch))
 
 
-@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("preset", NODES)
 def test_each_downsampling_quarters_the_nodes(preset: str) -> None:
     model, seen = encoder(preset).eval(), []
     for module in model.modules():
@@ -55,7 +56,7 @@ def test_each_downsampling_quarters_the_nodes(preset: str) -> None:
     assert seen == NODES[preset]
 
 
-@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("preset", NODES)
 def test_a_fingerprint_does_not_depend_on_the_rest_of_its_batch(preset: str) -> None:
     model, mel = encoder(preset).eval(), spectrograms(4)
     with torch.inference_mode():
@@ -65,7 +66,7 @@ def test_a_fingerprint_does_not_depend_on_the_rest_of_its_batch(preset: str) -> 
     assert (together[0] - together[1]).abs().max() > 1e-3
 
 
-@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("preset", NODES)
 def test_gradients_reach_every_parameter(preset: str) -> None:
     model = encoder(preset)
     vectors = model(spectrograms(3))
@@ -91,7 +92,7 @@ def test_where_a_point_lies_is_part_of_the_input() -> None:
             before = after
 
 
-@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("preset", NODES)
 def test_a_configuration_survives_json(preset: str) -> None:
     text = json.dumps(PRESETS[preset].to_dict())
     assert EncoderConfig.from_dict(json.loads(text)) == PRESETS[preset]
@@ -117,6 +118,9 @@ def changed(**values: Any) -> dict[str, Any]:
         pytest.param(changed(channels=[64, 128]), id="fewer channels than blocks"),
         pytest.param(changed(head=[-1]), id="a negative width"),
         pytest.param(changed(stem=[[24, 5, 0, 2]]), id="a stride of 0"),
+        pytest.param(changed(neighbours=float("inf")), id="more than any number"),
+        pytest.param(changed(channels=[10**12] * 3), id="an absurd width"),
+        pytest.param(changed(blocks=[10**9] * 3), id="an absurd depth"),
     ],
 )
 def test_what_does_not_describe_an_encoder_is_refused(values: Any) -> None:

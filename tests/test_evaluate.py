@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -10,13 +11,16 @@ from grafp import storage, synth
 from grafp.audio import encode
 from grafp.catalogue import Catalogue
 from grafp.grid import TOLERANCES_S, granularity, grid, markdown
+from grafp.hashing import HashSearch
 from grafp.metrics import Answer
+from grafp.shards import ShardSearch
 from jobs import evaluate
-from pipelines import cli
+from pipelines import cli, query
 from pipelines.index import index_catalogue
 from pipelines.maintain import verify
 from pipelines.placement import Encoders
 from pipelines.scale import is_distractor
+from pipelines.search import SpreadSearch
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +75,7 @@ def test_the_grid_and_its_page(places: dict[str, str], capsys: pytest.CaptureFix
     assert report["unknown recordings"] == 3
     assert report["cells"] == summary["cells"]
     assert report["protocol"] == "field"
+    assert report["search"] == "the catalogue's index"
     within = report["within"]["noise, 3 s"]
     assert within["50 ms"] == clear["hit_50ms"]
     assert within["250 ms"]["total"] == 8
@@ -82,6 +87,26 @@ def test_the_grid_and_its_page(places: dict[str, str], capsys: pytest.CaptureFix
         assert row["best_wrong"] != row["source"]
         if row["track"] != row["source"]:
             assert (row["track"], row["score"]) == (row["best_wrong"], row["best_wrong_score"])
+
+
+def test_hashes_find_the_tracks_too_and_the_page_says_so(
+    places: dict[str, str], capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    used = []
+
+    def search(*places: Any, method: type[ShardSearch], **options: Any) -> SpreadSearch:
+        used.append(method)
+        return SpreadSearch(*places, method=method, **options)
+
+    monkeypatch.setattr(query, "SpreadSearch", search)
+    wanted = {"--search": "lsh", "--queries": "4", "--seconds": "3"}
+    assert cli.run(evaluate.main, evaluate.options(arguments(places, **wanted))) == cli.DONE
+    assert used == [HashSearch]
+    clear = json.loads(capsys.readouterr().out.splitlines()[-1])["cells"]["noise, 3 s, 30 dB"]
+    assert clear["hit_track"]["hits"] == 4
+    report = json.loads(Path(places["out"], "report.json").read_text())
+    assert report["search"] == "LSH, 256 bits"
+    assert "LSH, 256 bits" in Path(places["out"], "report.html").read_text()
 
 
 @pytest.mark.slow

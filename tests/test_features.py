@@ -8,10 +8,10 @@ from torch import nn
 from grafp import synth
 from grafp.audio import SAMPLE_RATE, SILENCE_PEAK
 from grafp.data import PairSampler
-from grafp.encoder import PRESETS
 from grafp.features import is_silent, log_mel
 from grafp.fingerprint import DIMENSION, SEGMENT_SAMPLES
 from grafp.inference import Fingerprinter
+from grafp.presets import PRESETS
 
 
 def music_pcm(seconds: float = 6.0) -> np.ndarray:

@@ -16,8 +16,9 @@ from grafp.bundle import load_bundle, save_bundle
 from grafp.card import DEFAULT_MODEL
 from grafp.catalogue import Catalogue
 from grafp.clips import cut_degraded
-from grafp.encoder import PRESETS, Encoder
+from grafp.encoder import Encoder
 from grafp.errors import CatalogueError, GrafpError, ModelError, OptionError, StorageError
+from grafp.presets import PRESETS
 from jobs import index_catalog, query_batch
 from pipelines import cli
 from pipelines.index import index_catalogue
