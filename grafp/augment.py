@@ -11,6 +11,7 @@ import torch
 from grafp.fingerprint import SEGMENT_SAMPLES
 
 PAST_SAMPLES = SEGMENT_SAMPLES  # music before the segment whose reverberation reaches into it
+FUTURE_SAMPLES = 800  # what a speed change needs after the segment
 _ROOM_SAMPLES = SEGMENT_SAMPLES
 _FFT_SAMPLES = 48_000  # holds past, segment and room without wrapping round
 
@@ -59,7 +60,7 @@ class Augmenter:
         Returns float32 (batch, 16000).
         """
         clips_BS = clips_BS.to(self.device)
-        kept_BS = clips_BS[:, PAST_SAMPLES:]
+        kept_BS = clips_BS[:, PAST_SAMPLES : PAST_SAMPLES + SEGMENT_SAMPLES]
         if len(self.room_spectra_RF):
             wet_BS = self._reverberate(clips_BS, random)
             kept_BS = torch.where(
