@@ -9,7 +9,7 @@ import torch
 
 from grafp import storage
 from grafp.audio import SAMPLE_RATE
-from grafp.augment import FUTURE_SAMPLES, PAST_SAMPLES, to_float
+from grafp.augment import FUTURE_SAMPLES, PAST_SAMPLES
 from grafp.collect import Collected
 from grafp.errors import TrainingError
 from grafp.fingerprint import SEGMENT_SAMPLES
@@ -42,9 +42,9 @@ class PairSampler:
     def __post_init__(self) -> None:
         """Raises TrainingError when there are too few groups for a batch."""
         if self.music.fewest_groups < groups_needed(self.pairs, self.per_track):
-            held = "are in memory at a time" if isinstance(self.music, Pool) else "there are"
+            there = "--memory-gb holds" if isinstance(self.music, Pool) else "there are"
             raise TrainingError(
-                f"{self.music.fewest_groups} groups of music {held}, "
+                f"{there} {self.music.fewest_groups} groups of music, "
                 + advice(self.music.fewest_groups, self.pairs, self.per_track)
             )
 
@@ -100,7 +100,7 @@ class PairSampler:
     def _moved(self, clips_BS: torch.Tensor) -> torch.Tensor:
         if self.device and self.device.type == "cuda" and clips_BS.device.type == "cpu":
             clips_BS = clips_BS.pin_memory().to(self.device, non_blocking=True)
-        return to_float(clips_BS)
+        return clips_BS * (1 / 32768)  # as grafp.augment.to_float, in one pass
 
 
 def groups_needed(pairs: int, per_track: int) -> int:
@@ -114,7 +114,7 @@ def advice(groups: int, pairs: int, per_track: int) -> str:
         f"(--per-track {per_track} segments of each)"
     )
     if not groups:
-        return text
+        return f"{text}: give fewer --num-workers"
     return f"{text}: give --pairs {groups * per_track}, or --per-track {-(-pairs // groups)}"
 
 

@@ -12,7 +12,7 @@ import io
 import json
 import os
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -120,6 +120,8 @@ class PartWriter:
 
     store: str
     what: str
+    shard_bytes: int = field(default_factory=lambda: SHARD_BYTES)
+    """Of PCM in a shard, more only where a single recording has more."""
 
     def key(self, part: Part) -> str:
         """Of the table that says what became of a part."""
@@ -146,7 +148,7 @@ class PartWriter:
             rows.append(row)
             if row["status"] != "ok":
                 continue
-            if shard and sum(len(r["pcm"]) for r in shard) + len(row["pcm"]) > SHARD_BYTES:
+            if shard and sum(len(r["pcm"]) for r in shard) + len(row["pcm"]) > self.shard_bytes:
                 self._flush(part, shard, rows)
             shard.append(row)
         if shard:

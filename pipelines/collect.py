@@ -27,7 +27,7 @@ def _listed(what: str, uri: str) -> Sources:
     try:
         return Sources.of(what, storage.absolute(uri))
     except (OptionError, StorageError) as error:
-        raise type(error)(f"{OPTIONS[what]} {error}") from error
+        raise type(error)(f"{OPTIONS[what]} {error}") from error.__cause__
 
 
 def collect_all(

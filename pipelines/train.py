@@ -65,6 +65,10 @@ def train_model(
     first = load_bundle(start_from) if start_from else None
     sources = list_sources({"music": music, "noise": noise, "rooms": rooms})
     _refuse_overwriting(out, resume)
+    if num_workers:
+        from pipelines.train_ray import check_workers, train_on_ray
+
+        check_workers(num_workers, gpu)
     store = storage.absolute(data) if data else storage.join(out, "data")
     collected = collect_all(sources, store, out, resume=resume, on_ray=num_workers > 0, say=say)
     _check_groups(sources[0].uri, collected["music"], config, max(1, num_workers))
@@ -75,8 +79,6 @@ def train_model(
     if num_workers == 0:
         summary = _train_here(task, gpu, say)
     else:
-        from pipelines.train_ray import train_on_ray
-
         summary = train_on_ray(task, num_workers, gpu)
     return {**summary, "seconds": round(time.monotonic() - started, 1)}
 
