@@ -114,8 +114,7 @@ def main(chosen: argparse.Namespace) -> tuple[dict, int]:
 def part(corpus: str, split: str, name: str) -> list:
     """The rows of one table that belong to the split, "test" or "validation"."""
     from grafp import storage
-    from grafp.collection import list_items
-    from grafp.data import held_out
+    from grafp.collection import held_out, list_items
 
     table = storage.join(corpus, f"{name}.csv")
     if split == "test":

@@ -115,8 +115,7 @@ def main(chosen: argparse.Namespace) -> tuple[dict, int]:
 def _collection(chosen: argparse.Namespace) -> tuple[list, list, list]:
     """What is indexed, the music to play of it, and a third of the music, by group, unknown."""
     from grafp import storage
-    from grafp.collection import list_items
-    from grafp.data import held_out
+    from grafp.collection import held_out, list_items
 
     items = list_items(storage.join(chosen.corpus, "music.csv"))
     everything = [i for i in items if (i.row["split"] == "test") == (chosen.split == "test")]

@@ -176,12 +176,12 @@ class _Clock:
 
 def _trainer(preset: str, pairs: int, device, rank: int, world: int):
     import torch
-    from grafp.waveforms import Waveforms
 
     from grafp import synth
     from grafp.augment import AugmentConfig, Augmenter
     from grafp.data import PairSampler
     from grafp.training import TrainConfig, Trainer
+    from grafp.waveforms import Waveforms
 
     def pcm(sound_S):
         return torch.from_numpy((sound_S * 32767).astype("int16"))

@@ -26,8 +26,7 @@ from pathlib import Path
 import numpy as np
 
 from grafp.audio import SAMPLE_RATE, decode, encode
-from grafp.collection import Item, read_table
-from grafp.data import held_out
+from grafp.collection import Item, held_out, read_table
 from grafp.errors import AudioError
 
 VOICES = ("klettres-data", "fillets-ng-data-cs", "fillets-ng-data-nl")

@@ -1,6 +1,7 @@
 """What a job is to work on: the audio in a folder, under a prefix, or named by a table."""
 
 import csv
+import hashlib
 import io
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -12,9 +13,10 @@ import pyarrow.parquet as pq
 
 from grafp import storage
 from grafp.audio import EXTENSIONS
-from grafp.errors import OptionError, StorageError
+from grafp.errors import AudioError, OptionError, StorageError
 from grafp.storage import FileInfo
 
+MAX_FILE_BYTES = 2 << 30
 _TABLES = (".csv", ".parquet")
 
 
@@ -28,6 +30,11 @@ class Item:
     """Size, etag and time; None if it could not be found."""
     row: dict[str, Any]
     """The other columns of the table that named it."""
+
+    @property
+    def group(self) -> str:
+        """What must stay on one side of a split: a piece, an album, a room; itself by default."""
+        return str(self.row.get("group") or self.row.get("room") or self.uri)
 
 
 def list_items(uri: str, *, may_be_missing: bool = False) -> list[Item]:
@@ -43,6 +50,22 @@ def list_items(uri: str, *, may_be_missing: bool = False) -> list[Item]:
         return _from_table(uri)
     files = storage.list_files(uri, EXTENSIONS, may_be_missing=may_be_missing)
     return [Item(file.uri, storage.absolute(file.uri), file, {}) for file in files]
+
+
+def held_out(item: Item) -> bool:
+    """Whether a recording is for validation: a tenth of all groups, the same in every run."""
+    return is_held_out(item.group)
+
+
+def is_held_out(group: str) -> bool:
+    return hashlib.sha256(group.encode()).digest()[0] < 26
+
+
+def read_recording(location: str, size: int | None) -> bytes:
+    """Raises AudioError for a file that is too large to be a recording, StorageError."""
+    if (size or 0) > MAX_FILE_BYTES:
+        raise AudioError(f"the file has {size} bytes; the limit is {MAX_FILE_BYTES}")
+    return storage.read(location)
 
 
 def read_table(uri: str) -> list[dict[str, Any]]:

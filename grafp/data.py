@@ -1,161 +1,196 @@
-"""Training music in memory, and batches of positive pairs drawn from it."""
+"""What a training run hears, and batches of positive pairs drawn from it."""
 
-import hashlib
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
+import pyarrow as pa
 import torch
 
 from grafp import storage
-from grafp.audio import SAMPLE_RATE, SILENCE_PEAK, decode
-from grafp.augment import PAST_SAMPLES, to_float
-from grafp.collection import Item, list_items
-from grafp.errors import AudioError, GrafpError, StorageError, TrainingError
+from grafp.audio import SAMPLE_RATE
+from grafp.augment import FUTURE_SAMPLES, PAST_SAMPLES
+from grafp.collect import Collected
+from grafp.errors import TrainingError
 from grafp.fingerprint import SEGMENT_SAMPLES
+from grafp.pcm import read_pcm
+from grafp.share import Budget, Music, Pool, Share
+from grafp.waveforms import Waveforms
 
-_MIN_PEAK = 10 * SILENCE_PEAK  # a fading tail teaches nothing
+_TRIES = 8  # to find a place that is not silent
+_VALIDATION_TRACKS = 500  # each is asked for once
 
 
 @dataclass(frozen=True)
 class PairSampler:
-    """Draws anchors and their time-shifted partners.
+    """Draws anchors and their time-shifted partners, from one recording of a group.
 
-    `per_track` segments of one track in a batch, close together, are each other's negatives:
+    `per_track` segments of one recording in a batch, close together, are each other's negatives:
     they teach the encoder to tell neighbouring places apart.
     """
 
-    tracks: list[torch.Tensor]
-    """int16 waveforms at 16 kHz, each longer than 1 s."""
+    music: Music
     pairs: int
     per_track: int = 1
     gap_seconds: tuple[float, float] = (0.1, 1.0)
-    """How far apart two segments of one track are."""
+    """How far apart two segments of one recording are, less only where it is too short."""
     offset_seconds: float = 0.05
     """Largest shift between the two views of a pair, either way."""
+    device: torch.device | None = None
+    """Where batches are wanted; None: where the music is."""
 
-    def draw(self, random: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
-        """One batch: anchors (pairs, 16000), and partners with their past (pairs, 32000)."""
-        wanted = -(-self.pairs // self.per_track)
-        order = random.permutation(len(self.tracks))
-        chosen = np.resize(order, wanted)  # starts over when there are fewer tracks than wanted
-        anchors, partners = [], []
-        for track in chosen:
-            waveform = self.tracks[track]
-            for start in self._starts(waveform, random):
-                offset = round(random.uniform(-1, 1) * self.offset_seconds * SAMPLE_RATE)
-                moved = int(np.clip(start + offset, 0, len(waveform) - SEGMENT_SAMPLES))
-                anchors.append(waveform[start : start + SEGMENT_SAMPLES])
-                partners.append(_with_past(waveform, moved))
-        anchors_BS = torch.stack(anchors[: self.pairs])
-        return to_float(anchors_BS), to_float(torch.stack(partners[: self.pairs]))
+    def __post_init__(self) -> None:
+        """Raises TrainingError when there are too few groups for a batch."""
+        if self.music.fewest_groups < groups_needed(self.pairs, self.per_track):
+            there = "--memory-gb holds" if isinstance(self.music, Pool) else "there are"
+            raise TrainingError(
+                f"{there} {self.music.fewest_groups} groups of music, "
+                + advice(self.music.fewest_groups, self.pairs, self.per_track)
+            )
 
-    def _starts(self, waveform: torch.Tensor, random: np.random.Generator) -> list[int]:
-        last = len(waveform) - SEGMENT_SAMPLES
-        for _ in range(8):
-            start = int(random.integers(last + 1))
-            if waveform[start : start + SEGMENT_SAMPLES].abs().max() > _MIN_PEAK * 32768:
+    def draw(self, random: np.random.Generator, step: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """The batch of one step.
+
+        Returns float32 anchors (pairs, 16000), and partners with their past and what follows
+        (pairs, PAST_SAMPLES + 16000 + FUTURE_SAMPLES).
+        """
+        music = self.music.at(step)
+        recording_G, start_GK = self._places(music, random)
+        recording_B = recording_G.repeat(self.per_track)[: self.pairs]
+        start_B = start_GK.reshape(-1)[: self.pairs]
+        shift_B = random.uniform(-1, 1, self.pairs) * self.offset_seconds * SAMPLE_RATE
+        last_B = music.lengths_T[recording_B] - SEGMENT_SAMPLES
+        moved_B = np.clip(start_B + np.rint(shift_B).astype(np.int64), 0, last_B)
+        begin_B = music.starts_T[recording_B]
+        partner_samples = PAST_SAMPLES + SEGMENT_SAMPLES + FUTURE_SAMPLES
+        anchors_BS = music.windows(begin_B + start_B, SEGMENT_SAMPLES)
+        partners_BS = music.windows(begin_B + moved_B - PAST_SAMPLES, partner_samples)
+        return self._moved(anchors_BS), self._moved(partners_BS)
+
+    def _places(
+        self, music: Waveforms, random: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """A recording of each of some groups, and where in it the segments start."""
+        wanted = groups_needed(self.pairs, self.per_track)
+        group_G = random.choice(len(music.first_G), wanted, replace=False)
+        recording_G = np.zeros(wanted, np.int64)
+        start_GK = np.zeros((wanted, self.per_track), np.int64)
+        todo_G = np.arange(wanted)
+        for _ in range(_TRIES):
+            group_T = group_G[todo_G]
+            recording_T = music.first_G[group_T] + random.integers(music.count_G[group_T])
+            start_TK = self._starts(music.lengths_T[recording_T], random)
+            recording_G[todo_G], start_GK[todo_G] = recording_T, start_TK
+            loud_T = music.loud(music.starts_T[recording_T][:, None] + start_TK).all(axis=1)
+            todo_G = todo_G[~loud_T]
+            if not len(todo_G):
                 break
-        starts = [start]
-        for _ in range(self.per_track - 1):
-            gap = round(random.uniform(*self.gap_seconds) * SAMPLE_RATE)
-            after = starts[-1] + gap
-            starts.append(after if after <= last else max(0, start - gap))
-        return starts
+        return recording_G, start_GK
+
+    def _starts(self, lengths_T: np.ndarray, random: np.random.Generator) -> np.ndarray:
+        """(recordings, per_track): anywhere, with gaps that shrink where the recording is short."""
+        last_T1 = (lengths_T - SEGMENT_SAMPLES)[:, None]
+        gap_TK = random.uniform(*self.gap_seconds, (len(lengths_T), self.per_track)) * SAMPLE_RATE
+        gap_TK[:, 0] = 0.0
+        after_TK = gap_TK.cumsum(axis=1)
+        after_TK *= np.minimum(1.0, last_T1 / np.maximum(after_TK[:, -1:], 1.0))
+        first_T1 = random.uniform(size=last_T1.shape) * (last_T1 - after_TK[:, -1:] + 1)
+        return np.minimum(np.floor(first_T1) + np.floor(after_TK), last_T1).astype(np.int64)
+
+    def _moved(self, clips_BS: torch.Tensor) -> torch.Tensor:
+        if self.device and self.device.type == "cuda" and clips_BS.device.type == "cpu":
+            clips_BS = clips_BS.pin_memory().to(self.device, non_blocking=True)
+        return clips_BS * (1 / 32768)  # as grafp.augment.to_float, in one pass
 
 
-def _with_past(waveform: torch.Tensor, start: int) -> torch.Tensor:
-    """The second at `start` with the second before it, zeros where the track had not begun."""
-    before = min(start, PAST_SAMPLES)
-    clip = waveform[start - before : start + SEGMENT_SAMPLES]
-    return torch.cat([clip.new_zeros(PAST_SAMPLES - before), clip])
+def groups_needed(pairs: int, per_track: int) -> int:
+    return -(-pairs // per_track)
+
+
+def advice(groups: int, pairs: int, per_track: int) -> str:
+    """How a batch would fit."""
+    text = (
+        f"and a batch of --pairs {pairs} takes {groups_needed(pairs, per_track)} "
+        f"(--per-track {per_track} segments of each)"
+    )
+    if not groups:
+        return f"{text}: give fewer --num-workers"
+    return f"{text}: give --pairs {groups * per_track}, or --per-track {-(-pairs // groups)}"
 
 
 @dataclass(frozen=True)
-class TrainingSet:
-    """Everything a training run hears, as int16 waveforms; validation never meets training."""
+class Held:
+    """What validation hears, as int16 waveforms; training never meets the tracks."""
 
     tracks: list[torch.Tensor]
     noises: list[torch.Tensor]
     rooms: list[torch.Tensor]
-    validation: "TrainingSet | None"
+
+
+@dataclass(frozen=True)
+class TrainingSet:
+    """What one worker hears."""
+
+    music: Music
+    noises: list[torch.Tensor]
+    """int16 waveforms at 16 kHz, like the rooms."""
+    rooms: list[torch.Tensor]
+    validation: Held | None
+    """On rank 0, when something is set apart."""
     description: dict[str, float]
-    """What was loaded, for the model card."""
+    """What there is for all workers, for the model card."""
 
     @classmethod
-    def load(
-        cls, music: str, noise: str | None, rooms: str | None, say: Callable[[str], None]
+    def open(
+        cls,
+        collected: dict[str, Collected],
+        budget: Budget,
+        device: torch.device,
+        seed: int,
+        rank: int,
+        world: int,
+        say: Callable[[str], None],
     ) -> "TrainingSet":
-        """Decode a collection into memory and set a tenth of it apart for validation.
+        """Load a rank's share of the music, all noise and all rooms.
 
-        Each argument is a folder, prefix or table. Of a table with a `split` column, only rows
-        marked `train` are used. Rows of one `group` or `room` stay on the same side.
-
-        Raises TrainingError when no music can be used.
+        Raises StorageError, and TrainingError when the budget is too little.
         """
-        train_music, held_music = _load(music, "music", 1.1, say)
-        if not train_music:
-            raise TrainingError(f"{music}: no usable music (each track needs at least 1.1 s)")
-        train_noise, held_noise = _load(noise, "noise", 0.25, say) if noise else ([], [])
-        train_rooms, held_rooms = _load(rooms, "rooms", 0.0, say) if rooms else ([], [])
+        music = Share.of(collected["music"], rank, world).load(budget, device, (seed, rank))
+        if isinstance(music, Pool):
+            say(f"the music does not fit in memory: {music.slots} shards at a time")
+        noises, rooms = (_load(collected.get(what), held=False) for what in ("noise", "rooms"))
+        tables = [collected["music"].usable(held=held) for held in (False, True)]
         description = {
-            "tracks": len(train_music),
-            "hours": round(sum(map(len, train_music)) / SAMPLE_RATE / 3600, 3),
-            "noises": len(train_noise),
-            "rooms": len(train_rooms),
-            "validation_tracks": len(held_music),
+            "tracks": len(tables[0]),
+            "groups": len(set(tables[0]["group"].to_pylist())),
+            "hours": round(sum(tables[0]["samples"].to_pylist()) / SAMPLE_RATE / 3600, 3),
+            "noises": len(noises),
+            "rooms": len(rooms),
+            "validation_tracks": len(tables[1]),
         }
         held = None
-        if held_music:  # too few noises or rooms to set some apart: validation shares them
-            held = cls(held_music, held_noise or train_noise, held_rooms or train_rooms, None, {})
-        return cls(train_music, train_noise, train_rooms, held, description)
+        if rank == 0 and len(tables[1]):
+            tracks = _load(collected["music"], held=True, most=_VALIDATION_TRACKS)
+            held_noises, held_rooms = (
+                _load(collected.get(what), held=True) for what in ("noise", "rooms")
+            )
+            # Too few noises or rooms to set some apart: validation shares them.
+            held = Held(tracks, held_noises or noises, held_rooms or rooms)
+        return cls(music, noises, rooms, held, description)
 
 
 def _load(
-    uri: str, what: str, min_seconds: float, say: Callable[[str], None]
-) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-    """(training, validation) waveforms of a collection; files that cannot be used are named."""
-    items = [i for i in list_items(uri) if i.row.get("split") in (None, "", "train")]
-    usable: list[tuple[Item, torch.Tensor]] = []
-    with ThreadPoolExecutor(max_workers=2) as pool:  # decoding leaves Python's lock alone
-        for item, waveform in zip(items, pool.map(lambda i: _waveform(i, min_seconds), items)):
-            if isinstance(waveform, GrafpError):
-                say(f"  left out: {item.uri}: {waveform}")
-            else:
-                usable.append((item, waveform))
-    held = _groups_held_out([item for item, _ in usable])
-    train = [waveform for item, waveform in usable if _group(item) not in held]
-    validation = [waveform for item, waveform in usable if _group(item) in held]
-    seconds = sum(len(waveform) for _, waveform in usable) / SAMPLE_RATE
-    say(
-        f"{what}: {len(train)} for training, {len(validation)} for validation, "
-        f"{seconds / 3600:.2f} h"
-    )
-    return train, validation
-
-
-def _groups_held_out(items: list[Item]) -> set[str]:
-    """Of few groups, the tenth may be none or all: then one of five or more, else none."""
-    groups = {_group(item) for item in items}
-    held = {_group(item) for item in items if held_out(item)}
-    if held and held != groups:
-        return held
-    return {max(groups)} if len(groups) >= 5 else set()
-
-
-def _waveform(item: Item, min_seconds: float) -> torch.Tensor | GrafpError:
-    try:
-        samples_S = decode(storage.read(item.location), min_seconds=min_seconds, allow_silent=False)
-    except (AudioError, StorageError) as error:
-        return error
-    return torch.from_numpy((samples_S.clip(-1, 1) * 32767).round().astype(np.int16))
-
-
-def held_out(item: Item) -> bool:
-    """Whether a recording is for validation: a tenth of all groups, the same in every run."""
-    return hashlib.sha256(_group(item).encode()).digest()[0] < 26
-
-
-def _group(item: Item) -> str:
-    return str(item.row.get("group") or item.row.get("room") or item.uri)
+    collected: Collected | None, *, held: bool, most: int | None = None
+) -> list[torch.Tensor]:
+    """The recordings of one side, `most` of them at most."""
+    if collected is None:
+        return []
+    table: pa.Table = collected.usable(held=held).slice(0, most)
+    shards: dict[str, list[int]] = {}
+    for shard, row in zip(table["shard"].to_pylist(), table["row"].to_pylist()):
+        shards.setdefault(shard, []).append(row)
+    return [
+        torch.from_numpy(sound_S.copy())
+        for shard, rows in shards.items()
+        for sound_S in read_pcm(storage.join(collected.store, shard), np.array(rows))
+    ]

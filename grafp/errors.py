@@ -10,6 +10,7 @@ GrafpError
 │   ├── TooLongAudio        longer than the limit
 │   └── ChannelAudio        channels that cannot be mixed to mono
 ├── StorageError            a file, bucket or credential problem
+│   └── StoreUnreachable    a store that does not answer, whatever is asked of it
 ├── ModelError              a model bundle that cannot be used, or does not fit the catalogue
 ├── CatalogueError          a catalogue that is missing, damaged or of another version
 ├── ClusterError            Ray is not there, or has not the machines that the work needs
@@ -58,6 +59,10 @@ class ChannelAudio(AudioError):
 
 class StorageError(GrafpError):
     """A path, bucket, network or credential problem."""
+
+
+class StoreUnreachable(StorageError):
+    """A store that does not answer: no fault of the one file that was asked for."""
 
 
 class ModelError(GrafpError):

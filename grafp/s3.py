@@ -15,6 +15,7 @@ from grafp.errors import StorageError
 # An unreachable endpoint fails after 4 tries of 3 s with pauses of at most 1, 2 and 4 s.
 _RETRIES = {"mode": "standard", "total_max_attempts": 4}
 CONFIG = {"connect_timeout": 3, "read_timeout": 15, "retries": _RETRIES}
+NO_ANSWER = "no usable answer"  # how `explain` begins when it is the store that fails
 # What S3 answers to a conditional PUT when somebody else was first.
 _LOST = {"PreconditionFailed", "412", "ConditionalRequestConflict", "NoSuchKey"}
 
@@ -149,7 +150,7 @@ def explain(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror and not code.startswith("5"):
         return ""  # the disk to which it was downloaded, or a text of S3's own
     host = _endpoint().split("://")[-1].rpartition("@")[2] or "AWS"
-    return f"no usable answer from {host} ({code or name}); check AWS_ENDPOINT_URL and the network"
+    return f"{NO_ANSWER} from {host} ({code or name}); check AWS_ENDPOINT_URL and the network"
 
 
 def _bucket_key(uri: str) -> tuple[str, str]:

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from grafp import s3
-from grafp.errors import StorageError
+from grafp.errors import StorageError, StoreUnreachable
 from grafp.s3 import FileInfo
 
 
@@ -210,8 +210,9 @@ def _explained(uri: str) -> Iterator[None]:
     try:
         yield
     except _failures(uri) as error:
-        text = " ".join(f"{uri}: {_explain(uri, error)}".split())
-        raise StorageError(text) from error
+        told = _explain(uri, error)
+        kind = StoreUnreachable if told.startswith(s3.NO_ANSWER) else StorageError
+        raise kind(" ".join(f"{uri}: {told}".split())) from error
 
 
 def _failures(uri: str) -> tuple[type[Exception], ...]:

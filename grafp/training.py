@@ -151,7 +151,7 @@ class Trainer:
 
     def _step(self) -> torch.Tensor:
         seed = [self.config.seed, self.rank, self.progress.step]
-        anchors_BS, partners_BS = self.sampler.draw(np.random.default_rng(seed))
+        anchors_BS, partners_BS = self.sampler.draw(np.random.default_rng(seed), self.progress.step)
         generator = torch.Generator().manual_seed(hash(tuple(seed)) & 0xFFFFFFFF)
         degraded_BS = self.augmenter(partners_BS, generator)
         mel_BFT = log_mel(torch.cat([anchors_BS.to(self.device), degraded_BS]))

@@ -29,6 +29,19 @@ def options(arguments: list[str] | None = None) -> argparse.Namespace:
         "--rir", metavar="URI", help="room impulse responses, like --music; default: none"
     )
     parser.add_argument(
+        "--data",
+        metavar="URI",
+        help="where the decoded music, noise and rooms are kept; other runs on the same can "
+        "share it; default: data under --out",
+    )
+    parser.add_argument(
+        "--memory-gb",
+        type=cli.positive_float,
+        metavar="X",
+        help="music that a worker may hold, GB; what does not fit is streamed; default: half of "
+        "what is free, divided by the workers on a machine",
+    )
+    parser.add_argument(
         "--preset",
         choices=("small", "grafprint", "nafp", "ast", "ast-small"),
         default="small",
@@ -57,6 +70,13 @@ def options(arguments: list[str] | None = None) -> argparse.Namespace:
         default=128,
         metavar="N",
         help="positive pairs in a batch, per worker",
+    )
+    parser.add_argument(
+        "--per-track",
+        type=cli.positive_int,
+        default=2,
+        metavar="N",
+        help="neighbouring segments of one track in a batch; the others are of other tracks",
     )
     parser.add_argument(
         "--learning-rate",
@@ -115,6 +135,7 @@ def main(chosen: argparse.Namespace) -> tuple[dict, int]:
         steps=chosen.steps,
         minutes=chosen.minutes,
         pairs=chosen.pairs,
+        per_track=chosen.per_track,
         learning_rate=chosen.learning_rate,
         offset_seconds=chosen.offset_ms / 1000,
         augment=AugmentConfig.from_settings(chosen.augment),
@@ -127,6 +148,8 @@ def main(chosen: argparse.Namespace) -> tuple[dict, int]:
         noise=chosen.noise,
         rooms=chosen.rir,
         start_from=chosen.start_from,
+        data=chosen.data,
+        memory_gb=chosen.memory_gb,
         num_workers=chosen.num_workers,
         gpu=chosen.gpu,
         resume=chosen.resume,

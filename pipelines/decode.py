@@ -15,10 +15,9 @@ import ray.data
 
 from grafp import storage
 from grafp.audio import SAMPLE_RATE, decode, decode_stretches
-from grafp.collection import Item
+from grafp.collection import Item, read_recording
 from grafp.errors import AudioError, StorageError, UnreadableAudio
 
-MAX_FILE_BYTES = 2 << 30
 T = TypeVar("T")
 _DECODE_CPUS = 0.25  # unlike an encoder's share, so that Ray keeps the two stages apart
 
@@ -43,13 +42,11 @@ def decode_row(
     result = {**row, "status": "ok", "error_kind": None, "error": None, "pcm": b""}
     result |= {"duration_s": 0.0, "content_sha256": None}
     try:
-        data = _read(row)
+        data = read_recording(row["location"], row["size"])
         result["content_sha256"] = hashlib.sha256(data).hexdigest()
         if result["content_sha256"] in known:
             return result | {"status": "skipped"}
-        with _marked(row["location"]) as was_deadly:
-            decode_one = _apart(decoder) if was_deadly else decoder
-            samples_S = decode_one(data, max_seconds=max_seconds)
+        samples_S = decode_guarded(row, decoder, data, max_seconds=max_seconds)
         result |= {"pcm": samples_S.tobytes(), "duration_s": len(samples_S) / SAMPLE_RATE}
     except (AudioError, StorageError) as error:
         kind = error.kind if isinstance(error, AudioError) else "storage"
@@ -76,7 +73,7 @@ def _stretches(row: dict, max_seconds: float, samples: int, overlap: int) -> Ite
     result |= {"begin_s": 0.0, "duration_s": 0.0}
     options: dict[str, Any] = {"samples": samples, "overlap": overlap, "max_seconds": max_seconds}
     try:
-        data = _read(row)
+        data = read_recording(row["location"], row["size"])
         with _marked(row["location"]) as was_deadly:
             if was_deadly:
                 _apart(_last_sample)(data, **options)
@@ -107,10 +104,15 @@ def _rows(items: list[Item]) -> list[dict]:
     ]
 
 
-def _read(row: dict) -> bytes:
-    if (row["size"] or 0) > MAX_FILE_BYTES:
-        raise AudioError(f"the file has {row['size']} bytes; the limit is {MAX_FILE_BYTES}")
-    return storage.read(row["location"])
+def decode_guarded(
+    row: dict, decoder: Callable[..., np.ndarray], data: bytes, **options: Any
+) -> np.ndarray:
+    """Decode a recording; one that a worker of this machine died of, in a process of its own.
+
+    Raises AudioError, also when that process dies.
+    """
+    with _marked(row["location"]) as was_deadly:
+        return (_apart(decoder) if was_deadly else decoder)(data, **options)
 
 
 @contextmanager

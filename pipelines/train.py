@@ -2,6 +2,9 @@
 
 OUT/run           Ray Train's checkpoints: --resume continues from the newest
 OUT/checkpoint.pt the same without Ray
+OUT/data          decoded music, noise and rooms, unless they lie elsewhere (grafp/pcm.py)
+OUT/data.json     which of them the run uses
+OUT/memory        how much music each worker holds
 OUT/model         the model bundle
 OUT/summary.json  steps, loss, hit rate
 """
@@ -10,16 +13,20 @@ import io
 import json
 import time
 from collections.abc import Callable
+from typing import Any
 
 import torch
 
 from grafp import storage
 from grafp.augment import AugmentConfig, Augmenter
 from grafp.bundle import load_bundle, parse_bundle, save_bundle
-from grafp.data import PairSampler, TrainingSet
-from grafp.errors import OptionError
+from grafp.collect import Collected
+from grafp.data import PairSampler, TrainingSet, advice, groups_needed
+from grafp.errors import OptionError, TrainingError
+from grafp.share import Budget, Share
 from grafp.training import Progress, TrainConfig, Trainer
 from grafp.validation import Validation
+from pipelines.collect import collect_all, list_sources
 
 SUMMARY = "summary.json"
 VALIDATION_AUGMENT = AugmentConfig(reverb=0.5, music_noise=0.0, snr_db=(0.0, 20.0))
@@ -33,6 +40,8 @@ def train_model(
     noise: str | None = None,
     rooms: str | None = None,
     start_from: str | None = None,
+    data: str | None = None,
+    memory_gb: float | None = None,
     num_workers: int = 1,
     gpu: bool | None = None,
     resume: bool = False,
@@ -42,24 +51,34 @@ def train_model(
 
     Args:
         start_from: model whose weights to begin with, by name or URI; None: random weights.
+        data: where decoded audio is kept, for other runs to use too; None: OUT/data.
+        memory_gb: of music that a worker may hold; None: half of what is free.
         num_workers: Ray Train workers; 0 trains in this process, without Ray.
         gpu: None uses one per worker where the cluster has them.
         resume: continue the run under OUT; its settings are taken from `config`.
 
-    Raises OptionError when OUT holds a run and `resume` is not set, TrainingError, StorageError.
+    Raises OptionError when OUT holds a run and `resume` is not set, or when that run began with
+    other music; TrainingError, StorageError.
     """
     started = time.monotonic()
     out = storage.absolute(out)
     first = load_bundle(start_from) if start_from else None
+    sources = list_sources({"music": music, "noise": noise, "rooms": rooms})
     _refuse_overwriting(out, resume)
-    task = {"music": storage.absolute(music), "out": out, "config": config, "resume": resume}
+    if num_workers:
+        from pipelines.train_ray import check_workers, train_on_ray
+
+        check_workers(num_workers, gpu)
+    store = storage.absolute(data) if data else storage.join(out, "data")
+    collected = collect_all(sources, store, out, resume=resume, on_ray=num_workers > 0, say=say)
+    _check_groups(sources[0].uri, collected["music"], config, max(1, num_workers))
+    storage.write(storage.join(out, "started"), b"")
+    task: dict[str, Any] = {"data": collected, "memory_gb": memory_gb, "out": out, "config": config}
     task |= {"start_from": first and {"model": first.model_id, "files": first.files}}
-    task |= {"noise": noise and storage.absolute(noise), "rooms": rooms and storage.absolute(rooms)}
+    task |= {"resume": resume}
     if num_workers == 0:
         summary = _train_here(task, gpu, say)
     else:
-        from pipelines.train_ray import train_on_ray
-
         summary = train_on_ray(task, num_workers, gpu)
     return {**summary, "seconds": round(time.monotonic() - started, 1)}
 
@@ -68,9 +87,23 @@ def _refuse_overwriting(out: str, resume: bool) -> None:
     exists = storage.stat(storage.join(out, "started")) is not None
     if exists and not resume:
         raise OptionError(f"--out {out} holds a run already: add --resume, or choose another --out")
-    if resume and not exists:
+    collecting = storage.join(out, "collecting")
+    if resume and not exists and storage.stat(collecting) is None:
         raise OptionError(f"--resume: there is no run under --out {out}")
-    storage.write(storage.join(out, "started"), b"")
+    storage.write(collecting, b"")  # a run that fails before it trains may begin again, or resume
+
+
+def _check_groups(uri: str, music: Collected, config: TrainConfig, workers: int) -> None:
+    """Raises TrainingError when a worker has too few tracks for a batch."""
+    fewest = Share.of(music, 0, workers).fewest_groups
+    if fewest < groups_needed(config.pairs, config.per_track):
+        usable = music.usable(held=False)
+        groups = len(set(usable["group"].to_pylist()))
+        each = f", {fewest} for each of {workers} workers at least" if workers > 1 else ""
+        raise TrainingError(
+            f"--music {uri}: {len(usable)} tracks in {groups} groups to train on{each}, "
+            + advice(fewest, config.pairs, config.per_track)
+        )
 
 
 def build_trainer(
@@ -78,14 +111,20 @@ def build_trainer(
 ) -> tuple[Trainer, TrainingSet]:
     """Load the data and set up one worker."""
     config: TrainConfig = task["config"]
-    data = TrainingSet.load(task["music"], task["noise"], task["rooms"], say)
+    given = task["memory_gb"]
+    budget = Budget.given(given, device) if given else Budget.of(task["out"], rank, world, device)
+    data = TrainingSet.open(task["data"], budget, device, config.seed, rank, world, say)
     validation = None
-    if data.validation and rank == 0:
+    if data.validation:
         held = data.validation
         augmenter = Augmenter(held.noises, held.rooms, VALIDATION_AUGMENT, device)
         validation = Validation.build(held.tracks, augmenter)
     sampler = PairSampler(
-        data.tracks, config.pairs, config.per_track, offset_seconds=config.offset_seconds
+        data.music,
+        config.pairs,
+        config.per_track,
+        offset_seconds=config.offset_seconds,
+        device=device,
     )
     augmenter = Augmenter(data.noises, data.rooms, config.augment, device)
     trainer = Trainer(config, sampler, augmenter, validation, device, rank, world)

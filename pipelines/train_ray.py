@@ -50,6 +50,16 @@ def train_on_ray(task: dict, num_workers: int, gpu: bool | None) -> dict:
     return json.loads(storage.read(storage.join(task["out"], SUMMARY)))
 
 
+def check_workers(num_workers: int, gpu: bool | None) -> None:
+    """Before audio is decoded for hours. A cluster may still grow, and is asked when it must have.
+
+    Raises OptionError when this machine is too small.
+    """
+    connect()
+    if not placement.on_a_cluster():
+        _needs(num_workers, gpu)
+
+
 def _needs(num_workers: int, gpu: bool | None) -> placement.Bundle:
     """What each worker claims. Raises OptionError, on a cluster ClusterError, if it is not there.
 

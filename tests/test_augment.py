@@ -12,6 +12,7 @@ from grafp.data import PairSampler
 from grafp.noises import Noises, add_at_snr
 from grafp.rooms import direct_first
 from grafp.training import TrainConfig, Trainer
+from grafp.waveforms import Waveforms
 
 CPU = torch.device("cpu")
 SECOND = 16_000
@@ -254,7 +255,7 @@ def test_masks_are_stripes_of_the_width_that_was_asked_for() -> None:
 
 def test_training_masks_the_degraded_views_and_no_others() -> None:
     config = replace(CLEAN, time_mask=1.0, mask_percent=(50.0, 50.0))
-    sampler = PairSampler([(row * 32767).short() for row in clips(4)], pairs=4)
+    sampler = PairSampler(Waveforms.of([(row * 32767).short() for row in clips(4)]), pairs=4)
     augmenter = Augmenter([], [], config, CPU)
     trainer = Trainer(TrainConfig(steps=1, pairs=4), sampler, augmenter, None, CPU)
 

@@ -18,6 +18,7 @@ from grafp.fingerprint import DIMENSION
 from grafp.inference import Fingerprinter, fast_form
 from grafp.presets import PRESETS, AnyConfig, AnyEncoder, build_encoder, config_from_dict
 from grafp.training import TrainConfig, Trainer
+from grafp.waveforms import Waveforms
 from jobs import train
 
 CPU = torch.device("cpu")
@@ -112,7 +113,9 @@ def trainer(config: AnyConfig, preset: str = "ast-small") -> Trainer:
     tracks = [torch.from_numpy((synth.piece(s, 4.0) * 32767).astype("i2")) for s in range(12)]
     clean = Augmenter([], [], AugmentConfig(reverb=0.0, noise=0.0), CPU)
     settings = TrainConfig(preset=preset, steps=12, pairs=12, per_track=1, log_every=1, warm_up=0.1)
-    return Trainer(settings, PairSampler(tracks, 12), clean, None, CPU, architecture=config)
+    return Trainer(
+        settings, PairSampler(Waveforms.of(tracks), 12), clean, None, CPU, architecture=config
+    )
 
 
 @TINY

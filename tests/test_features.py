@@ -12,6 +12,7 @@ from grafp.features import is_silent, log_mel
 from grafp.fingerprint import DIMENSION, SEGMENT_SAMPLES
 from grafp.inference import Fingerprinter
 from grafp.presets import PRESETS
+from grafp.waveforms import Waveforms
 
 
 def music_pcm(seconds: float = 6.0) -> np.ndarray:
@@ -76,8 +77,8 @@ def test_indexing_a_recording_and_a_lone_second_give_the_same() -> None:
 
 def test_training_and_indexing_see_the_same_of_a_second() -> None:
     pcm = music_pcm()
-    sampler = PairSampler([torch.from_numpy(pcm)], pairs=6)
-    anchors, _ = sampler.draw(np.random.default_rng(0))
+    sampler = PairSampler(Waveforms.of([torch.from_numpy(pcm)]), pairs=6, per_track=6)
+    anchors, _ = sampler.draw(np.random.default_rng(0), 0)
     beginnings = np.lib.stride_tricks.sliding_window_view(pcm, 64)
     for anchor, trained in zip(anchors, log_mel(anchors), strict=True):
         head = (anchor[:64] * 32768).short().numpy()

@@ -1,12 +1,13 @@
 """The flow of training: through the job, in this process and over Ray Train workers."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 import torch
 
-from grafp import synth
+from grafp import pcm, synth
 from grafp.api import load_model
 from grafp.audio import encode
 from grafp.bundle import load_bundle
@@ -108,3 +109,58 @@ def test_no_usable_music_is_one_line(tmp_path: Path, capsys) -> None:
     chosen = train.options([*arguments, "--steps", "1", "--num-workers", "0"])
     assert cli.run(train.main, chosen) == cli.FAILED
     assert "no usable music" in capsys.readouterr().err
+
+
+def test_too_few_tracks_for_a_batch_is_one_line_with_what_fits(
+    corpus: Path, tmp_path: Path, capsys
+) -> None:
+    out = str(tmp_path / "run")
+    code, _, shown = run(corpus, out, capsys, "--steps", "1", "--num-workers", "0", "--pairs", "99")
+    assert code == cli.FAILED
+    [line] = [line for line in shown.splitlines() if line.startswith("error: ")]
+    found = re.search(
+        r"--music \S+/music.csv: 1\d tracks in (1\d) groups to train on, and a batch of --pairs 99 "
+        r"takes 50 \(--per-track 2 segments of each\): give --pairs (\d+), or --per-track (\d+)$",
+        line,
+    )
+    assert found
+    groups, pairs, per_track = map(int, found.groups())
+    assert pairs == 2 * groups
+    few = ["--steps", "1", "--num-workers", "0", "--pairs"]
+    code, summary, _ = run(corpus, out, capsys, *few, str(pairs))
+    assert (code, summary["steps"]) == (0, 1)
+    other = [str(tmp_path / "other"), capsys, *few, "99", "--per-track"]
+    assert run(corpus, *other, str(per_track))[0] == 0
+    assert run(corpus, *other, str(per_track - 1))[0] == cli.BAD_ARGUMENTS  # it holds a run
+
+
+def test_music_that_does_not_fit_is_streamed_and_decoded_audio_is_shared(
+    corpus: Path, tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pcm, "SHARD_BYTES", 2 * 4 * 32_000)
+    options = ["--num-workers", "0", "--data", str(tmp_path / "data"), "--memory-gb", "0.0018"]
+    options += ["--pairs", "4", "--steps"]
+    code, _, shown = run(corpus, str(tmp_path / "one"), capsys, *options, "12")
+    assert code == 0
+    assert re.search(r"does not fit in memory: \d shards at a time", shown)
+    assert "decoding 3 recordings" in shown
+    code, _, shown = run(corpus, str(tmp_path / "two"), capsys, *options, "1")
+    assert code == 0
+    assert "decoding" not in shown
+    options[options.index("0.0018")] = "0.0001"
+    code, _, shown = run(corpus, str(tmp_path / "three"), capsys, *options, "1")
+    assert code == cli.FAILED
+    assert "error: 0.00 GB for music are too little" in shown
+
+
+@pytest.mark.parametrize(("option", "name"), [("--noise", "nowhere"), ("--rir", "empty")])
+def test_missing_noise_or_rooms_are_one_line(
+    option: str, name: str, corpus: Path, tmp_path: Path, capsys
+) -> None:
+    (tmp_path / "empty").mkdir()
+    uri = str(tmp_path / name)
+    out = str(tmp_path / "run")
+    code, _, shown = run(corpus, out, capsys, "--num-workers", "0", "--steps", "1", option, uri)
+    assert code != cli.DONE
+    assert f"error: {option} {uri}: no" in shown
+    assert not Path(out).exists()
