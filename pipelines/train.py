@@ -1,27 +1,31 @@
 """Contrastive training over Ray Train, or in this process with `num_workers=0`.
 
-OUT/run           Ray Train's checkpoints: --resume continues from the newest
-OUT/checkpoint.pt the same without Ray
-OUT/model         the model bundle
-OUT/summary.json  steps, loss, hit rate
+OUT/run.json       the settings, which --resume takes up
+OUT/checkpoint.pt  where the run stands, and its best weights: --resume continues from it
+OUT/tensorboard    events for `tensorboard --logdir OUT`
+OUT/model          the model bundle: the weights with the best validation, and the curves
+OUT/summary.json   steps, loss, hit rate
+OUT/run            Ray Train's own
 """
 
-import io
 import json
 import time
 from collections.abc import Callable
 
 import torch
 
-from grafp import storage
+from grafp import checkpoint, storage
 from grafp.augment import AugmentConfig, Augmenter
 from grafp.bundle import load_bundle, parse_bundle, save_bundle
 from grafp.data import PairSampler, TrainingSet
 from grafp.errors import OptionError
-from grafp.training import Progress, TrainConfig, Trainer
+from grafp.history import Events, Progress, curves_png
+from grafp.training import TrainConfig, Trainer
 from grafp.validation import Validation
+from pipelines import run_settings
 
 SUMMARY = "summary.json"
+_CHECKPOINT = "checkpoint.pt"
 _VALIDATION_AUGMENT = AugmentConfig(reverb=0.5, music_noise=0.0, snr_db=(0.0, 20.0))
 
 
@@ -44,17 +48,20 @@ def train_model(
         start_from: model whose weights to begin with, by name or URI; None: random weights.
         num_workers: Ray Train workers; 0 trains in this process, without Ray.
         gpu: None uses one per worker where the cluster has them.
-        resume: continue the run under OUT; its settings are taken from `config`.
+        resume: continue the run under OUT, which was started with the same settings.
 
-    Raises OptionError when OUT holds a run and `resume` is not set, TrainingError, StorageError.
+    Raises OptionError when OUT holds a run and `resume` is not set, or one with other settings;
+    TrainingError, StorageError.
     """
     started = time.monotonic()
     out = storage.absolute(out)
     first = load_bundle(start_from) if start_from else None
-    _refuse_overwriting(out, resume)
-    task = {"music": storage.absolute(music), "out": out, "config": config, "resume": resume}
-    task |= {"start_from": first and {"model": first.model_id, "files": first.files}}
+    task = {"music": storage.absolute(music), "out": out, "config": config}
     task |= {"noise": noise and storage.absolute(noise), "rooms": rooms and storage.absolute(rooms)}
+    settings = {"music": task["music"], "noise": task["noise"], "rir": task["rooms"]}
+    settings |= {"start_from": start_from, "num_workers": num_workers, **config.to_dict()}
+    _begin(out, settings, resume)
+    task |= {"start_from": first and {"model": first.model_id, "files": first.files}}
     if num_workers == 0:
         summary = _train_here(task, gpu, say)
     else:
@@ -64,13 +71,13 @@ def train_model(
     return {**summary, "seconds": round(time.monotonic() - started, 1)}
 
 
-def _refuse_overwriting(out: str, resume: bool) -> None:
-    exists = storage.stat(storage.join(out, "started")) is not None
-    if exists and not resume:
+def _begin(out: str, settings: dict, resume: bool) -> None:
+    if resume:
+        run_settings.check(out, settings)
+    elif storage.stat(storage.join(out, _CHECKPOINT)):
         raise OptionError(f"--out {out} holds a run already: add --resume, or choose another --out")
-    if resume and not exists:
-        raise OptionError(f"--resume: there is no run under --out {out}")
-    storage.write(storage.join(out, "started"), b"")
+    else:  # a run that saved nothing has nothing to lose
+        run_settings.write(out, settings)
 
 
 def build_trainer(
@@ -94,24 +101,49 @@ def build_trainer(
     return trainer, data
 
 
+def keep_progress(
+    trainer: Trainer, task: dict, say: Callable[[str], None]
+) -> Callable[[Progress, bool], None]:
+    """Take up the run where its checkpoint stands, on all ranks; returns what saves it, on one."""
+    uri = storage.join(task["out"], _CHECKPOINT)
+    if state := checkpoint.read(uri, trainer.device):
+        trainer.load(state)
+        say(f"resumed after step {trainer.progress.step}")
+    if trainer.rank:
+        return lambda *_: None
+    events = Events(storage.join(task["out"], "tensorboard"), trainer.progress.step)
+
+    def save(progress: Progress, checkpoint_due: bool) -> None:
+        say(progress.line())
+        if checkpoint_due:
+            events.write(trainer.history)  # before: what the checkpoint lacks is removed later
+            checkpoint.write(uri, trainer.state())
+
+    return save
+
+
 def finish(trainer: Trainer, data: TrainingSet, task: dict, workers: int) -> dict:
-    """Write the bundle and OUT/summary.json; returns the summary."""
-    progress = trainer.progress
+    """Write the bundle with the best weights and OUT/summary.json; returns the summary."""
+    progress, preset = trainer.progress, trainer.config.preset
+    best_step = trainer.keep_best()
     results = {
         "steps": progress.step,
         "loss": _number(progress.loss),
         "hit_rate": _number(progress.hit_rate),
+        "best_step": best_step,
     }
     card = {
-        "preset": trainer.config.preset,
+        "preset": preset,
         "training": trainer.config.to_dict(),
         "started_from": task["start_from"] and task["start_from"]["model"],
         "workers": workers,
         "data": data.description,
         "results": {**results, "train_seconds": round(progress.seconds)},
     }
+    title = f"{preset}: {progress.step:,} steps in {progress.seconds / 60:.0f} min"
+    curves = curves_png(trainer.history, title, best_step if trainer.best else None)
     uri = storage.join(task["out"], "model")
-    model_id = save_bundle(uri, trainer.encoder, card)
+    model_id = save_bundle(uri, trainer.encoder, card, {"training.png": curves})
     summary = {**results, "model": uri, "model_id": model_id}
     storage.write(storage.join(task["out"], SUMMARY), json.dumps(summary).encode())
     return summary
@@ -123,20 +155,10 @@ def _number(value: float) -> float | None:
 
 
 def _train_here(task: dict, gpu: bool | None, say: Callable[[str], None]) -> dict:
+    if gpu and not torch.cuda.is_available():
+        raise OptionError("--gpu: this machine has no GPU that PyTorch sees; leave it out")
     use_gpu = torch.cuda.is_available() if gpu is None else gpu
     device = torch.device("cuda" if use_gpu else "cpu")
     trainer, data = build_trainer(task, device, 0, 1, say)
-    checkpoint = storage.join(task["out"], "checkpoint.pt")
-    if task["resume"] and storage.stat(checkpoint):
-        trainer.load(io.BytesIO(storage.read(checkpoint)))
-        say(f"resumed after step {trainer.progress.step}")
-
-    def report(progress: Progress, checkpoint_due: bool) -> None:
-        say(progress.line())
-        if checkpoint_due:
-            buffer = io.BytesIO()
-            trainer.save(buffer)
-            storage.write(checkpoint, buffer.getvalue())
-
-    trainer.run(report)
+    trainer.run(keep_progress(trainer, task, say))
     return finish(trainer, data, task, 0)

@@ -1,0 +1,50 @@
+"""OUT/run.json: what a training run was started with, so that --resume continues the same run."""
+
+import json
+from typing import Any
+
+from grafp import storage
+from grafp.errors import OptionError, TrainingError
+
+_FILE = "run.json"
+
+
+def read(out: str) -> dict[str, Any]:
+    """The settings of the run under `out`, by the names of their options.
+
+    Raises OptionError when there is no run, TrainingError when its file is damaged.
+    """
+    uri = storage.join(out, _FILE)
+    if storage.stat(uri) is None:
+        raise OptionError(f"--resume: there is no run under --out {out}")
+    try:
+        settings = json.loads(storage.read(uri))
+    except ValueError as error:
+        raise TrainingError(f"{uri}: damaged ({error})") from error
+    if not isinstance(settings, dict):
+        raise TrainingError(f"{uri}: damaged (not a JSON object)")
+    return settings
+
+
+def write(out: str, settings: dict[str, Any]) -> None:
+    """Note the settings of a run that begins."""
+    text = json.dumps(settings, indent=2) + "\n"
+    storage.write(storage.join(out, _FILE), text.encode())
+
+
+def check(out: str, settings: dict[str, Any]) -> None:
+    """Raises OptionError unless the run under `out` was started with just these settings."""
+    started = read(out)
+    now = json.loads(json.dumps(settings))  # with lists for tuples
+    differing = [name for name, value in now.items() if value != started.get(name)]
+    if differing:
+        name = min(differing, key=lambda name: now[name] is None)  # rather what was given
+        option = f"--{name.replace('_', '-')}"
+        raise OptionError(
+            f"{option} {_told(now[name])}: the run under --out {out} was started with "
+            f"{_told(started.get(name))}; leave {option} out to resume it"
+        )
+
+
+def _told(value: Any) -> str:
+    return "none" if value is None else str(value)
