@@ -17,11 +17,11 @@ def write(uri: str, state: dict[str, Any]) -> None:
     storage.write(uri, buffer.getvalue())
 
 
-def read(uri: str, device: torch.device) -> dict[str, Any] | None:
-    """The state stored last, None if there is none. Raises TrainingError when it is damaged."""
+def read(uri: str) -> dict[str, Any] | None:
+    """The state stored last, on the CPU, or None. Raises TrainingError when it is damaged."""
     if storage.stat(uri) is None:
         return None
     try:
-        return torch.load(io.BytesIO(storage.read(uri)), map_location=device, weights_only=True)
+        return torch.load(io.BytesIO(storage.read(uri)), map_location="cpu", weights_only=True)
     except (EOFError, KeyError, RuntimeError, UnpicklingError, ValueError) as error:
         raise TrainingError(f"{uri}: damaged checkpoint ({type(error).__name__})") from error

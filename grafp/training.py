@@ -151,8 +151,8 @@ class Trainer:
         if self.validation and self._due(self.config.validate_every):
             hit_rate = progress.hit_rate = self.validation.hit_rate(self.encoder, self.device)
             if self.best is None or hit_rate >= self.best.hit_rate:
-                weights = self.encoder.state_dict()
-                copies = {name: value.clone() for name, value in weights.items()}
+                weights = self.encoder.state_dict().items()
+                copies = {name: value.to("cpu", copy=True) for name, value in weights}
                 self.best = Best(progress.step, hit_rate, copies)
         self.history.append(
             Point(

@@ -101,23 +101,22 @@ def build_trainer(
     return trainer, data
 
 
-def keep_progress(
-    trainer: Trainer, task: dict, say: Callable[[str], None]
-) -> Callable[[Progress, bool], None]:
-    """Take up the run where its checkpoint stands, on all ranks; returns what saves it, on one."""
+def take_up(trainer: Trainer, task: dict, say: Callable[[str], None]) -> Callable[[], None]:
+    """Continue where the run's checkpoint stands, on all ranks; returns what saves one, on rank 0.
+
+    Raises TrainingError when the checkpoint is damaged, StorageError.
+    """
     uri = storage.join(task["out"], _CHECKPOINT)
-    if state := checkpoint.read(uri, trainer.device):
+    if state := checkpoint.read(uri):
         trainer.load(state)
         say(f"resumed after step {trainer.progress.step}")
     if trainer.rank:
-        return lambda *_: None
+        return lambda: None
     events = Events(storage.join(task["out"], "tensorboard"), trainer.progress.step)
 
-    def save(progress: Progress, checkpoint_due: bool) -> None:
-        say(progress.line())
-        if checkpoint_due:
-            events.write(trainer.history)  # before: what the checkpoint lacks is removed later
-            checkpoint.write(uri, trainer.state())
+    def save() -> None:
+        events.write(trainer.history)  # before: what the checkpoint lacks is removed later
+        checkpoint.write(uri, trainer.state())
 
     return save
 
@@ -160,5 +159,12 @@ def _train_here(task: dict, gpu: bool | None, say: Callable[[str], None]) -> dic
     use_gpu = torch.cuda.is_available() if gpu is None else gpu
     device = torch.device("cuda" if use_gpu else "cpu")
     trainer, data = build_trainer(task, device, 0, 1, say)
-    trainer.run(keep_progress(trainer, task, say))
+    save = take_up(trainer, task, say)
+
+    def report(progress: Progress, checkpoint_due: bool) -> None:
+        say(progress.line())
+        if checkpoint_due:
+            save()
+
+    trainer.run(report)
     return finish(trainer, data, task, 0)

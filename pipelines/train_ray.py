@@ -24,7 +24,7 @@ from grafp.errors import ClusterError, GrafpError, OptionError
 from grafp.history import Progress
 from pipelines import placement
 from pipelines.runtime import connect
-from pipelines.train import SUMMARY, build_trainer, finish, keep_progress
+from pipelines.train import SUMMARY, build_trainer, finish, take_up
 
 _RUN_NAME = "run"
 
@@ -109,15 +109,17 @@ def _worker(task: dict) -> None:
             sys.stdout.flush()
 
     trainer, data = build_trainer(task, device, rank, world, say)
-    save, warned = keep_progress(trainer, task, say), False
+    save, warned = take_up(trainer, task, say), False
 
     def report(progress: Progress, checkpoint_due: bool) -> None:
         nonlocal warned
+        say(progress.line())
         leaving = ray.train.get_preemption_info() is not None
         if leaving and not warned:
             say("a machine is about to go: saving a checkpoint")
         checkpoint_due, warned = checkpoint_due or (leaving and not warned), leaving
-        save(progress, checkpoint_due)
+        if checkpoint_due:
+            save()
         ray.train.report(vars(progress).copy())
 
     trainer.run(report)

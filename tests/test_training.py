@@ -116,7 +116,7 @@ def test_resuming_is_exact(tmp_path: Path) -> None:
     straight.run(lambda *_: None)
     with pytest.raises(Stopped):
         interrupted.run(save_and_stop)
-    resumed.load(checkpoint.read(uri, CPU))
+    resumed.load(checkpoint.read(uri))
     assert resumed.progress.step == 6
     resumed.run(lambda *_: None)
     assert resumed.progress.step == straight.progress.step == 10
@@ -163,7 +163,7 @@ def test_a_finished_run_resumes_to_nothing(tmp_path: Path) -> None:
     finished, again = trainer(1), trainer(1)
     finished.run(lambda *_: None)
     checkpoint.write(uri, finished.state())
-    again.load(checkpoint.read(uri, CPU))
+    again.load(checkpoint.read(uri))
     reports = []
     assert again.run(lambda *report: reports.append(report)).step == 1
     assert reports == []
@@ -173,7 +173,7 @@ def test_a_full_disk_leaves_the_checkpoint_before(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     uri = str(tmp_path / "checkpoint.pt")
-    assert checkpoint.read(uri, CPU) is None
+    assert checkpoint.read(uri) is None
     checkpoint.write(uri, {"step": 1})
 
     def full(_: int) -> None:
@@ -182,7 +182,7 @@ def test_a_full_disk_leaves_the_checkpoint_before(
     monkeypatch.setattr("os.fsync", full)
     with pytest.raises(StorageError, match=r"checkpoint\.pt: No space left on device"):
         checkpoint.write(uri, {"step": 2})
-    assert checkpoint.read(uri, CPU) == {"step": 1}
+    assert checkpoint.read(uri) == {"step": 1}
     assert [file.name for file in tmp_path.iterdir()] == ["checkpoint.pt"]
 
 
@@ -192,7 +192,7 @@ def test_a_damaged_checkpoint_is_one_line(damage: bytes, tmp_path: Path) -> None
     checkpoint.write(str(file), {"step": torch.zeros(99)})
     file.write_bytes(damage or file.read_bytes()[:-99])
     with pytest.raises(TrainingError, match=r"checkpoint\.pt: damaged checkpoint"):
-        checkpoint.read(str(file), CPU)
+        checkpoint.read(str(file))
 
 
 def test_a_checkpoint_of_another_preset_is_refused() -> None:
