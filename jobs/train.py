@@ -105,7 +105,7 @@ def main(chosen: argparse.Namespace) -> tuple[dict, int]:
     from pipelines.train import train_model
 
     if chosen.resume:
-        _take_up(chosen, run_settings.read(chosen.out))
+        _as_started(chosen, run_settings.read(chosen.out))
     elif chosen.minutes is None and chosen.steps is None:
         chosen.minutes = 60.0
     config = TrainConfig(
@@ -133,7 +133,7 @@ def main(chosen: argparse.Namespace) -> tuple[dict, int]:
     return summary, cli.DONE
 
 
-def _take_up(chosen: argparse.Namespace, started: dict) -> None:
+def _as_started(chosen: argparse.Namespace, started: dict) -> None:
     """Where no option is given, a resumed run has the one that it was started with."""
     length = {"steps", "minutes"}
     given = chosen.given | (length if chosen.given & length else set())

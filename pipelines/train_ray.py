@@ -72,7 +72,8 @@ class _OnFailure(UserCallback):
             if isinstance(error, GrafpError):
                 raise error
         for rank, error in worker_exceptions.items():
-            sys.stdout.write(f"worker {rank} failed: {str(error).strip().splitlines()[0]}\n")
+            reason = " ".join(str(error).split())[:200]
+            sys.stdout.write(f"worker {rank} failed: {type(error).__name__}: {reason}\n")
         sys.stdout.flush()
 
 

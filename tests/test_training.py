@@ -67,9 +67,11 @@ def trainer(
     return Trainer(config, sampler, augmenter, validation, CPU, architecture=architecture)
 
 
-def test_a_few_steps_lower_the_loss() -> None:
+@pytest.mark.parametrize("parts", [1, 3])
+def test_a_few_steps_lower_the_loss(parts: int) -> None:
     losses = []
-    progress = trainer(16, pairs=12).run(lambda progress, _: losses.append(progress.loss))
+    run = trainer(16, pairs=12, accumulate=parts)
+    progress = run.run(lambda progress, _: losses.append(progress.loss))
     assert (progress.step, progress.done) == (16, True)
     assert len(losses) == 16
     assert np.mean(losses[-4:]) < 0.8 * np.mean(losses[:4])
@@ -129,12 +131,6 @@ def test_resuming_is_exact(tmp_path: Path) -> None:
     assert [row[3] for row in course(resumed) if row[3] != "nan"] == ["0.5", "0.4", "0.3"]
     assert straight.keep_best() == resumed.keep_best() == 4
     assert differing(weights(straight), weights(resumed)) == []
-
-
-def test_a_run_in_parts_learns_as_well() -> None:
-    losses = []
-    trainer(16, pairs=12, accumulate=3).run(lambda progress, _: losses.append(progress.loss))
-    assert np.mean(losses[-4:]) < 0.8 * np.mean(losses[:4])
 
 
 def test_the_best_weights_are_kept_and_the_latest_among_equals() -> None:
