@@ -1,6 +1,7 @@
 """A model bundle with its weights loaded; see grafp.card for what a bundle is."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -63,8 +64,14 @@ def _with_weights(card: ModelCard, name: str) -> ModelBundle:
     return ModelBundle(**vars(card), encoder=encoder.eval())
 
 
-def save_bundle(uri: str, encoder: AnyEncoder, card: dict[str, Any]) -> str:
-    """Write a bundle and return its model id. `card` needs at least `preset`."""
+def save_bundle(
+    uri: str, encoder: AnyEncoder, card: dict[str, Any], beside: Mapping[str, bytes] | None = None
+) -> str:
+    """Write a bundle and return its model id. `card` needs at least `preset`.
+
+    Files `beside` the bundle's own are for people; no reader needs them, and the id says nothing
+    of them.
+    """
     tensors = {
         # Matrices lose nothing that matters in float16; variances could underflow.
         key: (value.half() if value.ndim > 1 else value.float()).contiguous().cpu()
@@ -83,7 +90,7 @@ def save_bundle(uri: str, encoder: AnyEncoder, card: dict[str, Any]) -> str:
         "weights.safetensors": dump_tensors(tensors),
         "card.json": (json.dumps(whole_card, indent=2) + "\n").encode(),
     }
-    for name, data in files.items():
+    for name, data in {**files, **(beside or {})}.items():
         storage.write(storage.join(uri, name), data)
     return parse_bundle(files, uri).model_id
 

@@ -2,7 +2,8 @@
 
 A bundle is `weights.safetensors` and `card.json`, in a folder or under a prefix. The card holds
 the architecture and features, and where the weights come from (settings, data, steps, loss, hit
-rate, versions). Nothing in a bundle is executable.
+rate, versions). A trained one has `training.png` beside them, the curves of its run, which nothing
+reads. Nothing in a bundle is executable.
 """
 
 import hashlib

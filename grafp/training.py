@@ -5,21 +5,25 @@ sees the batches it would have seen.
 """
 
 import math
+import os
+import shutil
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, cast
 
 import numpy as np
 import torch
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
+from grafp.accumulate import backward_in_parts, embed_without_graph, split
 from grafp.augment import AugmentConfig, Augmenter
 from grafp.data import PairSampler
 from grafp.errors import TrainingError
 from grafp.features import log_mel
+from grafp.history import Point, Progress
+from grafp.inference import fast_dtype
 from grafp.loss import gather_with_gradient, nt_xent
 from grafp.presets import PRESETS, AnyConfig, AnyEncoder, build_encoder, config_from_dict
 from grafp.validation import Validation
@@ -35,9 +39,12 @@ class TrainConfig:
     minutes: float | None = None
     pairs: int = 128
     """Positive pairs in a batch, per worker."""
+    accumulate: int = 1
+    """Parts in which a worker embeds its batch, to save memory; negatives come from all of it."""
     per_track: int = 2
     """Segments of one track in a batch, negatives of each other."""
-    offset_seconds: float = 0.05
+    offset_ms: float = 50.0
+    """Largest shift between the two views of a pair, either way (paper, Fig. 2)."""
     learning_rate: float = 1e-3
     weight_decay: float = 0.01
     warm_up: float = 0.02
@@ -46,6 +53,8 @@ class TrainConfig:
     validate_every: int = 500
     log_every: int = 20
     checkpoint_every: int = 100
+    compile: bool = False
+    """Train with torch.compile: minutes of compiling first."""
     seed: int = 0
     augment: AugmentConfig = field(default_factory=AugmentConfig)
 
@@ -54,33 +63,20 @@ class TrainConfig:
             raise TrainingError(f"no preset {self.preset!r}; choose one of {', '.join(PRESETS)}")
         if (self.steps is None) == (self.minutes is None) or (self.steps or self.minutes or 0) <= 0:
             raise TrainingError("give a length above 0: either steps or minutes")
+        if not 1 <= self.accumulate <= self.pairs:
+            raise TrainingError(f"{self.pairs} pairs cannot be cut into {self.accumulate} parts")
 
     def to_dict(self) -> dict:
         return asdict(self)
 
 
-@dataclass
-class Progress:
-    """Where a run stands; reported every `log_every` steps."""
+@dataclass(frozen=True)
+class Best:
+    """The weights with the best validation of a run so far, the latest among equals."""
 
-    step: int = 0
-    seconds: float = 0.0
-    """Time spent training, earlier parts of the run included."""
-    loss: float = math.nan
-    hit_rate: float = math.nan
-    """Of the latest validation, 0..1."""
-    pairs_per_second: float = 0.0
-    seconds_left: float = math.nan
-    done: bool = False
-
-    def line(self) -> str:
-        """One line for a terminal or a job's log."""
-        hit = "-" if math.isnan(self.hit_rate) else f"{100 * self.hit_rate:.1f}%"
-        left = "?" if math.isnan(self.seconds_left) else f"{self.seconds_left / 60:.1f} min"
-        return (
-            f"step {self.step}  loss {self.loss:.3f}  {self.pairs_per_second:.0f} pairs/s  "
-            f"hit rate {hit}  time left {left}"
-        )
+    step: int
+    hit_rate: float
+    weights: dict[str, torch.Tensor]
 
 
 Report = Callable[[Progress, bool], None]
@@ -106,9 +102,15 @@ class Trainer:
         self.config, self.sampler, self.augmenter = config, sampler, augmenter
         self.validation, self.device, self.rank, self.world = validation, device, rank, world
         self.encoder = build_encoder(architecture or PRESETS[config.preset]).to(device)
+        # The names of the encoder's weights stay the same, whatever is wrapped around it.
         self.model: torch.nn.Module = self.encoder
+        if config.compile:
+            self.model = _compiled(self.encoder)
         if world > 1:
-            self.model = DistributedDataParallel(self.encoder)
+            self.model = DistributedDataParallel(self.model)
+        self.reduced = fast_dtype(device) == torch.bfloat16
+        if device.type == "cuda":
+            torch.set_float32_matmul_precision("high")
         decayed = [p for p in self.encoder.parameters() if p.ndim > 1]
         others = [p for p in self.encoder.parameters() if p.ndim <= 1]
         groups: list[dict[str, Any]] = [
@@ -117,6 +119,8 @@ class Trainer:
         ]
         self.optimizer = torch.optim.AdamW(groups, lr=config.learning_rate)
         self.progress = Progress()
+        self.history: list[Point] = []
+        self.best: Best | None = None
 
     def run(self, report: Report) -> Progress:
         """Train to the end of the budget. Raises TrainingError when the loss is not finite."""
@@ -129,22 +133,39 @@ class Trainer:
             self.progress.seconds = self._slowest(
                 self.progress.seconds + time.monotonic() - started
             )
-            share = self._share_done()
-            self.progress.done = share >= 1.0
-            if self._due(self.config.log_every):
-                self.progress.loss = float(torch.stack(losses).mean())
-                elapsed = time.monotonic() - since
-                self.progress.pairs_per_second = (
-                    len(losses) * self.config.pairs * self.world / elapsed
-                )
-                self.progress.seconds_left = self.progress.seconds * (1 / max(share, 1e-9) - 1)
-            if self._due(self.config.validate_every) and self.validation and self.rank == 0:
-                self.progress.hit_rate = self.validation.hit_rate(self.encoder, self.device)
-            if self._due(self.config.log_every) or self._due(self.config.checkpoint_every):
+            self.progress.done = self._share_done() >= 1.0
+            every = (self.config.log_every, self.config.validate_every)
+            if any(map(self._due, (*every, self.config.checkpoint_every))):
+                self._take_stock(torch.stack(losses).mean().item(), len(losses), since)
                 report(self.progress, self._due(self.config.checkpoint_every))
-            if self._due(self.config.log_every):
                 since, losses = time.monotonic(), []
         return self.progress
+
+    def _take_stock(self, loss: float, steps: int, since: float) -> None:
+        """Bring progress and history up to date with the last steps; validate if it is time."""
+        progress = self.progress
+        progress.loss = loss
+        pairs = steps * self.config.pairs * self.world
+        progress.pairs_per_second = pairs / (time.monotonic() - since)
+        progress.seconds_left = progress.seconds * (1 / max(self._share_done(), 1e-9) - 1)
+        hit_rate = math.nan
+        if self.validation and self._due(self.config.validate_every):
+            hit_rate = progress.hit_rate = self.validation.hit_rate(self.encoder, self.device)
+            if self.best is None or hit_rate >= self.best.hit_rate:
+                weights = self.encoder.state_dict().items()
+                copies = {name: value.to("cpu", copy=True) for name, value in weights}
+                self.best = Best(progress.step, hit_rate, copies)
+        self.history.append(
+            Point(
+                step=progress.step,
+                seconds=progress.seconds,
+                time=time.time(),
+                loss=loss,
+                learning_rate=self.optimizer.param_groups[0]["lr"],
+                pairs_per_second=progress.pairs_per_second,
+                hit_rate=hit_rate,
+            )
+        )
 
     def _due(self, every: int) -> bool:
         return self.progress.step % every == 0 or self.progress.done
@@ -154,27 +175,40 @@ class Trainer:
         anchors_BS, partners_BS = self.sampler.draw(np.random.default_rng(seed), self.progress.step)
         generator = torch.Generator().manual_seed(hash(tuple(seed)) & 0xFFFFFFFF)
         degraded_BS = self.augmenter(partners_BS, generator)
-        mel_BFT = log_mel(torch.cat([anchors_BS.to(self.device), degraded_BS]))
+        mel_BFT = log_mel(torch.cat([anchors_BS.to(self.device, non_blocking=True), degraded_BS]))
         self.augmenter.mask_(mel_BFT[len(anchors_BS) :], generator)
-        with torch.autocast(self.device.type, torch.bfloat16):
-            vectors_BD = self.model(mel_BFT)
+        parts = split(mel_BFT, self.config.accumulate)
+        whole = len(parts) == 1
+        if whole:
+            vectors_BD = self._embed(mel_BFT)
+        else:
+            vectors_BD = embed_without_graph(self.model, self._embed, parts)
         first_BD, second_BD = vectors_BD.chunk(2)
         if self.world > 1:
             first_BD, second_BD = gather_with_gradient(first_BD), gather_with_gradient(second_BD)
         loss = nt_xent(first_BD, second_BD, self.config.temperature)
-        self._check_finite(loss.item())
+        self._check_finite("loss", loss)
         for group in self.optimizer.param_groups:
             group["lr"] = self.config.learning_rate * self._rate_factor()
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.encoder.parameters(), 1.0)
+        if not whole:
+            assert vectors_BD.grad is not None
+            backward_in_parts(self.model, self._embed, parts, vectors_BD.grad)
+        norm = torch.nn.utils.clip_grad_norm_(self.encoder.parameters(), 1.0)
+        self._check_finite("gradient", norm)
         self.optimizer.step()
         return loss.detach()
 
-    def _check_finite(self, loss: float) -> None:
-        if not math.isfinite(loss):
+    def _embed(self, mel_BFT: torch.Tensor) -> torch.Tensor:
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.reduced):
+            return self.model(mel_BFT)
+
+    def _check_finite(self, what: str, value: torch.Tensor) -> None:
+        """Before the weights change, so that no checkpoint holds what cannot be used."""
+        if not math.isfinite(value.item()):
             raise TrainingError(
-                f"the loss became {loss} at step {self.progress.step}; "
+                f"the {what} became {value.item()} at step {self.progress.step}; "
                 "lower the learning rate or look for broken training audio"
             )
 
@@ -196,15 +230,16 @@ class Trainer:
         dist.all_reduce(value, op=dist.ReduceOp.MAX)
         return float(value)
 
-    def save(self, target: Path | BinaryIO) -> None:
-        """Write a checkpoint: weights, optimiser and progress."""
-        state = {
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint holds: weights, optimiser, progress, history and the best weights."""
+        return {
             "model": self.encoder.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "progress": asdict(self.progress),
+            "history": [vars(point) for point in self.history],
+            "best": self.best and vars(self.best),
             "encoder": self.encoder.config.to_dict(),
         }
-        torch.save(state, target)
 
     def start_from(self, encoder: AnyEncoder) -> None:
         """Begin with a trained encoder's weights. Raises TrainingError on another architecture."""
@@ -212,12 +247,29 @@ class Trainer:
             raise TrainingError(f"the model to start from is not of preset {self.config.preset!r}")
         self.encoder.load_state_dict(encoder.state_dict())
 
-    def load(self, source: Path | BinaryIO) -> None:
+    def load(self, state: dict[str, Any]) -> None:
         """Continue from a checkpoint. Raises TrainingError when it is of another architecture."""
-        state = torch.load(source, map_location=self.device, weights_only=True)
         if config_from_dict(state["encoder"]) != self.encoder.config:
             raise TrainingError(f"the run to resume is not of preset {self.config.preset!r}")
         self.encoder.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.progress = Progress(**state["progress"])
         self.progress.done = self._share_done() >= 1.0
+        self.history = [Point(**values) for values in state["history"]]
+        self.best = state["best"] and Best(**state["best"])
+
+    def keep_best(self) -> int:
+        """Make the best weights the encoder's; returns the step they are of."""
+        if self.best is None:  # no validation
+            return self.progress.step
+        self.encoder.load_state_dict(self.best.weights)
+        self.progress.hit_rate = self.best.hit_rate
+        return self.best.step
+
+
+def _compiled(encoder: AnyEncoder) -> torch.nn.Module:
+    """Raises TrainingError at once without a C++ compiler: PyTorch would say so after minutes."""
+    compiler = os.environ.get("CXX", "g++")
+    if shutil.which(compiler) is None:
+        raise TrainingError(f"--compile: there is no C++ compiler {compiler}; set CXX, or leave it")
+    return cast(torch.nn.Module, torch.compile(encoder))

@@ -10,6 +10,7 @@ from grafp.audio import SAMPLE_RATE
 from grafp.augment import PAST_SAMPLES, Augmenter, to_float
 from grafp.features import log_mel
 from grafp.fingerprint import SEGMENT_SAMPLES
+from grafp.inference import fast_dtype
 from grafp.presets import AnyEncoder
 
 _HOP_SAMPLES = SAMPLE_RATE // 10
@@ -77,7 +78,8 @@ class Validation:
 
 
 def _embed(encoder: AnyEncoder, segments_BS: torch.Tensor, device: torch.device) -> torch.Tensor:
-    with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16):
+    reduced = fast_dtype(device) == torch.bfloat16
+    with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=reduced):
         parts = [
             encoder(log_mel(to_float(part_BS).to(device))).cpu()
             for part_BS in segments_BS.split(256)

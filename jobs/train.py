@@ -2,7 +2,7 @@
 """Train an encoder on a music collection and leave a model bundle under OUT/model.
 
     python jobs/train.py --music music/ --noise noise/ --rir rooms/ --out runs/first --minutes 60
-    python jobs/train.py --music music.csv --noise noise.csv --rir rir.csv --out runs/first --resume
+    python jobs/train.py --out runs/first --resume
 
 Exit code: 0 done, 1 failed, 2 bad arguments.
 """
@@ -17,7 +17,6 @@ def options(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = cli.parser(__doc__)
     parser.add_argument(
         "--music",
-        required=True,
         metavar="URI",
         help="folder or prefix, or CSV / Parquet with path and optional split, group columns",
     )
@@ -80,6 +79,18 @@ def options(arguments: list[str] | None = None) -> argparse.Namespace:
         help="neighbouring segments of one track in a batch; the others are of other tracks",
     )
     parser.add_argument(
+        "--accumulate",
+        type=cli.positive_int,
+        default=1,
+        metavar="N",
+        help="parts in which a worker embeds its batch, to save memory: one more forward pass",
+    )
+    parser.add_argument(
+        "--compile",
+        action="store_true",
+        help="train with torch.compile: minutes of compiling first; for long runs on GPUs",
+    )
+    parser.add_argument(
         "--learning-rate",
         type=cli.positive_float,
         default=1e-3,
@@ -115,30 +126,42 @@ def options(arguments: list[str] | None = None) -> argparse.Namespace:
         default=None,
         help="a GPU for each worker; default: if there",
     )
-    parser.add_argument("--resume", action="store_true", help="continue the run under --out")
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="continue the run under --out, with the options that it was started with",
+    )
     chosen = parser.parse_args(arguments)
+    chosen.given = cli.given(parser, arguments)
     if chosen.num_workers < 0:
         parser.error(f"argument --num-workers: {chosen.num_workers} is below 0")
     if not 0 <= chosen.offset_ms <= 250:
         parser.error(f"argument --offset-ms: {chosen.offset_ms:g} is not between 0 and 250")
-    if chosen.minutes is None and chosen.steps is None:
-        chosen.minutes = 60.0
+    if chosen.music is None and not chosen.resume:
+        parser.error("the following arguments are required: --music")
     return chosen
 
 
 def main(chosen: argparse.Namespace) -> tuple[dict, int]:
-    from grafp.augment import AugmentConfig
+    from grafp.augment_config import AugmentConfig
     from grafp.training import TrainConfig  # after the options: importing PyTorch takes seconds
+    from pipelines import run_settings
     from pipelines.train import train_model
 
+    if chosen.resume:
+        _as_started(chosen, run_settings.read(chosen.out))
+    elif chosen.minutes is None and chosen.steps is None:
+        chosen.minutes = 60.0
     config = TrainConfig(
         preset=chosen.preset,
         steps=chosen.steps,
         minutes=chosen.minutes,
         pairs=chosen.pairs,
         per_track=chosen.per_track,
+        accumulate=chosen.accumulate,
+        compile=chosen.compile,
         learning_rate=chosen.learning_rate,
-        offset_seconds=chosen.offset_ms / 1000,
+        offset_ms=chosen.offset_ms,
         augment=AugmentConfig.from_settings(chosen.augment),
         seed=chosen.seed,
     )
@@ -157,6 +180,19 @@ def main(chosen: argparse.Namespace) -> tuple[dict, int]:
         say=cli.say,
     )
     return summary, cli.DONE
+
+
+def _as_started(chosen: argparse.Namespace, started: dict) -> None:
+    """Where no option is given, a resumed run has the one that it was started with."""
+    length = {"steps", "minutes"}
+    given = chosen.given | (length if chosen.given & length else set())
+    for name in vars(chosen).keys() & started.keys() - given:
+        setattr(chosen, name, started[name])
+    if "augment" not in given:
+        chosen.augment = [
+            f"{name}={':'.join(map(str, value)) if isinstance(value, list) else value}"
+            for name, value in started.get("augment", {}).items()
+        ]
 
 
 if __name__ == "__main__":

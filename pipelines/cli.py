@@ -57,6 +57,13 @@ def parser(description: str) -> argparse.ArgumentParser:
     )
 
 
+def given(options: argparse.ArgumentParser, arguments: list[str] | None) -> set[str]:
+    """The options that a command line has, defaults apart."""
+    nothing = dict.fromkeys(vars(options.parse_args(arguments)))
+    found = vars(options.parse_args(arguments, argparse.Namespace(**nothing)))
+    return {name for name, value in found.items() if value is not None}
+
+
 def add_encoder_options(options: argparse.ArgumentParser) -> None:
     """The options of every job that fingerprints: how many encoders, and on what."""
     options.add_argument(

@@ -1,15 +1,16 @@
 """Contrastive training over Ray Train, or in this process with `num_workers=0`.
 
-OUT/run           Ray Train's checkpoints: --resume continues from the newest
-OUT/checkpoint.pt the same without Ray
-OUT/data          decoded music, noise and rooms, unless they lie elsewhere (grafp/pcm.py)
-OUT/data.json     which of them the run uses
-OUT/memory        how much music each worker holds
-OUT/model         the model bundle
-OUT/summary.json  steps, loss, hit rate
+OUT/run.json       the settings, which --resume takes up
+OUT/data           decoded music, noise and rooms, unless they lie elsewhere (grafp/pcm.py)
+OUT/data.json      which of them the run uses
+OUT/memory         how much music each worker holds
+OUT/checkpoint.pt  where the run stands, and its best weights: --resume continues from it
+OUT/tensorboard    events for `tensorboard --logdir OUT`
+OUT/model          the model bundle: the weights with the best validation, and the curves
+OUT/summary.json   steps, loss, hit rate
+OUT/run            Ray Train's own
 """
 
-import io
 import json
 import time
 from collections.abc import Callable
@@ -17,18 +18,21 @@ from typing import Any
 
 import torch
 
-from grafp import storage
+from grafp import checkpoint, storage
 from grafp.augment import AugmentConfig, Augmenter
 from grafp.bundle import load_bundle, parse_bundle, save_bundle
 from grafp.collect import Collected
 from grafp.data import PairSampler, TrainingSet, advice, groups_needed
 from grafp.errors import OptionError, TrainingError
+from grafp.history import Events, Progress, curves_png
 from grafp.share import Budget, Share
-from grafp.training import Progress, TrainConfig, Trainer
+from grafp.training import TrainConfig, Trainer
 from grafp.validation import Validation
+from pipelines import run_settings
 from pipelines.collect import collect_all, list_sources
 
 SUMMARY = "summary.json"
+_CHECKPOINT = "checkpoint.pt"
 VALIDATION_AUGMENT = AugmentConfig(reverb=0.5, music_noise=0.0, snr_db=(0.0, 20.0))
 
 
@@ -55,27 +59,29 @@ def train_model(
         memory_gb: of music that a worker may hold; None: half of what is free.
         num_workers: Ray Train workers; 0 trains in this process, without Ray.
         gpu: None uses one per worker where the cluster has them.
-        resume: continue the run under OUT; its settings are taken from `config`.
+        resume: continue the run under OUT, which was started with the same settings.
 
-    Raises OptionError when OUT holds a run and `resume` is not set, or when that run began with
+    Raises OptionError when OUT holds a run and `resume` is not set, or one with other settings or
     other music; TrainingError, StorageError.
     """
     started = time.monotonic()
     out = storage.absolute(out)
     first = load_bundle(start_from) if start_from else None
-    sources = list_sources({"music": music, "noise": noise, "rooms": rooms})
-    _refuse_overwriting(out, resume)
+    uris = {"music": music, "noise": noise, "rooms": rooms}
+    uris = {what: uri and storage.absolute(uri) for what, uri in uris.items()}
+    store = storage.absolute(data) if data else storage.join(out, "data")
+    settings = {"music": uris["music"], "noise": uris["noise"], "rir": uris["rooms"], "data": store}
+    settings |= {"start_from": start_from, **config.to_dict()}
+    _begin(out, {**settings, "memory_gb": memory_gb, "num_workers": num_workers}, resume)
+    sources = list_sources(uris)
     if num_workers:
         from pipelines.train_ray import check_workers, train_on_ray
 
         check_workers(num_workers, gpu)
-    store = storage.absolute(data) if data else storage.join(out, "data")
     collected = collect_all(sources, store, out, resume=resume, on_ray=num_workers > 0, say=say)
     _check_groups(sources[0].uri, collected["music"], config, max(1, num_workers))
-    storage.write(storage.join(out, "started"), b"")
     task: dict[str, Any] = {"data": collected, "memory_gb": memory_gb, "out": out, "config": config}
     task |= {"start_from": first and {"model": first.model_id, "files": first.files}}
-    task |= {"resume": resume}
     if num_workers == 0:
         summary = _train_here(task, gpu, say)
     else:
@@ -83,14 +89,13 @@ def train_model(
     return {**summary, "seconds": round(time.monotonic() - started, 1)}
 
 
-def _refuse_overwriting(out: str, resume: bool) -> None:
-    exists = storage.stat(storage.join(out, "started")) is not None
-    if exists and not resume:
+def _begin(out: str, settings: dict, resume: bool) -> None:
+    if resume:
+        run_settings.check(out, settings)
+    elif storage.stat(storage.join(out, _CHECKPOINT)):
         raise OptionError(f"--out {out} holds a run already: add --resume, or choose another --out")
-    collecting = storage.join(out, "collecting")
-    if resume and not exists and storage.stat(collecting) is None:
-        raise OptionError(f"--resume: there is no run under --out {out}")
-    storage.write(collecting, b"")  # a run that fails before it trains may begin again, or resume
+    else:  # a run that saved nothing has nothing to lose
+        run_settings.write(out, settings)
 
 
 def _check_groups(uri: str, music: Collected, config: TrainConfig, workers: int) -> None:
@@ -123,7 +128,7 @@ def build_trainer(
         data.music,
         config.pairs,
         config.per_track,
-        offset_seconds=config.offset_seconds,
+        offset_seconds=config.offset_ms / 1000,
         device=device,
     )
     augmenter = Augmenter(data.noises, data.rooms, config.augment, device)
@@ -133,24 +138,48 @@ def build_trainer(
     return trainer, data
 
 
+def take_up(trainer: Trainer, task: dict, say: Callable[[str], None]) -> Callable[[], None]:
+    """Continue where the run's checkpoint stands, on all ranks; returns what saves one, on rank 0.
+
+    Raises TrainingError when the checkpoint is damaged, StorageError.
+    """
+    uri = storage.join(task["out"], _CHECKPOINT)
+    if state := checkpoint.read(uri):
+        trainer.load(state)
+        say(f"resumed after step {trainer.progress.step}")
+    if trainer.rank:
+        return lambda: None
+    events = Events(storage.join(task["out"], "tensorboard"), trainer.progress.step)
+
+    def save() -> None:
+        events.write(trainer.history)  # before: what the checkpoint lacks is removed later
+        checkpoint.write(uri, trainer.state())
+
+    return save
+
+
 def finish(trainer: Trainer, data: TrainingSet, task: dict, workers: int) -> dict:
-    """Write the bundle and OUT/summary.json; returns the summary."""
-    progress = trainer.progress
+    """Write the bundle with the best weights and OUT/summary.json; returns the summary."""
+    progress, preset = trainer.progress, trainer.config.preset
+    best_step = trainer.keep_best()
     results = {
         "steps": progress.step,
         "loss": _number(progress.loss),
         "hit_rate": _number(progress.hit_rate),
+        "best_step": best_step,
     }
     card = {
-        "preset": trainer.config.preset,
+        "preset": preset,
         "training": trainer.config.to_dict(),
         "started_from": task["start_from"] and task["start_from"]["model"],
         "workers": workers,
         "data": data.description,
         "results": {**results, "train_seconds": round(progress.seconds)},
     }
+    title = f"{preset}: {progress.step:,} steps in {progress.seconds / 60:.0f} min"
+    curves = curves_png(trainer.history, title, best_step if trainer.best else None)
     uri = storage.join(task["out"], "model")
-    model_id = save_bundle(uri, trainer.encoder, card)
+    model_id = save_bundle(uri, trainer.encoder, card, {"training.png": curves})
     summary = {**results, "model": uri, "model_id": model_id}
     storage.write(storage.join(task["out"], SUMMARY), json.dumps(summary).encode())
     return summary
@@ -162,20 +191,17 @@ def _number(value: float) -> float | None:
 
 
 def _train_here(task: dict, gpu: bool | None, say: Callable[[str], None]) -> dict:
+    if gpu and not torch.cuda.is_available():
+        raise OptionError("--gpu: this machine has no GPU that PyTorch sees; leave it out")
     use_gpu = torch.cuda.is_available() if gpu is None else gpu
     device = torch.device("cuda" if use_gpu else "cpu")
     trainer, data = build_trainer(task, device, 0, 1, say)
-    checkpoint = storage.join(task["out"], "checkpoint.pt")
-    if task["resume"] and storage.stat(checkpoint):
-        trainer.load(io.BytesIO(storage.read(checkpoint)))
-        say(f"resumed after step {trainer.progress.step}")
+    save = take_up(trainer, task, say)
 
     def report(progress: Progress, checkpoint_due: bool) -> None:
         say(progress.line())
         if checkpoint_due:
-            buffer = io.BytesIO()
-            trainer.save(buffer)
-            storage.write(checkpoint, buffer.getvalue())
+            save()
 
     trainer.run(report)
     return finish(trainer, data, task, 0)

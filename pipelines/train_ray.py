@@ -1,27 +1,32 @@
-"""The worker group of a training run: Ray Train starts it, restarts it and keeps checkpoints."""
+"""The worker group of a training run: Ray Train starts it, and anew when a worker dies."""
 
 import json
 import logging
 import os
 import sys
-import tempfile
-from pathlib import Path
+from typing import Any
 
 import ray
 import ray.train
 import torch
-from ray.train import Checkpoint, CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+from ray.train import (
+    ControllerError,
+    FailureConfig,
+    LoggingConfig,
+    RunConfig,
+    ScalingConfig,
+    UserCallback,
+)
 from ray.train.torch import TorchTrainer, get_device
 
 from grafp import storage
-from grafp.errors import ClusterError, OptionError
-from grafp.training import Progress
+from grafp.errors import ClusterError, GrafpError, OptionError
+from grafp.history import Progress
 from pipelines import placement
 from pipelines.runtime import connect
-from pipelines.train import SUMMARY, build_trainer, finish
+from pipelines.train import SUMMARY, build_trainer, finish, take_up
 
 _RUN_NAME = "run"
-_STATE = "state.pt"
 
 
 def train_on_ray(task: dict, num_workers: int, gpu: bool | None) -> dict:
@@ -43,10 +48,16 @@ def train_on_ray(task: dict, num_workers: int, gpu: bool | None) -> dict:
             storage_path=path,
             storage_filesystem=filesystem,
             failure_config=FailureConfig(max_failures=2),
-            checkpoint_config=CheckpointConfig(num_to_keep=2),
+            callbacks=[_OnFailure()],
+            logging_config=LoggingConfig("CRITICAL"),  # Ray's log files keep its stack traces
         ),
     )
-    trainer.fit()
+    try:
+        trainer.fit()
+    except ControllerError as error:
+        if isinstance(error.controller_failure, GrafpError):
+            raise error.controller_failure from None
+        raise
     return json.loads(storage.read(storage.join(task["out"], SUMMARY)))
 
 
@@ -58,6 +69,22 @@ def check_workers(num_workers: int, gpu: bool | None) -> None:
     connect()
     if not placement.on_a_cluster():
         _needs(num_workers, gpu)
+
+
+class _OnFailure(UserCallback):
+    """Ends the run with what a worker raised on purpose, since it would raise it again.
+
+    After any other failure Ray Train starts the workers anew.
+    """
+
+    def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:  # noqa: ARG002
+        for error in worker_exceptions.values():
+            if isinstance(error, GrafpError):
+                raise error
+        for rank, error in worker_exceptions.items():
+            reason = " ".join(str(error).split())[:200]
+            sys.stdout.write(f"worker {rank} failed: {type(error).__name__}: {reason}\n")
+        sys.stdout.flush()
 
 
 def _needs(num_workers: int, gpu: bool | None) -> placement.Bundle:
@@ -93,27 +120,18 @@ def _worker(task: dict) -> None:
             sys.stdout.flush()
 
     trainer, data = build_trainer(task, device, rank, world, say)
-    if checkpoint := ray.train.get_checkpoint():
-        with checkpoint.as_directory() as folder:
-            trainer.load(Path(folder) / _STATE)
-        say(f"resumed after step {trainer.progress.step}")
-
-    warned = False
+    save, warned = take_up(trainer, task, say), False
 
     def report(progress: Progress, checkpoint_due: bool) -> None:
         nonlocal warned
         say(progress.line())
-        leaving = ray.train.get_preemption_info() is not None  # all ranks learn the same
+        leaving = ray.train.get_preemption_info() is not None
         if leaving and not warned:
             say("a machine is about to go: saving a checkpoint")
         checkpoint_due, warned = checkpoint_due or (leaving and not warned), leaving
-        metrics = vars(progress).copy()
-        if rank or not checkpoint_due:
-            ray.train.report(metrics)
-            return
-        with tempfile.TemporaryDirectory() as folder:
-            trainer.save(Path(folder) / _STATE)
-            ray.train.report(metrics, checkpoint=Checkpoint.from_directory(folder))
+        if checkpoint_due:
+            save()
+        ray.train.report(vars(progress).copy())
 
     trainer.run(report)
     if rank == 0:

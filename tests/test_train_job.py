@@ -1,18 +1,24 @@
 """The flow of training: through the job, in this process and over Ray Train workers."""
 
+import contextlib
+import itertools
 import json
 import re
 from pathlib import Path
 
 import pytest
+import s3_server
 import torch
 
-from grafp import pcm, synth
+from grafp import pcm, storage, synth
 from grafp.api import load_model
 from grafp.audio import encode
 from grafp.bundle import load_bundle
+from grafp.errors import StorageError
+from grafp.training import TrainConfig, Trainer
 from jobs import train
-from pipelines import cli
+from pipelines import cli, run_settings
+from pipelines.train import train_model
 
 
 @pytest.fixture(scope="module")
@@ -43,25 +49,141 @@ def run(corpus: Path, out: str, capsys: pytest.CaptureFixture, *more: str) -> tu
     return code, json.loads(last) if last.startswith("{") else {}, shown.out + shown.err
 
 
-def test_train_without_ray_then_resume(corpus: Path, tmp_path: Path, capsys) -> None:
-    out = str(tmp_path / "run")
-    code, summary, shown = run(corpus, out, capsys, "--steps", "2", "--num-workers", "0")
-    assert (code, summary["steps"]) == (0, 2)
+def test_train_without_ray_then_resume(corpus: Path, tmp_path: Path, capsys, monkeypatch) -> None:
+    out = tmp_path / "run"
+    few = ["--steps", "3", "--num-workers", "0", "--offset-ms", "100", "--augment", "drive=0.5"]
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "keep_best", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run(corpus, str(out), capsys, *few)
+    shown = capsys.readouterr().out
     assert "left out: broken.flac" in shown
-    code, _, shown = run(corpus, out, capsys, "--steps", "3", "--num-workers", "0")
+    assert "step 3 " in shown
+    code, _, shown = run(corpus, str(out), capsys, *few)
     assert code == cli.BAD_ARGUMENTS
     assert "--resume" in shown
-    more = ["--resume", "--offset-ms", "100", "--augment", "drive=0.5", "--augment", "codec=1"]
-    code, summary, shown = run(corpus, out, capsys, "--steps", "3", "--num-workers", "0", *more)
-    assert (code, summary["steps"]) == (0, 3)
-    assert "resumed after step 2" in shown
-    card = load_bundle(summary["model"]).card
-    assert card["training"]["steps"] == 3
-    assert card["training"]["offset_seconds"] == 0.1
-    assert card["training"]["augment"]["drive"] == 0.5
-    assert card["data"]["tracks"] + card["data"]["validation_tracks"] == 13
-    assert card["results"]["hit_rate"] is not None
+    code = cli.run(train.main, train.options(["--out", str(out), "--resume"]))
+    shown = capsys.readouterr().out
+    summary = json.loads(shown.splitlines()[-1])
+    assert (code, summary["steps"], summary["best_step"]) == (0, 3, 3)
+    assert "resumed after step 3" in shown
+    bundle = load_bundle(summary["model"])
+    assert bundle.model_id == summary["model_id"]
+    assert bundle.card["training"]["steps"] == 3
+    assert bundle.card["training"]["offset_ms"] == 100
+    assert bundle.card["training"]["augment"]["drive"] == 0.5
+    assert bundle.card["data"]["tracks"] + bundle.card["data"]["validation_tracks"] == 13
+    assert bundle.card["results"]["hit_rate"] == summary["hit_rate"] is not None
     assert load_model(summary["model"]).fingerprint(f"{corpus}/1.flac").shape == (31, 128)
+    assert (out / "model" / "training.png").read_bytes().startswith(b"\x89PNG")
+    (out / "model" / "training.png").unlink()  # for people only
+    assert load_bundle(summary["model"]).model_id == bundle.model_id
+    assert len(list((out / "tensorboard").iterdir())) == 1
+
+
+def interrupted(_: Trainer) -> int:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(
+    ("option", "text"),
+    [
+        (["--preset", "grafprint"], "--preset grafprint: the run under --out"),
+        (["--pairs", "9"], "was started with 8; leave --pairs out to resume it"),
+        (["--steps", "5"], "--steps 5: "),
+        (["--minutes", "5"], "--minutes 5.0: "),
+        (["--learning-rate", "0.01"], "--learning-rate 0.01: "),
+        (["--seed", "1"], "--seed 1: "),
+        (["--accumulate", "2"], "--accumulate 2: "),
+        (["--per-track", "1"], "--per-track 1: "),
+        (["--offset-ms", "100"], "--offset-ms 100.0: "),
+        (["--augment", "snr_db=0:9"], "--augment snr_db [0.0, 9.0]: "),
+        (["--num-workers", "2"], "--num-workers 2: "),
+        (["--rir", "rooms"], "--rir "),
+        (["--start-from", "small"], "--start-from small: "),
+    ],
+)
+def test_a_resume_with_other_settings_is_refused(
+    option: list[str], text: str, tmp_path: Path, capsys
+) -> None:
+    config = TrainConfig(steps=3, pairs=8).to_dict()
+    settings = {"music": "/music", "noise": None, "rir": None, "start_from": None}
+    run_settings.write(str(tmp_path), {**settings, "num_workers": 0, **config})
+    chosen = train.options(["--out", str(tmp_path), "--resume", *option])
+    assert cli.run(train.main, chosen) == cli.BAD_ARGUMENTS
+    error = capsys.readouterr().err
+    assert text in error
+    assert error.count("\n") == 1
+
+
+def test_nothing_to_resume_is_one_line(tmp_path: Path, capsys) -> None:
+    chosen = train.options(["--out", str(tmp_path), "--resume"])
+    assert cli.run(train.main, chosen) == cli.BAD_ARGUMENTS
+    assert f"there is no run under --out {tmp_path}" in capsys.readouterr().err
+    (tmp_path / "run.json").write_text("{")
+    assert cli.run(train.main, chosen) == cli.FAILED
+    assert "run.json: damaged" in capsys.readouterr().err
+
+
+def test_no_music_is_a_bad_argument(tmp_path: Path, capsys) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        train.options(["--out", str(tmp_path)])
+    assert stopped.value.code == cli.BAD_ARGUMENTS
+    assert "--music" in capsys.readouterr().err
+
+
+def test_a_disk_that_is_full_in_mid_run_is_one_line(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The checkpoint before stays, and the run goes on from it when there is room again."""
+    write, checkpoints = storage.write, itertools.count(1)
+
+    def fails_at_the_third(uri: str, data: bytes) -> None:
+        if uri.endswith(".pt") and next(checkpoints) == 3:
+            raise StorageError(f"{uri}: No space left on device")
+        write(uri, data)
+
+    out = str(tmp_path / "run")
+    with monkeypatch.context() as patch:
+        patch.setattr(storage, "write", fails_at_the_third)
+        with pytest.raises(StorageError, match=r"run/checkpoint\.pt: No space left"):
+            train_model(f"{corpus}/music.csv", out, OFTEN, num_workers=0)
+    said: list[str] = []
+    again = {"num_workers": 0, "resume": True, "say": said.append}
+    assert train_model(f"{corpus}/music.csv", out, OFTEN, **again)["steps"] == 4
+    assert "resumed after step 2" in said
+
+
+OFTEN = TrainConfig(steps=4, pairs=8, checkpoint_every=1, log_every=1)
+
+
+@pytest.mark.slow
+def test_a_store_that_cannot_be_reached_in_mid_run_is_one_line(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = "s3://outage/run"
+    said: list[str] = []
+
+    def stop_after_two(line: str) -> None:
+        said.append(line)
+        if line.startswith("step 3 "):
+            servers.close()
+
+    for name in ("AWS_SESSION_TOKEN", "AWS_PROFILE", "AWS_ENDPOINT_URL_S3"):
+        monkeypatch.delenv(name, raising=False)
+    with contextlib.ExitStack() as servers:
+        server = servers.enter_context(s3_server.running("outage", str(tmp_path)))
+        for name, value in server.env.items():
+            monkeypatch.setenv(name, value)
+        with pytest.raises(StorageError, match="check AWS_ENDPOINT_URL and the network") as error:
+            train_model(f"{corpus}/music.csv", out, OFTEN, num_workers=0, say=stop_after_two)
+    assert str(error.value).startswith(out)
+    with s3_server.running("outage", str(tmp_path)) as server:
+        for name, value in server.env.items():
+            monkeypatch.setenv(name, value)
+        again = {"num_workers": 0, "resume": True, "say": said.append}
+        assert train_model(f"{corpus}/music.csv", out, OFTEN, **again)["steps"] == 4
+    assert "resumed after step 2" in said
 
 
 def test_a_trained_model_can_be_refined(corpus: Path, tmp_path: Path, capsys) -> None:
@@ -83,15 +205,25 @@ def test_a_trained_model_can_be_refined(corpus: Path, tmp_path: Path, capsys) ->
 @pytest.mark.usefixtures("ray_here")
 @pytest.mark.slow
 def test_train_on_two_workers_then_resume_on_s3(corpus: Path, s3: str, capsys) -> None:
-    out = f"{s3}/training/run"
-    code, summary, _ = run(corpus, out, capsys, "--steps", "2", "--num-workers", "2", "--no-gpu")
+    out, two = f"{s3}/training/run", ["--steps", "2", "--num-workers", "2", "--no-gpu"]
+    code, summary, _ = run(corpus, out, capsys, *two)
     assert (code, summary["steps"]) == (0, 2)
     assert load_bundle(summary["model"]).card["workers"] == 2
-    code, summary, _ = run(
-        corpus, out, capsys, "--steps", "3", "--num-workers", "2", "--no-gpu", "--resume"
-    )
-    assert (code, summary["steps"]) == (0, 3)
-    assert load_bundle(summary["model"]).model_id == summary["model_id"]
+    assert storage.stat(f"{out}/model/training.png")
+    assert len(storage.list_files(f"{out}/tensorboard")) == 1
+    code, again, _ = run(corpus, out, capsys, *two, "--resume")
+    assert (code, again["model_id"]) == (0, summary["model_id"])  # there was nothing left to do
+
+
+@pytest.mark.usefixtures("ray_here")
+@pytest.mark.slow
+def test_a_loss_that_is_no_number_ends_a_run_on_two_workers_at_once(
+    corpus: Path, tmp_path: Path, capsys
+) -> None:
+    hot = ["--steps", "9", "--num-workers", "2", "--no-gpu", "--learning-rate", "1e38"]
+    code, _, shown = run(corpus, str(tmp_path / "run"), capsys, *hot)
+    assert code == cli.FAILED
+    assert shown.splitlines()[-1].startswith("error: the loss became nan at step ")
 
 
 @pytest.mark.usefixtures("ray_here")
