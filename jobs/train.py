@@ -88,7 +88,7 @@ def options(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--compile",
         action="store_true",
-        help="train with torch.compile: minutes of compiling first; for long runs on GPUs",
+        help="train with torch.compile: minutes of compiling first; slower on processors",
     )
     parser.add_argument(
         "--learning-rate",
