@@ -69,15 +69,22 @@ def train_model(
     first = load_bundle(start_from) if start_from else None
     uris = {"music": music, "noise": noise, "rooms": rooms}
     uris = {what: uri and storage.absolute(uri) for what, uri in uris.items()}
-    store = storage.absolute(data) if data else storage.join(out, "data")
-    settings = {"music": uris["music"], "noise": uris["noise"], "rir": uris["rooms"], "data": store}
-    settings |= {"start_from": start_from, **config.to_dict()}
-    _begin(out, {**settings, "memory_gb": memory_gb, "num_workers": num_workers}, resume)
+    data = data and storage.absolute(data)
+    settings: dict[str, Any] = {
+        "music": uris["music"],
+        "noise": uris["noise"],
+        "rir": uris["rooms"],
+    }
+    settings |= {"data": data, "start_from": start_from, **config.to_dict()}
+    settings |= {"memory_gb": memory_gb, "num_workers": num_workers}
+    _refuse_overwriting(out, settings, resume)
     sources = list_sources(uris)
     if num_workers:
         from pipelines.train_ray import check_workers, train_on_ray
 
         check_workers(num_workers, gpu)
+    run_settings.write(out, settings)
+    store = data or storage.join(out, "data")
     collected = collect_all(sources, store, out, resume=resume, on_ray=num_workers > 0, say=say)
     _check_groups(sources[0].uri, collected["music"], config, max(1, num_workers))
     task: dict[str, Any] = {"data": collected, "memory_gb": memory_gb, "out": out, "config": config}
@@ -89,13 +96,11 @@ def train_model(
     return {**summary, "seconds": round(time.monotonic() - started, 1)}
 
 
-def _begin(out: str, settings: dict, resume: bool) -> None:
+def _refuse_overwriting(out: str, settings: dict, resume: bool) -> None:
     if resume:
         run_settings.check(out, settings)
-    elif storage.stat(storage.join(out, _CHECKPOINT)):
+    elif storage.stat(storage.join(out, _CHECKPOINT)):  # a run that saved nothing may begin again
         raise OptionError(f"--out {out} holds a run already: add --resume, or choose another --out")
-    else:  # a run that saved nothing has nothing to lose
-        run_settings.write(out, settings)
 
 
 def _check_groups(uri: str, music: Collected, config: TrainConfig, workers: int) -> None:
