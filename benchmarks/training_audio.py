@@ -52,7 +52,8 @@ def main(chosen: argparse.Namespace) -> None:
         found = _original(chosen.packages / row["package"], Path(row["path"]).stem)
         whole += found is not None
         row["path"] = str((found or chosen.corpus / row["path"]).resolve())
-    _write(chosen.out / "music.csv", tracks)
+    once = {row["path"]: row for row in tracks}  # two tracks can be parts of one file
+    _write(chosen.out / "music.csv", list(once.values()))
     print(f"{whole} of {len(tracks)} tracks whole")
 
     noises = _training_rows(chosen.corpus / "noise.csv")
