@@ -14,7 +14,7 @@ from grafp.index import fingerprint_ids
 from grafp.shards import SPARE, Shard, ShardSearch, merge_nearest
 
 HASH_BITS = 256
-"""Hyperplanes; 32 bytes a fingerprint, half of the index's 64."""
+"""Hyperplanes; 32 bytes a fingerprint, as many as the codes of the index."""
 
 
 @dataclass
