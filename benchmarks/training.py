@@ -50,18 +50,20 @@ def main(chosen: argparse.Namespace) -> tuple[dict, int]:
     names = chosen.presets.split(",")
     if unknown := set(names) - set(PRESETS):
         raise cli.OptionError(f"--presets: no preset {unknown.pop()!r}; {', '.join(PRESETS)}")
-    rows = [(name, False, 1) for name in names]
-    rows += [(name, True, 1) for name in names if name in ("small", "grafprint")]
+    rows = [(name, False, 1, 1) for name in names]
+    rows += [(name, True, 1, 1) for name in names if name in ("small", "grafprint")]
+    rows += [(name, False, 1, 4) for name in names if name == "small"]
     if not chosen.gpu:
-        rows += [(name, False, 2) for name in names if name == "small"]
+        rows += [(name, False, 2, 1) for name in names if name == "small"]
     cli.say(f"{chosen.pairs} pairs a worker, {'a GPU' if chosen.gpu else 'one thread'} each\n")
     heads = ["pairs/s", "network", *PARTS.values(), "memory, MiB"]
     cli.say(f"| preset | {' | '.join(heads)} |\n{'|---' * (len(heads) + 1)}|")
     results = {}
-    for name, published, workers in rows:
+    for name, published, workers, parts in rows:
         title = f"{name}, {workers} workers" if workers > 1 else name
         title += ", as published" if published else ""
-        results[title] = row = _measure(name, published, workers, chosen)
+        title += f", --accumulate {parts}" if parts > 1 else ""
+        results[title] = row = _measure(name, published, workers, parts, chosen)
         shares = [f"{100 * row['share'][part]:.1f} %" for part in ("network", *PARTS)]
         cli.say(
             f"| {title} | {row['pairs_per_second']:.1f} | {' | '.join(shares)} | {row['mib']} |"
@@ -69,13 +71,15 @@ def main(chosen: argparse.Namespace) -> tuple[dict, int]:
     return results, cli.DONE
 
 
-def _measure(preset: str, published: bool, workers: int, chosen: argparse.Namespace) -> dict:
+def _measure(
+    preset: str, published: bool, workers: int, parts: int, chosen: argparse.Namespace
+) -> dict:
     import torch.multiprocessing as processes
 
     with tempfile.TemporaryDirectory() as folder:
         result = Path(folder) / "result.json"
-        arguments = (preset, published, workers, chosen.pairs, chosen.seconds, chosen.gpu, result)
-        processes.spawn(_worker, arguments, nprocs=workers)
+        work = (chosen.pairs, parts, chosen.seconds, chosen.gpu, result)
+        processes.spawn(_worker, (preset, published, workers, *work), nprocs=workers)
         return json.loads(result.read_bytes())
 
 
@@ -85,6 +89,7 @@ def _worker(
     published: bool,
     workers: int,
     pairs: int,
+    parts: int,
     seconds: float,
     gpu: bool,
     result: Path,
@@ -98,7 +103,7 @@ def _worker(
     if workers > 1:
         rendezvous = f"file://{result}.rendezvous"
         dist.init_process_group("gloo", init_method=rendezvous, rank=rank, world_size=workers)
-    trainer = _trainer(preset, pairs, torch.device("cuda" if gpu else "cpu"), rank, workers)
+    trainer = _trainer(preset, pairs, parts, torch.device("cuda" if gpu else "cpu"), rank, workers)
     trainer.model.train()
     aggregation = _publish() if published else grafp.graph._MaxOverNeighbours
     trainer._step()  # the first one allocates
@@ -174,7 +179,7 @@ class _Clock:
         return bool(left)
 
 
-def _trainer(preset: str, pairs: int, device, rank: int, world: int):
+def _trainer(preset: str, pairs: int, parts: int, device, rank: int, world: int):
     import torch
 
     from grafp import synth
@@ -192,7 +197,7 @@ def _trainer(preset: str, pairs: int, device, rank: int, world: int):
     noises = [(3000 * torch.randn(80_000, generator=random)).short() for _ in range(50)]
     fading_S = torch.exp(-torch.arange(16_000) / 2000)
     rooms = [torch.randn(16_000, generator=random) * fading_S for _ in range(50)]
-    config = TrainConfig(preset=preset, steps=1 << 30, pairs=pairs)
+    config = TrainConfig(preset=preset, steps=1 << 30, pairs=pairs, accumulate=parts)
     return Trainer(
         config,
         PairSampler(Waveforms.of(pieces, device=device), pairs, config.per_track),
