@@ -106,7 +106,7 @@ def _needs(num_workers: int, gpu: bool | None) -> placement.Bundle:
 
 
 def _worker(task: dict) -> None:
-    for chatty in ("botocore", "aiobotocore"):
+    for chatty in ("botocore", "aiobotocore", "ray.train"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     context = ray.train.get_context()
     rank, world = context.get_world_rank(), context.get_world_size()
