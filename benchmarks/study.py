@@ -60,6 +60,7 @@ VARIANTS: dict[str, tuple[dict, dict, dict]] = {
         },
         {},
     ),
+    "ast": ({"preset": "ast", "learning_rate": 2e-4}, {}, {}),
     "nafp": ({"preset": "nafp", "learning_rate": 3e-4}, {}, {}),
     "ast-small": ({"preset": "ast-small", "learning_rate": 3e-4}, {}, {}),
 }

@@ -128,7 +128,8 @@ def _worker(
             "mib": round(peak),
         }
         result.write_text(json.dumps(row))
-    os._exit(0) if workers > 1 else None  # gloo's threads outlive the last exchange
+    if workers > 1:
+        os._exit(0)  # gloo's threads outlive the last exchange
 
 
 class _Clock:

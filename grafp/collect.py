@@ -28,9 +28,9 @@ from grafp.pcm import (
     Part,
     PartWriter,
     Sources,
-    read_table,
+    read_parquet,
     short_hash,
-    write_table,
+    write_parquet,
 )
 
 TABLE = PART.append(pa.field("held", pa.bool_()))
@@ -54,11 +54,12 @@ class Collected:
 
     def table(self) -> pa.Table:
         """One row per recording of the sources, see `TABLE`. Raises StorageError."""
-        return read_table(storage.join(self.store, self.key))
+        return read_parquet(storage.join(self.store, self.key))
 
-    def usable(self, *, held: bool) -> pa.Table:
-        """The rows that can be used, for validation (`held`) or for training."""
-        return self.table().filter((pc.field("status") == "ok") & (pc.field("held") == held))
+    def usable(self) -> tuple[pa.Table, pa.Table]:
+        """The rows that can be used: for training, and for validation. Raises StorageError."""
+        usable = self.table().filter(pc.field("status") == "ok")
+        return usable.filter(~pc.field("held")), usable.filter(pc.field("held"))
 
 
 def collect(
@@ -107,7 +108,7 @@ def _decode(
         rows = [row for table in tables for row in table.to_pylist()]
     table = pa.Table.from_pylist(_judged(rows), schema=TABLE)
     key = f"tables/{sources.what}-{short_hash(table.to_pylist())}.parquet"
-    size = write_table(storage.join(store, key), table)
+    size = write_parquet(storage.join(store, key), table)
     shards: dict[str, dict] = {}
     for row in rows:
         if row["shard"]:

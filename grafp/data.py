@@ -13,6 +13,7 @@ from grafp.augment import FUTURE_SAMPLES, PAST_SAMPLES
 from grafp.collect import Collected
 from grafp.errors import TrainingError
 from grafp.fingerprint import SEGMENT_SAMPLES
+from grafp.noises import to_float
 from grafp.pcm import read_pcm
 from grafp.share import Budget, Music, Pool, Share
 from grafp.waveforms import Waveforms
@@ -100,7 +101,7 @@ class PairSampler:
     def _moved(self, clips_BS: torch.Tensor) -> torch.Tensor:
         if self.device and self.device.type == "cuda" and clips_BS.device.type == "cpu":
             clips_BS = clips_BS.pin_memory().to(self.device, non_blocking=True)
-        return clips_BS * (1 / 32768)  # as grafp.augment.to_float, in one pass
+        return to_float(clips_BS)
 
 
 def groups_needed(pairs: int, per_track: int) -> int:
@@ -158,39 +159,39 @@ class TrainingSet:
         music = Share.of(collected["music"], rank, world).load(budget, device, (seed, rank))
         if isinstance(music, Pool):
             say(f"the music does not fit in memory: {music.slots} shards at a time")
-        noises, rooms = (_load(collected.get(what), held=False) for what in ("noise", "rooms"))
-        tables = [collected["music"].usable(held=held) for held in (False, True)]
+        noises, held_noises = _both_sides(collected.get("noise"))
+        rooms, held_rooms = _both_sides(collected.get("rooms"))
+        train, apart = collected["music"].usable()
         description = {
-            "tracks": len(tables[0]),
-            "groups": len(set(tables[0]["group"].to_pylist())),
-            "hours": round(sum(tables[0]["samples"].to_pylist()) / SAMPLE_RATE / 3600, 3),
+            "tracks": len(train),
+            "groups": len(set(train["group"].to_pylist())),
+            "hours": round(sum(train["samples"].to_pylist()) / SAMPLE_RATE / 3600, 3),
             "noises": len(noises),
             "rooms": len(rooms),
-            "validation_tracks": len(tables[1]),
+            "validation_tracks": len(apart),
         }
         held = None
-        if rank == 0 and len(tables[1]):
-            tracks = _load(collected["music"], held=True, most=_VALIDATION_TRACKS)
-            held_noises, held_rooms = (
-                _load(collected.get(what), held=True) for what in ("noise", "rooms")
-            )
+        if rank == 0 and len(apart):
+            tracks = _load(collected["music"].store, apart.slice(0, _VALIDATION_TRACKS))
             # Too few noises or rooms to set some apart: validation shares them.
             held = Held(tracks, held_noises or noises, held_rooms or rooms)
         return cls(music, noises, rooms, held, description)
 
 
-def _load(
-    collected: Collected | None, *, held: bool, most: int | None = None
-) -> list[torch.Tensor]:
-    """The recordings of one side, `most` of them at most."""
+def _both_sides(collected: Collected | None) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
+    """What training hears, and what validation does."""
     if collected is None:
-        return []
-    table: pa.Table = collected.usable(held=held).slice(0, most)
+        return [], []
+    train, held = collected.usable()
+    return _load(collected.store, train), _load(collected.store, held)
+
+
+def _load(store: str, table: pa.Table) -> list[torch.Tensor]:
     shards: dict[str, list[int]] = {}
     for shard, row in zip(table["shard"].to_pylist(), table["row"].to_pylist()):
         shards.setdefault(shard, []).append(row)
     return [
         torch.from_numpy(sound_S.copy())
         for shard, rows in shards.items()
-        for sound_S in read_pcm(storage.join(collected.store, shard), np.array(rows))
+        for sound_S in read_pcm(storage.join(store, shard), np.array(rows))
     ]

@@ -39,7 +39,7 @@ def _to_pcm(sound_S: torch.Tensor) -> torch.Tensor:
 
 def to_float(pcm: torch.Tensor) -> torch.Tensor:
     """int16 samples to float32 in -1..1; float samples pass."""
-    return pcm.float() / 32768.0 if pcm.dtype == torch.int16 else pcm.float()
+    return pcm * (1 / 32768) if pcm.dtype == torch.int16 else pcm.float()  # in one pass
 
 
 def add_at_snr(

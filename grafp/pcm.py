@@ -153,7 +153,7 @@ class PartWriter:
             shard.append(row)
         if shard:
             self._flush(part, shard, rows)
-        write_table(
+        write_parquet(
             storage.join(self.store, self.key(part)), pa.Table.from_pylist(rows, schema=PART)
         )
         return rows
@@ -165,7 +165,7 @@ class PartWriter:
         table = pa.Table.from_pylist(
             [{**row, "seconds": row["samples"] / SAMPLE_RATE} for row in shard], schema=_SHARD
         )
-        size = write_table(storage.join(self.store, key), table)
+        size = write_parquet(storage.join(self.store, key), table)
         for place, row in enumerate(shard):
             row |= {"shard": key, "row": place, "shard_bytes": size, "pcm": b""}
         shard.clear()
@@ -201,11 +201,11 @@ def read_pcm(uri: str, rows: np.ndarray) -> list[np.ndarray]:
 
     Raises StorageError when the shard is gone or damaged.
     """
-    column = read_table(uri, ["pcm"])["pcm"].combine_chunks()
+    column = read_parquet(uri, ["pcm"])["pcm"].combine_chunks()
     return [np.frombuffer(column[int(row)].as_buffer(), "<i2") for row in rows]
 
 
-def read_table(uri: str, columns: list[str] | None = None) -> pa.Table:
+def read_parquet(uri: str, columns: list[str] | None = None) -> pa.Table:
     """Raises StorageError when it is gone or damaged."""
     data = storage.read(uri)
     try:
@@ -217,7 +217,7 @@ def read_table(uri: str, columns: list[str] | None = None) -> pa.Table:
         raise StorageError(f"{uri}: damaged ({reason}); delete it and run again") from error
 
 
-def write_table(uri: str, table: pa.Table) -> int:
+def write_parquet(uri: str, table: pa.Table) -> int:
     """Returns the size in bytes. PCM is noise to a compressor, so nothing is compressed."""
     buffer = io.BytesIO()
     pq.write_table(

@@ -10,12 +10,11 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from grafp.errors import StorageError
+from grafp.errors import StorageError, StoreUnreachable
 
 # An unreachable endpoint fails after 4 tries of 3 s with pauses of at most 1, 2 and 4 s.
 _RETRIES = {"mode": "standard", "total_max_attempts": 4}
 CONFIG = {"connect_timeout": 3, "read_timeout": 15, "retries": _RETRIES}
-NO_ANSWER = "no usable answer"  # how `explain` begins when it is the store that fails
 # What S3 answers to a conditional PUT when somebody else was first.
 _LOST = {"PreconditionFailed", "412", "ConditionalRequestConflict", "NoSuchKey"}
 
@@ -132,25 +131,30 @@ def is_missing_bucket(error: BaseException) -> bool:
     return _code(error) == "NoSuchBucket"
 
 
-def explain(error: Exception) -> str:
-    """What happened and what to do about it, without passwords; "" if it is not S3's doing."""
+def explain(error: Exception) -> StorageError | None:
+    """What happened and what to do about it, without passwords; None if it is not S3's doing."""
     code, name = _code(error), type(error).__name__
     if code == "NoSuchBucket":
-        return "no such bucket; check its name and AWS_ENDPOINT_URL"
+        return StorageError("no such bucket; check its name and AWS_ENDPOINT_URL")
     if isinstance(error, FileNotFoundError):
-        return ""
+        return None
     if code == "RequestTimeTooSkewed":
-        return "refused, since this machine's clock and the store's are too far apart; set them"
+        return StorageError(
+            "refused, since this machine's clock and the store's are too far apart; set them"
+        )
     if code in ("400", "InvalidToken") or (code and isinstance(error, PermissionError)):
-        return f"access denied ({code}); check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+        keys = "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+        return StorageError(f"access denied ({code}); check {keys}")
     if "Credentials" in name:
-        return "no credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+        return StorageError("no credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY")
     if name in ("ParamValidationError", "InvalidRegionError", "ProfileNotFound"):
-        return str(error)[:160]
+        return StorageError(str(error)[:160])
     if isinstance(error, OSError) and error.strerror and not code.startswith("5"):
-        return ""  # the disk to which it was downloaded, or a text of S3's own
+        return None  # the disk to which it was downloaded, or a text of S3's own
     host = _endpoint().split("://")[-1].rpartition("@")[2] or "AWS"
-    return f"{NO_ANSWER} from {host} ({code or name}); check AWS_ENDPOINT_URL and the network"
+    return StoreUnreachable(
+        f"no usable answer from {host} ({code or name}); check AWS_ENDPOINT_URL and the network"
+    )
 
 
 def _bucket_key(uri: str) -> tuple[str, str]:

@@ -100,7 +100,7 @@ class Share:
     @classmethod
     def of(cls, collected: Collected, rank: int, world: int) -> "Share":
         """Raises StorageError."""
-        usable = collected.usable(held=False)
+        usable, _ = collected.usable()
         names, samples_T = usable["group"].to_pylist(), usable["samples"].to_numpy()
         rank_T = deal(names, samples_T.tolist(), world)
         _, group_T = np.unique(names, return_inverse=True)

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from grafp import s3
-from grafp.errors import StorageError, StoreUnreachable
+from grafp.errors import StorageError
 from grafp.s3 import FileInfo
 
 
@@ -211,24 +211,23 @@ def _explained(uri: str) -> Iterator[None]:
         yield
     except _failures(uri) as error:
         told = _explain(uri, error)
-        kind = StoreUnreachable if told.startswith(s3.NO_ANSWER) else StorageError
-        raise kind(" ".join(f"{uri}: {told}".split())) from error
+        raise type(told)(" ".join(f"{uri}: {told}".split())) from error
 
 
 def _failures(uri: str) -> tuple[type[Exception], ...]:
     return s3.failures() if s3.is_s3(uri) else (OSError, ValueError)
 
 
-def _explain(uri: str, error: Exception) -> str:
+def _explain(uri: str, error: Exception) -> StorageError:
     """What happened and what to do about it; never a text that can hold a password."""
     if s3.is_s3(uri) and (told := s3.explain(error)):
         return told
     text = (isinstance(error, OSError) and error.strerror) or str(error)
     if isinstance(error, FileNotFoundError):
-        return "not found" + ("; its name is not UTF-8, rename it" if "\ufffd" in uri else "")
-    if isinstance(error, PermissionError):
-        return f"{text}: {error.filename}; check the owner and mode"
-    return text
+        text = "not found" + ("; its name is not UTF-8, rename it" if "\ufffd" in uri else "")
+    elif isinstance(error, PermissionError):
+        text = f"{text}: {error.filename}; check the owner and mode"
+    return StorageError(text)
 
 
 def arrow_filesystem(uri: str) -> tuple[str, Any]:

@@ -7,10 +7,11 @@ import torch
 import torch.nn.functional as F
 
 from grafp.audio import SAMPLE_RATE
-from grafp.augment import PAST_SAMPLES, Augmenter, to_float
+from grafp.augment import PAST_SAMPLES, Augmenter
 from grafp.features import log_mel
 from grafp.fingerprint import SEGMENT_SAMPLES
 from grafp.inference import fast_dtype
+from grafp.noises import to_float
 from grafp.presets import AnyEncoder
 
 _HOP_SAMPLES = SAMPLE_RATE // 10

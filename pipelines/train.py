@@ -107,7 +107,7 @@ def _check_groups(uri: str, music: Collected, config: TrainConfig, workers: int)
     """Raises TrainingError when a worker has too few tracks for a batch."""
     fewest = Share.of(music, 0, workers).fewest_groups
     if fewest < groups_needed(config.pairs, config.per_track):
-        usable = music.usable(held=False)
+        usable, _ = music.usable()
         groups = len(set(usable["group"].to_pylist()))
         each = f", {fewest} for each of {workers} workers at least" if workers > 1 else ""
         raise TrainingError(
@@ -118,8 +118,8 @@ def _check_groups(uri: str, music: Collected, config: TrainConfig, workers: int)
 
 def build_trainer(
     task: dict, device: torch.device, rank: int, world: int, say: Callable[[str], None]
-) -> tuple[Trainer, TrainingSet]:
-    """Load the data and set up one worker."""
+) -> tuple[Trainer, dict[str, float]]:
+    """Load the data and set up one worker; returns it, and what the card says of the data."""
     config: TrainConfig = task["config"]
     given = task["memory_gb"]
     budget = Budget.given(given, device) if given else Budget.of(task["out"], rank, world, device)
@@ -140,7 +140,7 @@ def build_trainer(
     trainer = Trainer(config, sampler, augmenter, validation, device, rank, world)
     if first := task["start_from"]:
         trainer.start_from(parse_bundle(first["files"], first["model"]).encoder)
-    return trainer, data
+    return trainer, data.description
 
 
 def take_up(trainer: Trainer, task: dict, say: Callable[[str], None]) -> Callable[[], None]:
@@ -163,7 +163,7 @@ def take_up(trainer: Trainer, task: dict, say: Callable[[str], None]) -> Callabl
     return save
 
 
-def finish(trainer: Trainer, data: TrainingSet, task: dict, workers: int) -> dict:
+def finish(trainer: Trainer, data: dict[str, float], task: dict, workers: int) -> dict:
     """Write the bundle with the best weights and OUT/summary.json; returns the summary."""
     progress, preset = trainer.progress, trainer.config.preset
     best_step = trainer.keep_best()
@@ -178,7 +178,7 @@ def finish(trainer: Trainer, data: TrainingSet, task: dict, workers: int) -> dic
         "training": trainer.config.to_dict(),
         "started_from": task["start_from"] and task["start_from"]["model"],
         "workers": workers,
-        "data": data.description,
+        "data": data,
         "results": {**results, "train_seconds": round(progress.seconds)},
     }
     title = f"{preset}: {progress.step:,} steps in {progress.seconds / 60:.0f} min"

@@ -24,6 +24,17 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield server.uri
 
 
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """For small networks: two threads sum in no fixed order, and are slow on a busy machine."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture(params=["local", "s3"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> str:
     """A fresh, empty place, once as a local folder and once as a prefix on S3."""

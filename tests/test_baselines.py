@@ -1,7 +1,6 @@
 """The baselines: networks of other kinds that do what the graph encoder does."""
 
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -22,20 +21,12 @@ from grafp.training import TrainConfig, Trainer
 from grafp.waveforms import Waveforms
 from jobs import train
 
+pytestmark = pytest.mark.usefixtures("one_thread")
 CPU = torch.device("cpu")
 BASELINES = ("nafp", "ast", "ast-small")
 CONV = ConvConfig(layers=((8, 4, 2), (16, 4, 4), (128, 4, 4)), unit=4)
 PATCH = PatchConfig(frames=8, stride=4, width=32, depth=2, heads=2, head=(48,))
 TINY = pytest.mark.parametrize("config", [CONV, PATCH], ids=["convolution", "transformer"])
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """So small a network is slowed by more when other work shares the machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def encoder(config: AnyConfig, seed: int = 0) -> AnyEncoder:

@@ -70,8 +70,8 @@ def sounds(one: Collected) -> dict[str, np.ndarray]:
     """What can be used, by its name."""
     return {
         row["uri"].rpartition("/")[2]: pcm.read_pcm(f"{one.store}/{row['shard']}", [row["row"]])[0]
-        for held in (False, True)
-        for row in one.usable(held=held).to_pylist()
+        for side in one.usable()
+        for row in side.to_pylist()
     }
 
 
@@ -268,7 +268,7 @@ def test_a_group_is_either_trained_on_or_held_out(tmp_path: Path) -> None:
     put(str(tmp_path), {"test.wav": piece(70), "short.wav": piece(71, seconds=0.5)})
     rows += ["test.wav,test,x", "short.wav,train,y", "missing.wav,,z"]
     one, said = collected(table_of(tmp_path, rows), f"{tmp_path}/data")
-    train, held = (set(one.usable(held=side)["group"].to_pylist()) for side in (False, True))
+    train, held = (set(side["group"].to_pylist()) for side in one.usable())
     assert not train & held
     assert train | held == {f"album {number}" for number in range(20)}
     assert 0 < len(held) < 8
@@ -294,7 +294,7 @@ def test_a_small_collection_is_split_between_groups_or_not_at_all(
     put(str(tmp_path), {f"{n}.wav": piece(n, seconds=1.2) for n in range(len(groups))})
     rows = [f"{number}.wav,{group}" for number, group in enumerate(groups)]
     one, _ = collected(table_of(tmp_path, ["path,group", *rows]), f"{tmp_path}/data")
-    assert (len(one.usable(held=False)), len(one.usable(held=True))) == wanted
+    assert tuple(map(len, one.usable())) == wanted
 
 
 @pytest.mark.parametrize("what", ["music", "noise", "rooms"])

@@ -184,7 +184,7 @@ def test_shares_of_ranks_have_no_group_in_common_and_all_together(collected: Col
     assert min(map(len, groups)) == shares[0].fewest_groups > 4
     rows = [rows_of(one) for one in shares]
     assert set.union(*rows) == rows_of(Share.of(collected, 0, 1))
-    assert sum(map(len, rows)) == len(collected.usable(held=False))
+    assert sum(map(len, rows)) == len(collected.usable()[0])
 
 
 def held_bytes(music: share.Music) -> int:

@@ -1,16 +1,13 @@
-"""Training steps, resuming and validation, on a CPU and synthetic music."""
+"""Training steps and resuming, on a CPU and synthetic music."""
 
 import math
-from collections.abc import Iterator
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
-from torch import nn
+from training_music import CLEAN, CPU, music, validation
 
 from grafp import checkpoint, synth
 from grafp.augment import AugmentConfig, Augmenter
@@ -22,26 +19,8 @@ from grafp.training import TrainConfig, Trainer
 from grafp.validation import Validation
 from grafp.waveforms import Waveforms
 
-CPU = torch.device("cpu")
-SECOND = 16_000
+pytestmark = pytest.mark.usefixtures("one_thread")  # sums in parallel have no fixed order
 TINY = EncoderConfig(stem=((4, 3, 4, 4),), channels=(8,), blocks=(1,), neighbours=3, head=(16,))
-CLEAN = AugmentConfig(reverb=0.0, noise=0.0)
-
-
-@lru_cache(maxsize=4)
-def music(count: int, seconds: float) -> list[torch.Tensor]:
-    """int16 tracks, as training holds them."""
-    pieces = [synth.piece(seed, seconds) for seed in range(count)]
-    return [torch.from_numpy((piece * 32767).astype(np.int16)) for piece in pieces]
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """Sums in parallel have no fixed order."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def trainer(
@@ -273,79 +252,6 @@ def test_a_run_of_minutes_ends_when_they_are_over() -> None:
     progress = short.run(lambda *_: None)
     assert progress.done
     assert 0.5 <= progress.seconds < 60
-
-
-class Flat(nn.Module):
-    """The spectrogram itself as the fingerprint: it needs no training."""
-
-    def forward(self, mel_BFT: torch.Tensor) -> torch.Tensor:
-        return F.normalize(mel_BFT.flatten(1).float(), dim=1)
-
-
-class Deaf(nn.Module):
-    """Fingerprints that do not depend on what is heard."""
-
-    def forward(self, mel_BFT: torch.Tensor) -> torch.Tensor:
-        return F.normalize(
-            torch.randn(len(mel_BFT), 128, generator=torch.Generator().manual_seed(0)), dim=1
-        )
-
-
-def validation(config: AugmentConfig, tracks: int = 3, queries: int = 60) -> Validation:
-    noises = [torch.from_numpy(synth.noise(seed, 3.0)) for seed in range(2)]
-    augmenter = Augmenter(noises, [], config, CPU)
-    return Validation.build(music(tracks, 8.0), augmenter, queries=queries)
-
-
-def test_clean_clips_on_the_grid_are_all_found() -> None:
-    built = validation(CLEAN)
-    rows = torch.arange(0, len(built.reference_BS), 7)
-    on_grid = Validation(
-        built.reference_BS,
-        built.position_B,
-        built.reference_BS[rows].float() / 32768,
-        built.position_B[rows],
-    )
-    assert on_grid.hit_rate(Flat(), CPU) == 1.0
-    beside = Validation(
-        built.reference_BS, built.position_B, on_grid.query_BS, on_grid.truth_B + 801
-    )
-    assert beside.hit_rate(Flat(), CPU) == 0.0
-    other_track = Validation(
-        built.reference_BS, built.position_B, on_grid.query_BS, on_grid.truth_B + (1 << 32)
-    )
-    assert other_track.hit_rate(Flat(), CPU) == 0.0
-
-
-def test_a_validation_clip_lies_where_its_truth_says() -> None:
-    built = validation(CLEAN)
-    tracks = music(3, 8.0)
-    assert len(built.query_BS) == len(built.truth_B) == 60
-    for clip, truth in zip(built.query_BS, built.truth_B.tolist(), strict=True):
-        track, start = tracks[truth >> 32], truth & 0xFFFFFFFF
-        assert torch.equal(clip, track[start : start + SECOND].float() / 32768)
-
-
-def test_short_tracks_are_validated_with_silence_before_them() -> None:
-    tracks = [track[: 3 * SECOND // 2] for track in music(3, 8.0)]
-    built = Validation.build(tracks, Augmenter([], [], CLEAN, CPU), queries=6)
-    assert built.truth_B.tolist() == [(n << 32) + SECOND // 2 for n in (0, 0, 1, 1, 2, 2)]
-    assert built.hit_rate(Flat(), CPU) == 1.0
-
-
-def test_the_hit_rate_falls_with_noise_and_deafness() -> None:
-    noise = AugmentConfig(reverb=0.0, noise=1.0, music_noise=0.0, snr_db=(-30.0, -30.0))
-    clean = validation(CLEAN)
-    easy = clean.hit_rate(Flat(), CPU)
-    assert easy > 0.8
-    assert validation(noise).hit_rate(Flat(), CPU) < 0.5 * easy
-    assert clean.hit_rate(Deaf(), CPU) < 0.2
-
-
-def test_the_same_seed_validates_with_the_same_clips() -> None:
-    first, second = validation(AugmentConfig()), validation(AugmentConfig())
-    assert torch.equal(first.query_BS, second.query_BS)
-    assert torch.equal(first.truth_B, second.truth_B)
 
 
 def test_validating_in_a_run_is_reported_and_leaves_no_trace() -> None:
