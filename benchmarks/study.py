@@ -8,7 +8,9 @@ train split, with the same number of pairs and the same seed, and judged on the 
 jobs/train.py sets apart: the share of degraded 1 s clips whose nearest fingerprint of all lies
 within 50 ms of the truth. One thread each. The baselines and the reference recipe are variants
 too, with learning rates of their own. OUT/study.json keeps what is done: a run that was
-stopped goes on, and --only chooses variants.
+stopped goes on, and --only chooses variants. For what the models are worth on the test split:
+
+    python benchmarks/accuracy.py --corpus CORPUS --model OUT/models/nafp --out out/nafp
 """
 
 import argparse
@@ -72,6 +74,7 @@ def options() -> argparse.Namespace:
     parser.add_argument("--out", default="out/study", metavar="URI", help="results")
     parser.add_argument("--steps", type=cli.positive_int, default=300, help="of --pairs pairs")
     parser.add_argument("--pairs", type=cli.positive_int, default=64, help="in a batch")
+    parser.add_argument("--keep", action="store_true", help="keep every model, in OUT/models")
     parser.add_argument("--only", metavar="NAME;...", help="these variants; default: all")
     chosen = parser.parse_args()
     chosen.only = chosen.only.split(";") if chosen.only else list(VARIANTS)
@@ -125,6 +128,7 @@ class _Judge:
         everything = Budget.given(1000.0, device)
         self.data = TrainingSet.open(collected, everything, device, 0, 0, 1, cli.say)
         self.steps, self.pairs = chosen.steps, chosen.pairs
+        self.models = storage.join(out, "models") if chosen.keep else None
         held = self.data.validation
         assert held is not None
         augmenter = Augmenter(held.noises, held.rooms, VALIDATION_AUGMENT, device)
@@ -133,7 +137,9 @@ class _Judge:
     def run(self, name: str) -> dict:
         import torch
 
+        from grafp import storage
         from grafp.augment import AugmentConfig, Augmenter
+        from grafp.bundle import save_bundle
         from grafp.data import PairSampler
         from grafp.metrics import Rate
         from grafp.presets import PRESETS
@@ -161,6 +167,10 @@ class _Judge:
         )
         started = time.process_time()
         progress = trainer.run(lambda *_: None)
+        if self.models:
+            folder = "".join(c if c.isalnum() else "-" for c in name)
+            card = {"preset": config.preset, "variant": name, "training": config.to_dict()}
+            save_bundle(storage.join(self.models, folder), trainer.encoder, card)
         hits = round(progress.hit_rate * len(self.validation.truth_B))
         return {
             "hit_rate": Rate(hits, len(self.validation.truth_B)).to_dict(),
