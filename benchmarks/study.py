@@ -19,8 +19,12 @@ import math
 import sys
 import time
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from pipelines import cli
+
+if TYPE_CHECKING:
+    from grafp.training import Trainer
 
 # name: changes of TrainConfig, of AugmentConfig, of EncoderConfig
 VARIANTS: dict[str, tuple[dict, dict, dict]] = {
@@ -95,7 +99,7 @@ def main(chosen: argparse.Namespace) -> tuple[dict, int]:
     for name in chosen.only:
         if name in done:
             continue
-        judge = judge or _Judge(chosen)
+        judge = judge or Judge(chosen)
         done[name] = judge.run(name)
         storage.write(kept, json.dumps(done, indent=1).encode())
         cli.say(f"{name}: {done[name]}")
@@ -103,7 +107,7 @@ def main(chosen: argparse.Namespace) -> tuple[dict, int]:
     return {"variants": len(done), "results": done}, cli.DONE
 
 
-class _Judge:
+class Judge:
     """The corpus in memory, and the clips that all variants are judged with."""
 
     def __init__(self, chosen: argparse.Namespace) -> None:
@@ -135,13 +139,32 @@ class _Judge:
         self.validation = Validation.build(held.tracks, augmenter, queries=2000)
 
     def run(self, name: str) -> dict:
+        """Train a variant; what it is worth."""
+        from grafp import storage
+        from grafp.bundle import save_bundle
+        from grafp.metrics import Rate
+
+        started = time.process_time()
+        trainer = self.train(name)
+        if self.models:
+            folder = "".join(c if c.isalnum() else "-" for c in name)
+            card = {"preset": trainer.config.preset, "variant": name}
+            card["training"] = trainer.config.to_dict()
+            save_bundle(storage.join(self.models, folder), trainer.encoder, card)
+        rate = self.validation.hit_rate(trainer.encoder, trainer.device)
+        hits = round(rate * len(self.validation.truth_B))
+        return {
+            "hit_rate": Rate(hits, len(self.validation.truth_B)).to_dict(),
+            "parameters": trainer.encoder.parameter_count(),
+            "loss": round(trainer.progress.loss, 3),
+            "cpu_seconds": round(time.process_time() - started),
+        }
+
+    def train(self, name: str) -> "Trainer":
         import torch
 
-        from grafp import storage
         from grafp.augment import AugmentConfig, Augmenter
-        from grafp.bundle import save_bundle
         from grafp.data import PairSampler
-        from grafp.metrics import Rate
         from grafp.presets import PRESETS
         from grafp.training import TrainConfig, Trainer
 
@@ -150,7 +173,6 @@ class _Judge:
         recipe = {**recipe, "pairs": round(self.pairs * share)}
         config = TrainConfig(
             steps=round(self.steps / share),
-            validate_every=1 << 30,
             augment=AugmentConfig(**augment),
             **recipe,
         )
@@ -161,23 +183,12 @@ class _Judge:
             config,
             sampler,
             augmenter,
-            self.validation,
+            None,
             device,
             architecture=replace(PRESETS["small"], **encoder) if encoder else None,
         )
-        started = time.process_time()
-        progress = trainer.run(lambda *_: None)
-        if self.models:
-            folder = "".join(c if c.isalnum() else "-" for c in name)
-            card = {"preset": config.preset, "variant": name, "training": config.to_dict()}
-            save_bundle(storage.join(self.models, folder), trainer.encoder, card)
-        hits = round(progress.hit_rate * len(self.validation.truth_B))
-        return {
-            "hit_rate": Rate(hits, len(self.validation.truth_B)).to_dict(),
-            "parameters": trainer.encoder.parameter_count(),
-            "loss": round(progress.loss, 3),
-            "cpu_seconds": round(time.process_time() - started),
-        }
+        trainer.run(lambda *_: None)
+        return trainer
 
 
 def _table(done: dict) -> None:
