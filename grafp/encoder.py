@@ -4,6 +4,7 @@ Node tensors are B x N x C throughout. That is also the memory of a channels-las
 so strided convolutions work on the H x W grid without copying.
 """
 
+import math
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -33,15 +34,26 @@ class EncoderConfig:
     neighbours: int
     """k of the k-NN graph, the node itself included."""
     head: tuple[int, ...]
-    """Hidden widths between the pooled graph and the fingerprint."""
+    """Hidden widths between the graph and the fingerprint."""
+    readout: int = 0
+    """Numbers that each node of the last grid gives to the head, in the grid's order; 0: the head
+    sees the mean of all nodes, as published."""
 
     @property
     def nodes(self) -> int:
         """Nodes of the first stage's graph."""
+        return math.prod(self._grid(stage=0))
+
+    @property
+    def last_nodes(self) -> int:
+        """Nodes of the last stage's graph."""
+        return math.prod(self._grid(stage=len(self.channels) - 1))
+
+    def _grid(self, stage: int) -> tuple[int, int]:
         frequency, time = MELS, FRAMES
-        for _, _, frequency_stride, time_stride in self.stem:
-            frequency, time = -(-frequency // frequency_stride), -(-time // time_stride)
-        return frequency * time
+        for f_stride, t_stride in [stem[2:] for stem in self.stem] + stage * [(2, 2)]:
+            frequency, time = -(-frequency // f_stride), -(-time // t_stride)
+        return frequency, time
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -56,6 +68,7 @@ class EncoderConfig:
                 blocks=tuple(int(b) for b in values["blocks"]),
                 neighbours=int(values["neighbours"]),
                 head=tuple(int(h) for h in values["head"]),
+                readout=int(values.get("readout", 0)),  # older bundles have none
             )
             config._check()
         except (KeyError, TypeError, ValueError, OverflowError) as error:
@@ -67,6 +80,7 @@ class EncoderConfig:
             raise ValueError("each stage needs its channels and its blocks")
         check_sizes([*self.channels, *self.head, self.neighbours, *sum(self.stem, ())])
         check_sizes(self.blocks, most=100)
+        check_sizes([self.readout + 1])  # 0 is none
 
 
 def check_sizes(sizes: Iterable[int], most: int = 1 << 16) -> None:
@@ -142,7 +156,9 @@ class Encoder(nn.Module):
             ConvNorm(inputs, outputs, 3, (2, 2))
             for inputs, outputs in zip(config.channels, config.channels[1:])
         )
-        head = [config.channels[-1], *config.head]
+        last = config.channels[-1]
+        self.read = nn.Linear(last, config.readout) if config.readout else None
+        head = [config.readout * config.last_nodes or last, *config.head]
         self.head = nn.ModuleList(nn.Linear(i, o) for i, o in zip(head, [*head[1:], DIMENSION]))
         self.register_buffer("ramps_2FT", _ramps(), persistent=False)
 
@@ -161,7 +177,7 @@ class Encoder(nn.Module):
             nodes_BNC = grid_BHWC.flatten(1, 2)
             nodes_BNC = stage(nodes_BNC)
             grid_BHWC = nodes_BNC.view(grid_BHWC.shape)
-        vector_BC = nodes_BNC.mean(dim=1)
+        vector_BC = self.read(nodes_BNC).flatten(1) if self.read else nodes_BNC.mean(dim=1)
         for number, layer in enumerate(self.head):
             vector_BC = layer(F.elu(vector_BC) if number else vector_BC)
         return F.normalize(vector_BC.float(), dim=-1)

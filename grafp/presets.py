@@ -16,13 +16,15 @@ PRESETS: dict[str, AnyConfig] = {
         blocks=(2, 2, 6, 2),
         neighbours=3,
         head=(1024, 4096),
+        readout=64,
     ),
     "small": EncoderConfig(
         stem=((24, 5, 2, 2), (48, 3, 2, 2)),
-        channels=(64, 128, 256),
-        blocks=(2, 2, 4),
+        channels=(64, 192),
+        blocks=(3, 4),
         neighbours=4,
         head=(1024,),
+        readout=32,
     ),
     # The authors' network has 16.9 M parameters and 256 bands; it halves frequency in all eight
     # layers. With 64 bands two must not, and here these are the first: that keeps its cost and,

@@ -97,7 +97,7 @@ class Trainer:
         world: int = 1,
         architecture: AnyConfig | None = None,
     ) -> None:
-        """`architecture`: instead of the preset's, for studies."""
+        """`architecture`: instead of the preset's, for refining and studies."""
         torch.manual_seed(config.seed)  # the same first weights on every rank
         self.config, self.sampler, self.augmenter = config, sampler, augmenter
         self.validation, self.device, self.rank, self.world = validation, device, rank, world

@@ -67,6 +67,8 @@ def train_model(
     started = time.monotonic()
     out = storage.absolute(out)
     first = load_bundle(start_from) if start_from else None
+    if first and first.card.get("preset") != config.preset:
+        raise TrainingError(f"--start-from {start_from}: not of preset {config.preset!r}")
     uris = {"music": music, "noise": noise, "rooms": rooms}
     uris = {what: uri and storage.absolute(uri) for what, uri in uris.items()}
     data = data and storage.absolute(data)
@@ -121,8 +123,8 @@ def build_trainer(
 ) -> tuple[Trainer, dict[str, float]]:
     """Load the data and set up one worker; returns it, and what the card says of the data."""
     config: TrainConfig = task["config"]
-    given = task["memory_gb"]
-    budget = Budget.given(given, device) if given else Budget.of(task["out"], rank, world, device)
+    memory = task["memory_gb"]
+    budget = Budget.given(memory, device) if memory else Budget.of(task["out"], rank, world, device)
     data = TrainingSet.open(task["data"], budget, device, config.seed, rank, world, say)
     validation = None
     if data.validation:
@@ -137,9 +139,12 @@ def build_trainer(
         device=device,
     )
     augmenter = Augmenter(data.noises, data.rooms, config.augment, device)
-    trainer = Trainer(config, sampler, augmenter, validation, device, rank, world)
-    if first := task["start_from"]:
-        trainer.start_from(parse_bundle(first["files"], first["model"]).encoder)
+    given = task["start_from"]
+    first = parse_bundle(given["files"], given["model"]).encoder if given else None
+    architecture = first.config if first else None  # a preset may have changed since
+    trainer = Trainer(config, sampler, augmenter, validation, device, rank, world, architecture)
+    if first:
+        trainer.start_from(first)
     return trainer, data.description
 
 

@@ -1,6 +1,7 @@
 """The graph encoder's shape, at both sizes."""
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from grafp.presets import PRESETS
 
 NODES = {
     "grafprint": [1024] * 2 + [256] * 2 + [64] * 6 + [16] * 2,
-    "small": [128] * 2 + [32] * 2 + [8] * 4,
+    "small": [128] * 3 + [32] * 4,
 }
 
 
@@ -92,6 +93,24 @@ def test_where_a_point_lies_is_part_of_the_input() -> None:
             before = after
 
 
+@pytest.mark.parametrize(("readout", "alike"), [(0, True), (64, False)])
+def test_a_readout_knows_where_a_node_lies_and_a_mean_does_not(readout: int, alike: bool) -> None:
+    torch.manual_seed(0)
+    model = Encoder(replace(PRESETS["small"], readout=readout)).eval()
+    nodes_BNC = torch.rand(1, model.config.last_nodes, model.config.channels[-1])
+    order = iter([slice(None), [1, 0, *range(2, model.config.last_nodes)]])
+    model.stages[-1].register_forward_hook(lambda *_: nodes_BNC[:, next(order)])
+    with torch.inference_mode():
+        first, second = model(spectrograms(1)), model(spectrograms(1))
+    assert torch.allclose(first, second, atol=1e-5) == alike
+
+
+def test_a_card_from_before_readouts_describes_a_mean() -> None:
+    values = PRESETS["small"].to_dict()
+    del values["readout"]
+    assert EncoderConfig.from_dict(values) == replace(PRESETS["small"], readout=0)
+
+
 @pytest.mark.parametrize("preset", NODES)
 def test_a_configuration_survives_json(preset: str) -> None:
     text = json.dumps(PRESETS[preset].to_dict())
@@ -115,8 +134,9 @@ def changed(**values: Any) -> dict[str, Any]:
         pytest.param(changed(neighbours="many"), id="a word for a number"),
         pytest.param(changed(channels=None), id="no channels"),
         pytest.param(changed(channels=[], blocks=[]), id="no stages"),
-        pytest.param(changed(channels=[64, 128]), id="fewer channels than blocks"),
+        pytest.param(changed(channels=[64]), id="fewer channels than blocks"),
         pytest.param(changed(head=[-1]), id="a negative width"),
+        pytest.param(changed(readout=-2), id="a negative readout"),
         pytest.param(changed(stem=[[24, 5, 0, 2]]), id="a stride of 0"),
         pytest.param(changed(neighbours=float("inf")), id="more than any number"),
         pytest.param(changed(channels=[10**12] * 3), id="an absurd width"),
