@@ -1,6 +1,7 @@
 """Fixtures shared by all tests."""
 
 import itertools
+import os
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,6 +9,9 @@ from pathlib import Path
 import pytest
 import ray_head
 import s3_server
+
+# Threads that wait for each other make small networks ten times slower on a busy machine.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 _numbers = itertools.count()
 
