@@ -108,7 +108,9 @@ def main(chosen: argparse.Namespace) -> tuple[dict, int]:
     for name in chosen.only:
         if name in done:
             continue
-        judge = judge or Judge(chosen)
+        judge = judge or Judge(
+            chosen.corpus, chosen.out, chosen.steps, chosen.pairs, keep=chosen.keep
+        )
         done[name] = judge.run(name)
         storage.write(kept, json.dumps(done, indent=1).encode())
         cli.say(f"{name}: {done[name]}")
@@ -119,7 +121,9 @@ def main(chosen: argparse.Namespace) -> tuple[dict, int]:
 class Judge:
     """The corpus in memory, and the clips that all variants are judged with."""
 
-    def __init__(self, chosen: argparse.Namespace) -> None:
+    def __init__(
+        self, corpus: str, out: str, steps: int, pairs: int, *, keep: bool = False
+    ) -> None:
         import torch
 
         from grafp import storage
@@ -131,17 +135,15 @@ class Judge:
         from pipelines.train import VALIDATION_AUGMENT
 
         tables = {"music": "music.csv", "noise": "noise.csv", "rooms": "rir.csv"}
-        sources = list_sources({k: storage.join(chosen.corpus, v) for k, v in tables.items()})
-        out, store = (
-            storage.absolute(chosen.out),
-            storage.join(storage.absolute(chosen.out), "data"),
-        )
+        sources = list_sources({k: storage.join(corpus, v) for k, v in tables.items()})
+        out = storage.absolute(out)
+        store = storage.join(out, "data")
         collected = collect_all(sources, store, out, resume=False, on_ray=False, say=cli.say)
         device = torch.device("cpu")
         everything = Budget.given(1000.0, device)
         self.data = TrainingSet.open(collected, everything, device, 0, 0, 1, cli.say)
-        self.steps, self.pairs = chosen.steps, chosen.pairs
-        self.models = storage.join(out, "models") if chosen.keep else None
+        self.steps, self.pairs = steps, pairs
+        self.models = storage.join(out, "models") if keep else None
         held = self.data.validation
         assert held is not None
         augmenter = Augmenter(held.noises, held.rooms, VALIDATION_AUGMENT, device)

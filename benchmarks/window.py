@@ -30,7 +30,6 @@ def options() -> argparse.Namespace:
     parser.add_argument("--steps", type=cli.positive_int, default=300, help="of --pairs pairs")
     parser.add_argument("--pairs", type=cli.positive_int, default=64, help="in a batch")
     parser.add_argument("--window", type=int, choices=(1, 2), help=argparse.SUPPRESS)
-    parser.set_defaults(keep=False)
     return parser.parse_args()
 
 
@@ -47,7 +46,7 @@ def main(chosen: argparse.Namespace) -> tuple[dict, int]:
     from grafp.metrics import Rate
 
     torch.set_num_threads(1)
-    judge = Judge(chosen)
+    judge = Judge(chosen.corpus, chosen.out, chosen.steps, chosen.pairs)
     if chosen.window == 2:
         held = judge.validation
         np.savez(clips, queries=held.query_BS.numpy(), truth=held.truth_B.numpy())

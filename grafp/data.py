@@ -159,9 +159,16 @@ class TrainingSet:
         music = Share.of(collected["music"], rank, world).load(budget, device, (seed, rank))
         if isinstance(music, Pool):
             say(f"the music does not fit in memory: {music.slots} shards at a time")
-        noises, held_noises = _both_sides(collected.get("noise"))
-        rooms, held_rooms = _both_sides(collected.get("rooms"))
-        train, apart = collected["music"].usable()
+        tables = {what: one.usable() for what, one in collected.items()}
+
+        def load(what: str, held: bool) -> list[torch.Tensor]:
+            if what not in collected:
+                return []
+            most = _VALIDATION_TRACKS if what == "music" else None
+            return _load(collected[what].store, tables[what][held].slice(0, most))
+
+        noises, rooms = load("noise", held=False), load("rooms", held=False)
+        train, apart = tables["music"]
         description = {
             "tracks": len(train),
             "groups": len(set(train["group"].to_pylist())),
@@ -172,18 +179,13 @@ class TrainingSet:
         }
         held = None
         if rank == 0 and len(apart):
-            tracks = _load(collected["music"].store, apart.slice(0, _VALIDATION_TRACKS))
-            # Too few noises or rooms to set some apart: validation shares them.
-            held = Held(tracks, held_noises or noises, held_rooms or rooms)
+            held = Held(
+                load("music", held=True),
+                # Too few noises or rooms to set some apart: validation shares them.
+                load("noise", held=True) or noises,
+                load("rooms", held=True) or rooms,
+            )
         return cls(music, noises, rooms, held, description)
-
-
-def _both_sides(collected: Collected | None) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-    """What training hears, and what validation does."""
-    if collected is None:
-        return [], []
-    train, held = collected.usable()
-    return _load(collected.store, train), _load(collected.store, held)
 
 
 def _load(store: str, table: pa.Table) -> list[torch.Tensor]:

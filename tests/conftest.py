@@ -10,8 +10,8 @@ import pytest
 import ray_head
 import s3_server
 
-# Threads that wait for each other make small networks ten times slower on a busy machine.
-os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Two threads sum in no fixed order, and on a busy machine small networks wait for both.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 _numbers = itertools.count()
 
@@ -26,17 +26,6 @@ def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         for name, value in server.env.items():
             patch.setenv(name, value)
         yield server.uri
-
-
-@pytest.fixture
-def one_thread() -> Iterator[None]:
-    """For small networks: two threads sum in no fixed order, and are slow on a busy machine."""
-    import torch
-
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(params=["local", "s3"])

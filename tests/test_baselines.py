@@ -21,7 +21,6 @@ from grafp.training import TrainConfig, Trainer
 from grafp.waveforms import Waveforms
 from jobs import train
 
-pytestmark = pytest.mark.usefixtures("one_thread")
 CPU = torch.device("cpu")
 BASELINES = ("nafp", "ast", "ast-small")
 CONV = ConvConfig(layers=((8, 4, 2), (16, 4, 4), (128, 4, 4)), unit=4)

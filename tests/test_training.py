@@ -19,7 +19,6 @@ from grafp.training import TrainConfig, Trainer
 from grafp.validation import Validation
 from grafp.waveforms import Waveforms
 
-pytestmark = pytest.mark.usefixtures("one_thread")  # sums in parallel have no fixed order
 TINY = EncoderConfig(stem=((4, 3, 4, 4),), channels=(8,), blocks=(1,), neighbours=3, head=(16,))
 
 
