@@ -40,6 +40,7 @@ class Location:
     """Where a clip lies in a recording, and how sure that is."""
 
     start_s: float
+    """Not moved by the model's `offset_bias_s`, as a query's places are."""
     score: float
     """Mean inner product over the aligned fingerprints, -1..1."""
 

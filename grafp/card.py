@@ -22,6 +22,7 @@ FEATURES = {"name": "log-mel-64x32", "version": 1, "sample_rate": 16_000, "segme
 SHIPPED = Path(__file__).parent / "models"
 DEFAULT_MODEL = "small"
 DEFAULT_MIN_SCORE = 0.75  # for a model whose card does not say
+_LARGEST_BIAS_SECONDS = 0.15
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,8 @@ class ModelCard:
     sha256: str
     min_scores: dict[float, float]
     """Scores that a match must reach, by its length in seconds; the card's `min_score`."""
+    offset_bias_s: float
+    """How much later than the truth it places degraded clips, on average, s; mostly below zero."""
     files: dict[str, bytes]
     """The bundle's own files, to copy it elsewhere unchanged."""
 
@@ -78,7 +81,9 @@ def parse_card(files: dict[str, bytes], name: str) -> ModelCard:
         )
     digest = hashlib.sha256(files["weights.safetensors"] + files["card.json"]).hexdigest()
     model_id = f"{card.get('preset', 'model')}-{digest[:12]}"
-    return ModelCard(card, model_id, digest, _min_scores(card, name), files)
+    return ModelCard(
+        card, model_id, digest, _min_scores(card, name), _offset_bias_s(card, name), files
+    )
 
 
 def _min_scores(card: dict[str, Any], name: str) -> dict[float, float]:
@@ -90,3 +95,12 @@ def _min_scores(card: dict[str, Any], name: str) -> dict[float, float]:
     if not scores or not all(np.isfinite([*scores, *scores.values()])):
         raise ModelError(f"{name}: min_score in its card must be scores by length in seconds")
     return scores
+
+
+def _offset_bias_s(card: dict[str, Any], name: str) -> float:
+    bias_s = card.get("offset_bias_s", 0.0)
+    if not isinstance(bias_s, int | float) or not abs(bias_s) <= _LARGEST_BIAS_SECONDS:
+        raise ModelError(
+            f"{name}: offset_bias_s in its card must be seconds, at most {_LARGEST_BIAS_SECONDS}"
+        )
+    return float(bias_s)

@@ -23,3 +23,11 @@ def query_stride(hop_s: float) -> int:
 def segment_count(samples: int, hop_samples: int) -> int:
     """How many whole segments fit, one every hop."""
     return 0 if samples < SEGMENT_SAMPLES else (samples - SEGMENT_SAMPLES) // hop_samples + 1
+
+
+def peak_between(before: float, here: float, after: float) -> float:
+    """Where a parabola through scores a hop apart peaks, -0.5..0.5 hops from the middle one."""
+    curvature = before - 2.0 * here + after
+    if curvature >= 0.0:
+        return 0.0
+    return min(max(0.5 * (before - after) / curvature, -0.5), 0.5)

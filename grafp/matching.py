@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from grafp.fingerprint import peak_between
 from grafp.index import SEGMENT_BITS
 from grafp.shards import Alignments, Searcher, Shard, ShardSearch
 
@@ -180,18 +181,10 @@ def _match(ordinal: int, start: int, products_5M: np.ndarray, stride: int) -> Ma
     return Match(
         ordinal=ordinal,
         start=int(start_5[peak])
-        + (_vertex(*rank_5[peak - 1 : peak + 2].tolist()) if inside else 0.0),
+        + (peak_between(*rank_5[peak - 1 : peak + 2].tolist()) if inside else 0.0),
         score=float(np.nanmean(products_5M[peak])),
         rank_score=float(rank_5[peak]),
         # Between two fingerprints of the track nothing was compared, but it lies within.
         first=0 if first < stride else int(first),
         last=length - 1 if last >= length - stride else int(last),
     )
-
-
-def _vertex(before: float, here: float, after: float) -> float:
-    """Where a parabola through three equally spaced scores peaks, -0.5..0.5 from the middle."""
-    curvature = before - 2.0 * here + after
-    if curvature >= 0.0:
-        return 0.0
-    return float(np.clip(0.5 * (before - after) / curvature, -0.5, 0.5))

@@ -49,6 +49,8 @@ class MatchBatch:
     search: SpreadSearch
     hop_s: float
     top_k: int
+    offset_bias_s: float
+    """Of the model, taken from every place."""
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         rows = batch.to_pylist()
@@ -77,7 +79,9 @@ class MatchBatch:
             "ordinal": match.ordinal,
             "query_start_s": match.first * self.hop_s,
             "query_end_s": match.last * self.hop_s + 1.0,
-            "track_start_s": max(0.0, (match.start + match.first) * self.hop_s),
+            "track_start_s": max(
+                0.0, (match.start + match.first) * self.hop_s - self.offset_bias_s
+            ),
             "score": match.score,
         }
 
@@ -198,7 +202,10 @@ def answered(
     )
     hop_s = manifest.query_hop_s
     return encoded(recordings, catalogue.model_uri(), hop_s, encoders).map_batches(
-        MatchBatch(search, hop_s, top_k), batch_size=32, batch_format="pyarrow", num_cpus=0.3
+        MatchBatch(search, hop_s, top_k, catalogue.model().offset_bias_s),
+        batch_size=32,
+        batch_format="pyarrow",
+        num_cpus=0.3,
     )
 
 

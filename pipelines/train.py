@@ -186,6 +186,9 @@ def finish(trainer: Trainer, data: dict[str, float], task: dict, workers: int) -
         "data": data,
         "results": {**results, "train_seconds": round(progress.seconds)},
     }
+    if trainer.validation:
+        bias_s = trainer.validation.offset_bias(trainer.encoder, trainer.device)
+        card["offset_bias_s"] = round(bias_s, 4)
     title = f"{preset}: {progress.step:,} steps in {progress.seconds / 60:.0f} min"
     curves = curves_png(trainer.history, title, best_step if trainer.best else None)
     uri = storage.join(task["out"], "model")

@@ -174,3 +174,15 @@ def test_the_score_to_reach_depends_on_the_length(saved: ModelBundle, tmp_path: 
     for bad in (0.7, {}, {"1": "high"}, {"1": float("nan")}, None):
         card = json.dumps(saved.card | {"min_score": bad}).encode()
         assert "min_score" in refused(saved.files | {"card.json": card})
+
+
+def test_a_card_tells_how_early_its_model_is(saved: ModelBundle) -> None:
+    def files(bias: object) -> dict[str, bytes]:
+        return saved.files | {
+            "card.json": json.dumps(saved.card | {"offset_bias_s": bias}).encode()
+        }
+
+    assert saved.offset_bias_s == 0.0
+    assert parse_bundle(files(-0.012), "my-model").offset_bias_s == -0.012
+    for bad in ("-0.01", None, float("nan"), 0.2):
+        assert "offset_bias_s" in refused(files(bad))
