@@ -181,16 +181,12 @@ def test_places_are_moved_by_what_the_model_is_early(tmp_path: Path) -> None:
     (tmp_path / "clip").mkdir()
     clip_S = synth.piece(5, 8.0)[32_000:64_000]
     (tmp_path / "clip" / "clip.wav").write_bytes(encode(clip_S, "wav"))
-    starts = []
-    for bias_s in (0.0, -0.04):
-        model, root = str(tmp_path / f"model{bias_s}"), str(tmp_path / f"catalogue{bias_s}")
-        shipped = load_bundle(DEFAULT_MODEL)
-        save_bundle(model, shipped.encoder, {"preset": "small", "offset_bias_s": bias_s})
-        index_catalogue(str(tmp_path / "music"), root, model=model)
-        _, table = ask(root, str(tmp_path / "clip"), str(tmp_path / f"answers{bias_s}"))
-        starts += table["track_start_s"].to_pylist()
-    assert starts[0] == pytest.approx(2.0, abs=0.02)
-    assert starts[1] == pytest.approx(starts[0] + 0.04)
+    model, root = str(tmp_path / "model"), str(tmp_path / "catalogue")
+    card = {"preset": "small", "offset_bias_s": -0.1}
+    save_bundle(model, load_bundle(DEFAULT_MODEL).encoder, card)
+    index_catalogue(str(tmp_path / "music"), root, model=model)
+    _, table = ask(root, str(tmp_path / "clip"), str(tmp_path / "answers"))
+    assert table["track_start_s"].to_pylist() == pytest.approx([2.1], abs=0.02)
 
 
 def test_dry_run_writes_nothing(tmp_path: Path, music: Path, capsys) -> None:
