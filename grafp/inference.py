@@ -1,6 +1,7 @@
 """The fast form of an encoder, and whole recordings to fingerprints."""
 
 import copy
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,7 +10,7 @@ from torch import nn
 
 from grafp.audio import SAMPLE_RATE
 from grafp.encoder import ConvNorm, Encoder, GraphBlock, LinearNorm
-from grafp.features import is_silent, log_mel
+from grafp.features import FRAMES, MELS, is_silent, log_mel
 from grafp.fingerprint import DIMENSION, HOP_SECONDS, SEGMENT_SAMPLES, segment_count
 from grafp.presets import AnyEncoder
 
@@ -83,6 +84,23 @@ def _fold(layer: nn.Linear | nn.Conv2d, norm: nn.BatchNorm1d | nn.BatchNorm2d) -
     return folded
 
 
+def _batch(encoder: AnyEncoder, device: torch.device) -> int:
+    return max(1, NODES_AT_ONCE[device.type] // encoder.config.nodes)
+
+
+def _agree(fast: AnyEncoder, exact: AnyEncoder, device: torch.device) -> bool:
+    """Whether two forms give the same fingerprints of noise, in a batch as they will be asked.
+
+    Worth a trial each time: for some shapes, on some processors, kernels of PyTorch are wrong in
+    bfloat16 (convolutions with strides, with AMX: issues 163347 and 169688 of pytorch/pytorch).
+    """
+    generator = torch.Generator().manual_seed(0)
+    mel_BFT = torch.rand(min(16, _batch(exact, device)), MELS, FRAMES, generator=generator)
+    with torch.inference_mode():
+        cosine_B = (fast(mel_BFT.to(device)) * exact(mel_BFT.to(device))).sum(dim=1)
+    return bool((cosine_B > 0.99).all())
+
+
 @dataclass
 class Fingerprinter:
     """Recordings to fingerprints with one encoder on one device."""
@@ -96,7 +114,15 @@ class Fingerprinter:
     def from_encoder(
         cls, encoder: AnyEncoder, device: str = "cpu", hop_seconds: float = HOP_SECONDS
     ) -> "Fingerprinter":
-        return cls(fast_form(encoder, device), torch.device(device), hop_seconds)
+        """A fingerprinter with the encoder's fast form, or in float32 where that gives others."""
+        fast, exact = fast_form(encoder, device), fast_form(encoder, device, torch.float32)
+        if not _agree(fast, exact, torch.device(device)):
+            warnings.warn(
+                "reduced precision gives wrong fingerprints on this machine: using float32",
+                stacklevel=2,
+            )
+            fast = exact
+        return cls(fast, torch.device(device), hop_seconds)
 
     def __call__(self, samples_S: np.ndarray) -> np.ndarray:
         """Fingerprint a recording.
@@ -112,7 +138,7 @@ class Fingerprinter:
         if segment_count(len(samples_S), hop) == 0:
             return np.zeros((0, DIMENSION), np.float32)
         windows_BS = torch.tensor(samples_S, dtype=torch.float32).unfold(0, SEGMENT_SAMPLES, hop)
-        batch = max(1, NODES_AT_ONCE[self.device.type] // self.encoder.config.nodes)
+        batch = _batch(self.encoder, self.device)
         with torch.inference_mode():
             parts = [self._embed(part.to(self.device)) for part in windows_BS.split(batch)]
             return torch.cat(parts).numpy()

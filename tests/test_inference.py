@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from grafp import synth
+from grafp import inference, synth
 from grafp.bundle import load_bundle
 from grafp.card import SHIPPED
 from grafp.encoder import Encoder
@@ -71,6 +71,17 @@ def test_the_fast_form_gives_the_same_fingerprints(
 def test_this_machines_fast_form_gives_the_same_fingerprints(plain: Encoder) -> None:
     mel = log_mel(seconds_of_music(8, 10))
     assert ((embed(plain, mel) * embed(fast_form(plain), mel)).sum(dim=1) > 0.999).all()
+
+
+def test_wrong_kernels_are_not_used(small: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As one that multiplies bfloat16 wrongly: the fingerprints are those of float32."""
+    broken, samples = inference._Reduced.forward, synth.piece(3, 3.0)
+    exact = Fingerprinter(fast_form(small, dtype=torch.float32), torch.device("cpu"))(samples)
+    monkeypatch.setattr(inference, "fast_dtype", lambda _: torch.bfloat16)
+    monkeypatch.setattr(inference._Reduced, "forward", lambda layer, x: -broken(layer, x))
+    with pytest.warns(UserWarning, match="using float32"):
+        rows = Fingerprinter.from_encoder(small)(samples)
+    np.testing.assert_array_equal(rows, exact)
 
 
 @pytest.mark.parametrize("name", sorted(path.name for path in SHIPPED.glob("*/")))
