@@ -35,7 +35,7 @@ class ModelCard:
     min_scores: dict[float, float]
     """Scores that a match must reach, by its length in seconds; the card's `min_score`."""
     offset_bias_s: float
-    """How much later than the truth it places degraded clips, on average, s; mostly below zero."""
+    """How much later than the truth it places degraded clips, s; see `Validation.offset_bias`."""
     files: dict[str, bytes]
     """The bundle's own files, to copy it elsewhere unchanged."""
 

@@ -70,6 +70,10 @@ def test_the_bias_is_what_clips_are_placed_too_early_by() -> None:
     for late in (0, 480):  # the truth 30 ms after the place found
         shifted = Validation(built.reference_BS, built.position_B, clips, at + late)
         assert shifted.offset_bias(Flat(), CPU) == pytest.approx(-late / SECOND, abs=0.003)
+    few_late = at.clone()
+    few_late[::4] += 960  # their mean would be -15 ms
+    mixed = Validation(built.reference_BS, built.position_B, clips, few_late)
+    assert mixed.offset_bias(Flat(), CPU) == pytest.approx(-0.03, abs=0.003)
     far = Validation(built.reference_BS, built.position_B, clips, at + SECOND)
     assert far.offset_bias(Flat(), CPU) == 0.0
 
