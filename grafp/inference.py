@@ -28,13 +28,13 @@ def fast_form(
     A baseline has no batch norm, and keeps this bound with `dtype` throughout.
 
     Args:
-        dtype: of the graph blocks and convolutions between them; default: see `fast_dtype`.
+        dtype: of the graph blocks and convolutions between them; default: see `trusted_dtype`.
     """
-    dtype = dtype or fast_dtype(torch.device(device))
-    fast = copy.deepcopy(encoder).eval().requires_grad_(False)
+    fast = copy.deepcopy(encoder).eval().requires_grad_(False).to(device)
+    dtype = dtype or trusted_dtype(fast, torch.device(device))
     if not isinstance(fast, Encoder):
         fast.register_forward_pre_hook(lambda _, inputs: (inputs[0].to(dtype),))
-        return fast.to(device, dtype)
+        return fast.to(dtype)
     for parent in list(fast.modules()):
         for name, child in list(parent.named_children()):
             if isinstance(child, LinearNorm):
@@ -48,7 +48,7 @@ def fast_form(
                     setattr(block, name, _Reduced(layer, dtype, widen=False))
         for number, layer in enumerate(fast.downsample):
             fast.downsample[number] = _Reduced(layer, dtype, widen=True)
-    return fast.to(device)
+    return fast
 
 
 class _Reduced(nn.Module):
@@ -73,6 +73,27 @@ def fast_dtype(device: torch.device) -> torch.dtype:
     return torch.bfloat16 if native else torch.float32
 
 
+def trusted_dtype(encoder: AnyEncoder, device: torch.device) -> torch.dtype:
+    """`fast_dtype`, or float32 where that gives this encoder, on this device, wrong fingerprints.
+
+    Worth a trial each time: for some shapes, on some processors, kernels of PyTorch are wrong in
+    bfloat16 (convolutions with strides, with AMX: issues 163347 and 169688 of pytorch/pytorch;
+    some of them from 32 spectrograms on). Those of the presets with a graph are right.
+    """
+    dtype, was_training = fast_dtype(device), encoder.training
+    noise_BFT = torch.rand(32, MELS, FRAMES, generator=torch.Generator().manual_seed(0)).to(device)
+    encoder.eval()
+    with torch.inference_mode():
+        exact_BD = encoder(noise_BFT)
+        with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
+            cosine_B = (encoder(noise_BFT) * exact_BD).sum(dim=1)
+    encoder.train(was_training)
+    if (cosine_B > 0.99).all():  # false for NaN too
+        return dtype
+    warnings.warn(f"{dtype} gives wrong fingerprints on this machine: using float32", stacklevel=2)
+    return torch.float32
+
+
 def _fold(layer: nn.Linear | nn.Conv2d, norm: nn.BatchNorm1d | nn.BatchNorm2d) -> nn.Module:
     """The one layer that computes norm(layer(x)) with the norm's running statistics."""
     assert norm.running_mean is not None
@@ -82,23 +103,6 @@ def _fold(layer: nn.Linear | nn.Conv2d, norm: nn.BatchNorm1d | nn.BatchNorm2d) -
     folded.weight.copy_(layer.weight * scale_C.view(-1, *[1] * (layer.weight.ndim - 1)))
     folded.bias = nn.Parameter(norm.bias - norm.running_mean * scale_C, requires_grad=False)
     return folded
-
-
-def _batch(encoder: AnyEncoder, device: torch.device) -> int:
-    return max(1, NODES_AT_ONCE[device.type] // encoder.config.nodes)
-
-
-def _agree(fast: AnyEncoder, exact: AnyEncoder, device: torch.device) -> bool:
-    """Whether two forms give the same fingerprints of noise, in a batch as they will be asked.
-
-    Worth a trial each time: for some shapes, on some processors, kernels of PyTorch are wrong in
-    bfloat16 (convolutions with strides, with AMX: issues 163347 and 169688 of pytorch/pytorch).
-    """
-    generator = torch.Generator().manual_seed(0)
-    mel_BFT = torch.rand(min(16, _batch(exact, device)), MELS, FRAMES, generator=generator)
-    with torch.inference_mode():
-        cosine_B = (fast(mel_BFT.to(device)) * exact(mel_BFT.to(device))).sum(dim=1)
-    return bool((cosine_B > 0.99).all())
 
 
 @dataclass
@@ -114,15 +118,7 @@ class Fingerprinter:
     def from_encoder(
         cls, encoder: AnyEncoder, device: str = "cpu", hop_seconds: float = HOP_SECONDS
     ) -> "Fingerprinter":
-        """A fingerprinter with the encoder's fast form, or in float32 where that gives others."""
-        fast, exact = fast_form(encoder, device), fast_form(encoder, device, torch.float32)
-        if not _agree(fast, exact, torch.device(device)):
-            warnings.warn(
-                "reduced precision gives wrong fingerprints on this machine: using float32",
-                stacklevel=2,
-            )
-            fast = exact
-        return cls(fast, torch.device(device), hop_seconds)
+        return cls(fast_form(encoder, device), torch.device(device), hop_seconds)
 
     def __call__(self, samples_S: np.ndarray) -> np.ndarray:
         """Fingerprint a recording.
@@ -138,7 +134,7 @@ class Fingerprinter:
         if segment_count(len(samples_S), hop) == 0:
             return np.zeros((0, DIMENSION), np.float32)
         windows_BS = torch.tensor(samples_S, dtype=torch.float32).unfold(0, SEGMENT_SAMPLES, hop)
-        batch = _batch(self.encoder, self.device)
+        batch = max(1, NODES_AT_ONCE[self.device.type] // self.encoder.config.nodes)
         with torch.inference_mode():
             parts = [self._embed(part.to(self.device)) for part in windows_BS.split(batch)]
             return torch.cat(parts).numpy()

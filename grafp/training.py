@@ -23,7 +23,7 @@ from grafp.data import PairSampler
 from grafp.errors import TrainingError
 from grafp.features import log_mel
 from grafp.history import Point, Progress
-from grafp.inference import fast_dtype
+from grafp.inference import trusted_dtype
 from grafp.loss import gather_with_gradient, nt_xent
 from grafp.presets import PRESETS, AnyConfig, AnyEncoder, build_encoder, config_from_dict
 from grafp.validation import Validation
@@ -108,7 +108,7 @@ class Trainer:
             self.model = _compiled(self.encoder)
         if world > 1:
             self.model = DistributedDataParallel(self.model)
-        self.reduced = fast_dtype(device) == torch.bfloat16
+        self.reduced = trusted_dtype(self.encoder, device) == torch.bfloat16
         if device.type == "cuda":
             torch.set_float32_matmul_precision("high")
         decayed = [p for p in self.encoder.parameters() if p.ndim > 1]

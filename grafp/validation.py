@@ -10,7 +10,7 @@ from grafp.audio import SAMPLE_RATE
 from grafp.augment import PAST_SAMPLES, Augmenter
 from grafp.features import log_mel
 from grafp.fingerprint import SEGMENT_SAMPLES, peak_between
-from grafp.inference import fast_dtype
+from grafp.inference import trusted_dtype
 from grafp.noises import to_float
 from grafp.presets import AnyEncoder
 
@@ -103,7 +103,7 @@ class Validation:
 
 
 def _embed(encoder: AnyEncoder, segments_BS: torch.Tensor, device: torch.device) -> torch.Tensor:
-    reduced = fast_dtype(device) == torch.bfloat16
+    reduced = trusted_dtype(encoder, device) == torch.bfloat16
     with torch.inference_mode(), torch.autocast(device.type, torch.bfloat16, enabled=reduced):
         parts = [
             encoder(log_mel(to_float(part_BS).to(device))).cpu()

@@ -75,10 +75,15 @@ def test_this_machines_fast_form_gives_the_same_fingerprints(plain: Encoder) -> 
 
 def test_wrong_kernels_are_not_used(small: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
     """As one that multiplies bfloat16 wrongly: the fingerprints are those of float32."""
-    broken, samples = inference._Reduced.forward, synth.piece(3, 3.0)
-    exact = Fingerprinter(fast_form(small, dtype=torch.float32), torch.device("cpu"))(samples)
+    cpu, samples = torch.device("cpu"), synth.piece(3, 3.0)
+    exact = Fingerprinter(fast_form(small, dtype=torch.float32), cpu)(samples)
+    convolve = nn.Conv2d.forward
+
+    def wrong(layer: nn.Conv2d, x: torch.Tensor) -> torch.Tensor:
+        return convolve(layer, x) * (-1.0 if torch.is_autocast_enabled("cpu") else 1.0)
+
     monkeypatch.setattr(inference, "fast_dtype", lambda _: torch.bfloat16)
-    monkeypatch.setattr(inference._Reduced, "forward", lambda layer, x: -broken(layer, x))
+    monkeypatch.setattr(nn.Conv2d, "forward", wrong)
     with pytest.warns(UserWarning, match="using float32"):
         rows = Fingerprinter.from_encoder(small)(samples)
     np.testing.assert_array_equal(rows, exact)
