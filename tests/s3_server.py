@@ -16,11 +16,13 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+import botocore.session
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
 
 START_SECONDS = 60.0  # it needs one second; the rest is for a machine that is busy
 STOP_SECONDS = 10.0
@@ -68,7 +70,7 @@ def _start(
             process = subprocess.Popen(
                 command, env={**os.environ, **env}, stdout=output, stderr=subprocess.STDOUT
             )
-        if _wait_until_ready(process, s3_port):
+        if _wait_until_ready(process, f"http://127.0.0.1:{s3_port}", bucket, env):
             return process, s3_port
         _stop(process)
         if attempt == 2:
@@ -106,14 +108,24 @@ def _free_ports(count: int) -> list[int]:
         return [one.getsockname()[1] for one in held]
 
 
-def _wait_until_ready(process: subprocess.Popen[bytes], port: int) -> bool:
+def _wait_until_ready(
+    process: subprocess.Popen[bytes], endpoint: str, bucket: str, env: dict[str, str]
+) -> bool:
+    """Until it lists its bucket, which it makes after it has begun to answer."""
+    client = botocore.session.Session().create_client(
+        "s3",
+        env["AWS_DEFAULT_REGION"],
+        endpoint_url=endpoint,
+        aws_access_key_id=env["AWS_ACCESS_KEY_ID"],
+        aws_secret_access_key=env["AWS_SECRET_ACCESS_KEY"],
+        config=Config(connect_timeout=2, read_timeout=2, retries={"total_max_attempts": 1}),
+    )
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline and process.poll() is None:
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=2):
+        with contextlib.suppress(BotoCoreError, ClientError):
+            if bucket in [one["Name"] for one in client.list_buckets()["Buckets"]]:
                 return True
-        except (urllib.error.URLError, OSError):
-            time.sleep(0.1)
+        time.sleep(0.1)
     return False
 
 
