@@ -122,7 +122,7 @@ def test_more_gpus_than_there_are_is_one_line_for_training(
     small_cluster: nodes.Nodes, audio: Path, tmp_path: Path
 ) -> None:
     code, lines = small_cluster.run(
-        "train.py", "--music", audio, "--out", tmp_path, "--steps", 1, "--gpu", "--num-workers", 4,
+        "train.py", "--music", audio, "--out", tmp_path, "--pairs", 8, "--gpu", "--num-workers", 4,
         GRAFP_WAIT_SECONDS="1",
     )  # fmt: skip
     assert code == cli.FAILED
@@ -149,4 +149,5 @@ def test_a_cluster_without_processors_is_one_line(audio: Path, tmp_path: Path) -
             "index_catalog.py", "--audio", audio, "--catalog", tmp_path, GRAFP_WAIT_SECONDS="1"
         )
     assert code == cli.FAILED
-    assert lines[-1].startswith("error: no processor for work within 1 s")
+    [error] = [line for line in lines if line.startswith("error: ")]  # Ray's own may come later
+    assert error.startswith("error: no processor for work within 1 s")
