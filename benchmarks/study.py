@@ -161,6 +161,8 @@ class Judge:
             folder = "".join(c if c.isalnum() else "-" for c in name)
             card = {"preset": trainer.config.preset, "variant": name}
             card["training"] = trainer.config.to_dict()
+            bias_s = self.validation.offset_bias(trainer.encoder, trainer.device)
+            card["offset_bias_s"] = round(bias_s, 4)
             save_bundle(storage.join(self.models, folder), trainer.encoder, card)
         rate = self.validation.hit_rate(trainer.encoder, trainer.device)
         hits = round(rate * len(self.validation.truth_B))
