@@ -22,7 +22,7 @@ import json
 import sys
 from collections import Counter
 
-from pipelines import cli
+from pipelines.common import cli
 
 
 def options() -> argparse.Namespace:
@@ -59,13 +59,13 @@ def options() -> argparse.Namespace:
 
 def main(chosen: argparse.Namespace) -> tuple[dict, int]:
     from grafp import storage
-    from grafp.clips import draw_clips
-    from grafp.collection import list_items
-    from grafp.grid import grid, markdown
-    from grafp.grid import summary as grid_summary
-    from pipelines.evaluate import Material, evaluate, waveforms
-    from pipelines.index import index_catalogue
-    from pipelines.placement import Encoders
+    from grafp.evaluation.hit_rates import grid, markdown
+    from grafp.evaluation.hit_rates import summary as grid_summary
+    from grafp.evaluation.protocol import draw_clips
+    from grafp.storage.sources import list_items
+    from pipelines.common.placement import Encoders
+    from pipelines.evaluating.flow import Material, evaluate, waveforms
+    from pipelines.indexing.flow import index_catalogue
 
     items = part(chosen.corpus, chosen.split, "music")
     unknown = {item.uri for item in items[:: chosen.keep_out]} if chosen.keep_out else set()
@@ -114,7 +114,7 @@ def main(chosen: argparse.Namespace) -> tuple[dict, int]:
 def part(corpus: str, split: str, name: str) -> list:
     """The rows of one table that belong to the split, "test" or "validation"."""
     from grafp import storage
-    from grafp.collection import held_out, list_items
+    from grafp.storage.sources import held_out, list_items
 
     table = storage.join(corpus, f"{name}.csv")
     if split == "test":
@@ -124,8 +124,8 @@ def part(corpus: str, split: str, name: str) -> list:
 
 def _refusals(catalogue: str, clips: list, answers: list, seconds: list[float]) -> dict:
     """Print what each wished false-positive rate lets pass of unknown music, and keeps of known."""
-    from grafp.catalogue import Catalogue
-    from grafp.metrics import Rate
+    from grafp.catalog.catalog import Catalogue
+    from grafp.evaluation.metrics import Rate
 
     published = Catalogue.open_published(catalogue)
     rows: dict[str, dict] = {}

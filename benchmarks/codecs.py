@@ -17,7 +17,7 @@ import numpy as np
 from accuracy import part
 from query import timed
 
-from pipelines import cli
+from pipelines.common import cli
 
 CODECS = ("SQfp16", "PQ64", "PQ64x4fs")
 
@@ -35,9 +35,10 @@ def options() -> argparse.Namespace:
 
 
 def main(chosen: argparse.Namespace) -> tuple[dict, int]:
-    from grafp.catalogue import Catalogue, open_shards
-    from grafp.index import fill, fingerprint_ids, parse_index, train_template
-    from grafp.shards import ShardSearch
+    from grafp.catalog.catalog import Catalogue
+    from grafp.catalog.shard_files import open_shards
+    from grafp.index.ivfpq import fill, fingerprint_ids, parse_index, train_template
+    from grafp.index.shards import ShardSearch
 
     catalogue = Catalogue.open_published(chosen.catalog)
     assert catalogue.manifest is not None
@@ -88,9 +89,9 @@ def _queries(chosen: argparse.Namespace) -> tuple[list, list[np.ndarray], list[f
     import grafp
     from grafp import storage
     from grafp.audio import SAMPLE_RATE, decode
-    from grafp.clips import draw_clips, make_clip
-    from grafp.fingerprint import HOP_SECONDS
-    from pipelines.evaluate import waveforms
+    from grafp.evaluation.protocol import draw_clips, make_clip
+    from grafp.model.fingerprint import HOP_SECONDS
+    from pipelines.evaluating.flow import waveforms
 
     model = grafp.load_model()
     music = part(chosen.corpus, "validation", "music")
@@ -120,7 +121,7 @@ def _right(
     neighbours: int,
 ) -> list[tuple[bool, bool]]:
     """Whether each query found its track, and its place within 50 ms."""
-    from grafp.matching import find_matches
+    from grafp.index.alignment import find_matches
 
     right = []
     for first in range(0, len(queries), 64):

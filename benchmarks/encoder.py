@@ -12,7 +12,7 @@ import argparse
 import sys
 import time
 
-from pipelines import cli
+from pipelines.common import cli
 
 
 def options() -> argparse.Namespace:
@@ -25,14 +25,14 @@ def options() -> argparse.Namespace:
 def main(chosen: argparse.Namespace) -> tuple[dict, int]:
     import torch
 
-    from grafp import synth
-    from grafp.bundle import load_bundle
-    from grafp.features import log_mel
-    from grafp.inference import NODES_AT_ONCE, fast_dtype, fast_form
-    from grafp.presets import PRESETS, build_encoder
+    from grafp.audio import synthesis
+    from grafp.model.bundle import load_bundle
+    from grafp.model.features import log_mel
+    from grafp.model.inference import NODES_AT_ONCE, fast_dtype, fast_form
+    from grafp.model.presets import PRESETS, build_encoder
 
     torch.set_num_threads(1)
-    audio_S = torch.from_numpy(synth.piece(1, 14.0))
+    audio_S = torch.from_numpy(synthesis.piece(1, 14.0))
     segments_BS = audio_S.unfold(0, 16_000, 1_600)[:128]
     mel_BFT = log_mel(segments_BS)
     dtype = fast_dtype(torch.device("cpu"))

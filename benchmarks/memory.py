@@ -19,7 +19,7 @@ from collections import Counter
 
 import psutil
 
-from pipelines import cli
+from pipelines.common import cli
 
 
 def options() -> argparse.Namespace:
@@ -52,11 +52,11 @@ def main(chosen: argparse.Namespace) -> tuple[dict, int]:
 
 def synthesise(folder: str, count: int, seconds: float) -> None:
     """Write pieces of music, FLAC."""
-    from grafp import storage, synth
-    from grafp.audio import encode
+    from grafp import storage
+    from grafp.audio import encode, synthesis
 
     for number in range(count):
-        data = encode(synth.piece(number, seconds), "flac")
+        data = encode(synthesis.piece(number, seconds), "flac")
         storage.write(f"{folder}/{number:05d}.flac", data)
 
 

@@ -27,7 +27,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from memory import memory_by_kind
 
-from pipelines import cli
+from pipelines.common import cli
 
 TRACK_SEGMENTS, TRACKS_A_FILE = 1_000, 32
 
@@ -52,12 +52,12 @@ def main(chosen: argparse.Namespace) -> tuple[dict, int]:
 
 
 def _catalogue_steps(root: str, rows: list[dict]) -> dict:
-    from grafp.catalogue import Catalogue
-    from pipelines.index import Run
-    from pipelines.maintain import verify
-    from pipelines.plan import live_refs
-    from pipelines.runtime import connect
-    from pipelines.shards import IndexState, extend
+    from grafp.catalog.catalog import Catalogue
+    from grafp.catalog.tracks import live_refs
+    from pipelines.common.runtime import connect
+    from pipelines.indexing.flow import Run
+    from pipelines.indexing.maintain import verify
+    from pipelines.indexing.upkeep import IndexState, extend
 
     connect()
     catalogue = Catalogue.open(root)
@@ -91,7 +91,7 @@ def _catalogue_steps(root: str, rows: list[dict]) -> dict:
 
 def _make_embeddings(folder: Path, tracks: int) -> list[dict]:
     """Rows of a track table, and the embedding files that they point to."""
-    from pipelines.embed import EMBEDDING_SCHEMA
+    from grafp.catalog.embeddings import EMBEDDING_SCHEMA
 
     rng = np.random.default_rng(0)
     centres = rng.standard_normal((2_000, 128)).astype(np.float32)
@@ -132,7 +132,7 @@ def _plain_build(folder: Path) -> dict:
     """What a script would do: read everything, train, add, write."""
     import faiss
 
-    from grafp.index import IndexParameters
+    from grafp.index.ivfpq import IndexParameters
 
     parts = []
     for path in sorted((folder / "embeddings").rglob("*.parquet")):

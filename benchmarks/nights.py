@@ -13,7 +13,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from pipelines import cli
+from pipelines.common import cli
 
 CHANGED, WITHDRAWN, BROKEN, EXCERPT_SECONDS = 5, 10, 3, 5
 
@@ -30,10 +30,10 @@ def main(chosen: argparse.Namespace) -> tuple[dict, int]:
     import ray
 
     from grafp import storage
-    from grafp.catalogue import Catalogue
-    from grafp.collection import list_items
-    from pipelines.index import index_catalogue
-    from pipelines.maintain import verify
+    from grafp.catalog.catalog import Catalogue
+    from grafp.storage.sources import list_items
+    from pipelines.indexing.flow import index_catalogue
+    from pipelines.indexing.maintain import verify
 
     items = list_items(chosen.music)
     needed = chosen.first + chosen.add + CHANGED
@@ -94,7 +94,7 @@ def _ask(root: str, folder: Path, items: list, expected: dict[int, str | None]) 
     """How many excerpts got the right answer: this track, or none where None is expected."""
     from grafp import storage
     from grafp.audio import SAMPLE_RATE, decode, encode
-    from pipelines.query import query_batch
+    from pipelines.querying.flow import query_batch
 
     folder.mkdir()
     for number in expected:

@@ -38,12 +38,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipelines import cli
+from pipelines.common import cli
 
 if TYPE_CHECKING:
-    from grafp.collection import Item
-    from grafp.peers import Query
-    from pipelines.peers import Outcome
+    from peer_systems.answers import Query
+    from peer_systems.run import Outcome
+
+    from grafp.storage.sources import Item
 
 OURS, CHROMAPRINT = "grafp", "chromaprint"
 
@@ -112,10 +113,11 @@ def _system(text: str) -> tuple[str, list[str]]:
 
 
 def main(chosen: argparse.Namespace) -> tuple[dict, int]:
+    from peer_systems.run import answer_with_grafp, answer_with_program
+
     from grafp import storage
     from grafp.errors import OptionError
-    from pipelines.peers import answer_with_grafp, answer_with_program
-    from pipelines.placement import Encoders
+    from pipelines.common.placement import Encoders
 
     out = storage.absolute(chosen.out)
     if "://" in out or "://" in chosen.corpus:
@@ -136,11 +138,12 @@ def main(chosen: argparse.Namespace) -> tuple[dict, int]:
 
 def _write_files(chosen: argparse.Namespace, out: str) -> "tuple[list[Item], list[Query]]":
     """Draw and write the queries; returns the test music too."""
+    from peer_systems.run import write_files
+
     from grafp import storage
-    from grafp.clips import draw_clips
     from grafp.errors import OptionError
-    from pipelines.evaluate import for_testing, waveforms
-    from pipelines.peers import write_files
+    from grafp.evaluation.protocol import draw_clips
+    from pipelines.evaluating.flow import for_testing, waveforms
 
     listed = for_testing(storage.join(chosen.corpus, "music.csv"))
     music = [replace(item, uri=item.location) for item in listed]  # the path that all are given
@@ -172,7 +175,7 @@ def _write_files(chosen: argparse.Namespace, out: str) -> "tuple[list[Item], lis
 
 
 def _chromaprint(out: str) -> "Outcome":
-    from pipelines.peers import Outcome, answer_with_program
+    from peer_systems.run import Outcome, answer_with_program
 
     if shutil.which("fpcalc") is None:
         return Outcome({}, missing="not there: fpcalc is not installed (libchromaprint-tools)")
@@ -186,8 +189,9 @@ def _tables(
     queries: "list[Query]", music: "list[Item]", outcomes: "dict[str, Outcome]", fpr: float
 ) -> dict:
     """Print everything; returns it for JSON."""
-    from grafp.peers import as_json, cells, judge, markdown
-    from pipelines.evaluate import self_repeating
+    from peer_systems.answers import as_json, cells, judge, markdown
+
+    from pipelines.evaluating.flow import self_repeating
 
     loops = self_repeating(music)  # judged without the second
     done, tables, systems = {}, {}, {}

@@ -23,7 +23,7 @@ from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 
-from pipelines import cli
+from pipelines.common import cli
 
 RATE = 16_000
 LEVEL = 0.1  # RMS of music
@@ -69,10 +69,10 @@ def options() -> argparse.Namespace:
 def main(chosen: argparse.Namespace) -> tuple[dict, int]:
     from grafp import storage
     from grafp.audio import encode
-    from grafp.collection import list_items
-    from pipelines.index import index_catalogue
-    from pipelines.placement import Encoders
-    from pipelines.timeline import timeline_batch
+    from grafp.storage.sources import list_items
+    from pipelines.common.placement import Encoders
+    from pipelines.indexing.flow import index_catalogue
+    from pipelines.querying.timeline import timeline_batch
 
     indexed, known, unknown = _collection(chosen)
     catalogue = storage.join(chosen.out, "catalogue")
@@ -115,7 +115,7 @@ def main(chosen: argparse.Namespace) -> tuple[dict, int]:
 def _collection(chosen: argparse.Namespace) -> tuple[list, list, list]:
     """What is indexed, the music to play of it, and a third of the music, by group, unknown."""
     from grafp import storage
-    from grafp.collection import held_out, list_items
+    from grafp.storage.sources import held_out, list_items
 
     items = list_items(storage.join(chosen.corpus, "music.csv"))
     everything = [i for i in items if (i.row["split"] == "test") == (chosen.split == "test")]
@@ -129,7 +129,7 @@ def _collection(chosen: argparse.Namespace) -> tuple[list, list, list]:
 
 def _noises(chosen: argparse.Namespace) -> list[np.ndarray]:
     from grafp import storage
-    from grafp.collection import list_items
+    from grafp.storage.sources import list_items
 
     items = list_items(storage.join(chosen.corpus, "noise.csv"))
     split = "test" if chosen.split == "test" else "train"

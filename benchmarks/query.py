@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from merge import walk
 
-from pipelines import cli
+from pipelines.common import cli
 
 TRACK_SEGMENTS, QUERY_SEGMENTS, BATCH = 1_000, 41, 32
 REFERENCE_LISTS, REFERENCE_NPROBE = 64, 20
@@ -92,9 +92,15 @@ def noisy(excerpt_MD: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 def _ours(
     vectors_ND: np.ndarray, queries: list, where: list[tuple[int, int]], nprobe: int | None
 ) -> dict:
-    from grafp.index import IndexParameters, fill, fingerprint_ids, parse_index, train_template
-    from grafp.matching import find_matches
-    from grafp.shards import Shard, ShardSearch
+    from grafp.index.alignment import find_matches
+    from grafp.index.ivfpq import (
+        IndexParameters,
+        fill,
+        fingerprint_ids,
+        parse_index,
+        train_template,
+    )
+    from grafp.index.shards import Shard, ShardSearch
 
     parameters = IndexParameters.for_size(len(vectors_ND))
     template = train_template(sample(vectors_ND, parameters.training_points), parameters)

@@ -15,7 +15,7 @@ from collections import Counter
 
 from memory import run_job, synthesise
 
-from pipelines import cli
+from pipelines.common import cli
 
 _TRACKS, _SECONDS = 30, 100.0
 
@@ -35,9 +35,9 @@ def options() -> argparse.Namespace:
 def main(chosen: argparse.Namespace) -> tuple[dict, int]:
     import ray
 
-    from grafp.catalogue import Catalogue
-    from pipelines.index import index_catalogue
-    from pipelines.scale import with_distractors
+    from grafp.catalog.catalog import Catalogue
+    from pipelines.evaluating.distractors import with_distractors
+    from pipelines.indexing.flow import index_catalogue
 
     summary: dict[str, dict] = {}
     with tempfile.TemporaryDirectory() as folder:

@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 
-from pipelines import cli
+from pipelines.common import cli
 
 _SHARDS = 1_000  # to weigh in a manifest
 
@@ -46,10 +46,10 @@ def _records(count: int) -> dict[str, float]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from grafp.catalogue import TRACK_SCHEMA
-    from grafp.collection import Item
-    from grafp.s3 import FileInfo
-    from pipelines.plan import live_refs, make_plan
+    from grafp.catalog.changes import make_plan
+    from grafp.catalog.tracks import TRACK_SCHEMA, live_refs
+    from grafp.storage.s3 import FileInfo
+    from grafp.storage.sources import Item
 
     table = pa.Table.from_pylist([_track(n) for n in range(count)], schema=TRACK_SCHEMA)
     file = io.BytesIO()
@@ -83,7 +83,7 @@ def _records(count: int) -> dict[str, float]:
 
 def _entries(shards: int) -> list[Any]:
     """Shards as a manifest names them."""
-    from grafp.manifest import ShardEntry, StoredFile
+    from grafp.catalog.manifest import ShardEntry, StoredFile
 
     def entry(number: int) -> ShardEntry:
         digest = hashlib.sha256(str(number).encode()).hexdigest()
@@ -98,7 +98,7 @@ def _entries(shards: int) -> list[Any]:
 
 def _manifest_bytes(entries: list[Any]) -> float:
     """Of each shard in a manifest."""
-    from grafp.manifest import Manifest
+    from grafp.catalog.manifest import Manifest
 
     manifest = Manifest(
         "s", None, "", "m", "", 0.1, None, None, None, entries, entries[0].tracks, 0, {}
@@ -125,10 +125,9 @@ def _track(number: int) -> dict[str, Any]:
 
 def _decode_rate() -> float:
     """Seconds of audio that one processor decodes in a second: mp3, stereo at 44.1 kHz."""
-    from grafp import synth
-    from grafp.audio import decode, encode
+    from grafp.audio import decode, encode, synthesis
 
-    sound = np.stack([synth.piece(seed, 60.0, 44_100) for seed in (1, 2)])
+    sound = np.stack([synthesis.piece(seed, 60.0, 44_100) for seed in (1, 2)])
     mp3 = encode(sound, "mp3", rate=44_100, layout="stereo")
     began = time.process_time()
     for _ in range(5):

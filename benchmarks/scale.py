@@ -29,12 +29,12 @@ from typing import Any
 import numpy as np
 from query import BATCH, QUERY_SEGMENTS, TRACK_SEGMENTS, make_catalogue, noisy, sample
 
-from pipelines import cli
+from pipelines.common import cli
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that wait must not count as work
 _NOISED = {1: "0.80", 3: "0.51", 5: "0.33"}
 """How often noise is added to a query, and the cosine to what is stored that remains."""
-_ITERATIONS = 10  # of k-means, as grafp.index.train_template
+_ITERATIONS = 10  # of k-means, as grafp.index.ivfpq.train_template
 
 
 def options() -> argparse.Namespace:
@@ -67,7 +67,7 @@ def options() -> argparse.Namespace:
 
 
 def main(chosen: argparse.Namespace) -> tuple[dict, int]:
-    from grafp.index import IndexParameters
+    from grafp.index.ivfpq import IndexParameters
 
     most = min(int(max(chosen.fingerprints)), chosen.fill_at_most)
     rows: list[dict[str, Any]] = []
@@ -96,7 +96,7 @@ def _measured(
     parameters: Any, vectors_ND: np.ndarray, chosen: argparse.Namespace
 ) -> list[dict[str, Any]]:
     """An index of these fingerprints: trained, filled, and searched once or more."""
-    from grafp.index import train_template
+    from grafp.index.ivfpq import train_template
 
     began = time.monotonic()
     sample_ND = sample(vectors_ND, parameters.training_points)
@@ -137,8 +137,8 @@ def _grown(row: dict[str, Any], size: int) -> dict[str, Any]:
 
 def _filled(template: bytes, vectors_ND: np.ndarray, most: int) -> tuple[list, float, int]:
     """Shards, two filled at once; processor seconds and bytes of the index."""
-    from grafp.index import fill, fingerprint_ids, parse_index
-    from grafp.shards import Shard
+    from grafp.index.ivfpq import fill, fingerprint_ids, parse_index
+    from grafp.index.shards import Shard
 
     most -= most % TRACK_SEGMENTS  # whole tracks
 
@@ -161,7 +161,7 @@ def _filled(template: bytes, vectors_ND: np.ndarray, most: int) -> tuple[list, f
 
 def _searched(shards: list, nprobe: int, vectors_ND: np.ndarray, count: int) -> dict[str, Any]:
     """Queries of 5 s and of 1 s: what was found, and processor time by step for those of 5 s."""
-    from grafp.shards import ShardSearch
+    from grafp.index.shards import ShardSearch
 
     rng = np.random.default_rng(1)
     tracks = len(vectors_ND) // TRACK_SEGMENTS
@@ -186,7 +186,7 @@ def _searched(shards: list, nprobe: int, vectors_ND: np.ndarray, count: int) -> 
 
 def _cost(search: Any, queries: list, where: list[tuple[int, int]]) -> dict[str, Any]:
     """Of one query, by step."""
-    from grafp.index import choose_lists
+    from grafp.index.ivfpq import choose_lists
 
     padded = [_padded(shard.index) for shard in search.shards]
     choosing, visited, codes = 0.0, 0, 0
@@ -218,7 +218,7 @@ def _cost(search: Any, queries: list, where: list[tuple[int, int]]) -> dict[str,
 
 def _recall(search: Any, queries: list[np.ndarray], where: list[tuple[int, int]]) -> float:
     """Share of the queries whose best answer is the track and the hop that they were cut from."""
-    from grafp.matching import find_matches
+    from grafp.index.alignment import find_matches
 
     right = 0
     for first in range(0, len(queries), BATCH):

@@ -17,7 +17,7 @@ import time
 
 from memory import synthesise
 
-from pipelines import cli
+from pipelines.common import cli
 
 STAGES = {"decode_row": "decode", "Encode": "encode", "EmbeddingStore": "store"}
 
@@ -33,7 +33,7 @@ def options() -> argparse.Namespace:
 
 
 def main(chosen: argparse.Namespace) -> tuple[dict, int]:
-    from pipelines.runtime import connect
+    from pipelines.common.runtime import connect
 
     connect()
     summary = {}
@@ -52,11 +52,12 @@ def main(chosen: argparse.Namespace) -> tuple[dict, int]:
 def _measure(music: str, out: str, count: int) -> dict[str, float]:
     """Seconds of audio a second once the first row is there, and the stages' shares."""
     from grafp.audio import MAX_SECONDS
-    from grafp.collection import list_items
-    from grafp.fingerprint import HOP_SECONDS
-    from pipelines.decode import decoded
-    from pipelines.embed import EmbeddingStore, encoded
-    from pipelines.placement import Encoders
+    from grafp.model.fingerprint import HOP_SECONDS
+    from grafp.storage.sources import list_items
+    from pipelines.common.decode import decoded
+    from pipelines.common.encode import encoded
+    from pipelines.common.placement import Encoders
+    from pipelines.indexing.embed import EmbeddingStore
 
     store = EmbeddingStore(out, "embeddings", "small", HOP_SECONDS, {})
     recordings = decoded(list_items(music), MAX_SECONDS)

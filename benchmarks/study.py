@@ -21,10 +21,10 @@ import time
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from pipelines import cli
+from pipelines.common import cli
 
 if TYPE_CHECKING:
-    from grafp.training import Trainer
+    from grafp.training.trainer import Trainer
 
 # name: changes of TrainConfig, of AugmentConfig, of EncoderConfig
 VARIANTS: dict[str, tuple[dict, dict, dict]] = {
@@ -127,12 +127,12 @@ class Judge:
         import torch
 
         from grafp import storage
-        from grafp.augment import Augmenter
-        from grafp.data import TrainingSet
-        from grafp.share import Budget
-        from grafp.validation import Validation
-        from pipelines.collect import collect_all, list_sources
-        from pipelines.train import VALIDATION_AUGMENT
+        from grafp.training.augment import Augmenter
+        from grafp.training.data.partition import Budget
+        from grafp.training.data.sampler import TrainingSet
+        from grafp.training.validation import Validation
+        from pipelines.training.flow import VALIDATION_AUGMENT
+        from pipelines.training.prepare import collect_all, list_sources
 
         tables = {"music": "music.csv", "noise": "noise.csv", "rooms": "rir.csv"}
         sources = list_sources({k: storage.join(corpus, v) for k, v in tables.items()})
@@ -152,8 +152,8 @@ class Judge:
     def run(self, name: str) -> dict:
         """Train a variant; what it is worth."""
         from grafp import storage
-        from grafp.bundle import save_bundle
-        from grafp.metrics import Rate
+        from grafp.evaluation.metrics import Rate
+        from grafp.model.bundle import save_bundle
 
         started = time.process_time()
         trainer = self.train(name)
@@ -176,10 +176,11 @@ class Judge:
     def train(self, name: str) -> "Trainer":
         import torch
 
-        from grafp.augment import AugmentConfig, Augmenter
-        from grafp.data import PairSampler
-        from grafp.presets import PRESETS
-        from grafp.training import TrainConfig, Trainer
+        from grafp.model.presets import PRESETS
+        from grafp.training.augment import Augmenter
+        from grafp.training.config import AugmentConfig, TrainConfig
+        from grafp.training.data.sampler import PairSampler
+        from grafp.training.trainer import Trainer
 
         recipe, augment, encoder = VARIANTS[name]
         share = recipe.get("pairs", 1.0)  # a batch twice as large has half as many steps

@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from pipelines import cli
+from pipelines.common import cli
 
 PARTS = {
     "data": "loading",
@@ -45,7 +45,7 @@ def options() -> argparse.Namespace:
 
 
 def main(chosen: argparse.Namespace) -> tuple[dict, int]:
-    from grafp.presets import PRESETS
+    from grafp.model.presets import PRESETS
 
     names = chosen.presets.split(",")
     if unknown := set(names) - set(PRESETS):
@@ -97,7 +97,7 @@ def _worker(
     import torch
     import torch.distributed as dist
 
-    import grafp.graph
+    import grafp.model.graph
 
     torch.set_num_threads(1)
     if workers > 1:
@@ -105,7 +105,7 @@ def _worker(
         dist.init_process_group("gloo", init_method=rendezvous, rank=rank, world_size=workers)
     trainer = _trainer(preset, pairs, parts, torch.device("cuda" if gpu else "cpu"), rank, workers)
     trainer.model.train()
-    aggregation = _publish() if published else grafp.graph._MaxOverNeighbours
+    aggregation = _publish() if published else grafp.model.graph._MaxOverNeighbours
     trainer._step()  # the first one allocates
     clock = _Clock(trainer, aggregation)
     # All ranks take as many steps, each long enough to be timed.
@@ -136,17 +136,17 @@ class _Clock:
     """Wraps the parts of a training step and adds up the time spent in each."""
 
     def __init__(self, trainer, aggregation) -> None:
-        import grafp.encoder
-        import grafp.training
-        from grafp.augment import Augmenter
-        from grafp.data import PairSampler
+        import grafp.model.encoder
+        import grafp.training.trainer
+        from grafp.training.augment import Augmenter
+        from grafp.training.data.sampler import PairSampler
 
         self.device, self.seconds = trainer.device, {}
         self._wrap(PairSampler, "draw", "data")
         self._wrap(Augmenter, "__call__", "augment")
-        self._wrap(grafp.training, "log_mel", "mel")
-        self._wrap(grafp.encoder, "nearest_neighbours", "knn")
-        self._wrap(grafp.encoder, "max_relative", "aggregate")
+        self._wrap(grafp.training.trainer, "log_mel", "mel")
+        self._wrap(grafp.model.encoder, "nearest_neighbours", "knn")
+        self._wrap(grafp.model.encoder, "max_relative", "aggregate")
         aggregation.backward = staticmethod(self.timed("aggregate", aggregation.backward))
         self._wrap(trainer.optimizer, "step", "optimizer")
 
@@ -183,16 +183,17 @@ class _Clock:
 def _trainer(preset: str, pairs: int, parts: int, device, rank: int, world: int):
     import torch
 
-    from grafp import synth
-    from grafp.augment import AugmentConfig, Augmenter
-    from grafp.data import PairSampler
-    from grafp.training import TrainConfig, Trainer
-    from grafp.waveforms import Waveforms
+    from grafp.audio import synthesis
+    from grafp.training.augment import Augmenter
+    from grafp.training.config import AugmentConfig, TrainConfig
+    from grafp.training.data.buffer import Waveforms
+    from grafp.training.data.sampler import PairSampler
+    from grafp.training.trainer import Trainer
 
     def pcm(sound_S):
         return torch.from_numpy((sound_S * 32767).astype("int16"))
 
-    pieces = [pcm(synth.piece(seed, 6.0)) for seed in range(32)]
+    pieces = [pcm(synthesis.piece(seed, 6.0)) for seed in range(32)]
     pieces = [piece.roll(i) for i in range(0, 4 * 1600, 1600) for piece in pieces]
     random = torch.Generator().manual_seed(0)
     noises = [(3000 * torch.randn(80_000, generator=random)).short() for _ in range(50)]
@@ -215,7 +216,7 @@ def _publish():
     import torch
     import torch.nn.functional as F
 
-    import grafp.encoder
+    import grafp.model.encoder
 
     def nearest_neighbours(nodes_BNC: torch.Tensor, k: int) -> torch.Tensor:
         with torch.no_grad(), torch.autocast(nodes_BNC.device.type, enabled=False):
@@ -240,8 +241,8 @@ def _publish():
         def backward(ctx, grad_BNC):
             return *torch.autograd.grad(ctx.result, ctx.inside, grad_BNC), None
 
-    grafp.encoder.nearest_neighbours = nearest_neighbours
-    grafp.encoder.max_relative = Aggregation.apply
+    grafp.model.encoder.nearest_neighbours = nearest_neighbours
+    grafp.model.encoder.max_relative = Aggregation.apply
     return Aggregation
 
 

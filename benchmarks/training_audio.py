@@ -26,8 +26,8 @@ from pathlib import Path
 import numpy as np
 
 from grafp.audio import SAMPLE_RATE, decode, encode
-from grafp.collection import Item, held_out, read_table
 from grafp.errors import AudioError
+from grafp.storage.sources import Item, held_out, read_table
 
 VOICES = ("klettres-data", "fillets-ng-data-cs", "fillets-ng-data-nl")
 MUSIC_FILES = {".ogg", ".opus", ".mp3", ".flac", ".wav", ".m4a", ".oga"}

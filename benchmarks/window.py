@@ -18,7 +18,7 @@ import sys
 import numpy as np
 from study import Judge
 
-from pipelines import cli
+from pipelines.common import cli
 
 _HOP = 1600
 
@@ -43,7 +43,7 @@ def main(chosen: argparse.Namespace) -> tuple[dict, int]:
         _lengthen()
     import torch
 
-    from grafp.metrics import Rate
+    from grafp.evaluation.metrics import Rate
 
     torch.set_num_threads(1)
     judge = Judge(chosen.corpus, chosen.out, chosen.steps, chosen.pairs)
@@ -61,10 +61,11 @@ def main(chosen: argparse.Namespace) -> tuple[dict, int]:
 
 def _lengthen() -> None:
     """Make segments 2 s long, before anything else takes up their length."""
-    from grafp import fingerprint
+    from grafp.model import fingerprint
 
     fingerprint.SEGMENT_SAMPLES *= 2
-    from grafp import features, rooms
+    from grafp.audio import mixing as rooms
+    from grafp.model import features
 
     features._FRAME_HOP = 999  # 31 hops and a window are 31,993 samples
     rooms._FFT_SAMPLES *= 2
@@ -74,7 +75,7 @@ def _nearest(judge: Judge, query_BS: np.ndarray) -> np.ndarray:
     """Where the best alignment of each clip with the validation tracks begins."""
     import torch
 
-    from grafp.inference import Fingerprinter
+    from grafp.model.inference import Fingerprinter
 
     fingerprint = Fingerprinter.from_encoder(judge.train("small").encoder)
     assert judge.data.validation

@@ -6,11 +6,10 @@ import numpy as np
 
 from grafp import storage
 from grafp.audio import decode
-from grafp.bundle import load_bundle
-from grafp.card import DEFAULT_MIN_SCORE, DEFAULT_MODEL
-from grafp.fingerprint import HOP_SECONDS
-from grafp.inference import Fingerprinter
-from grafp.matching import align
+from grafp.index.alignment import align
+from grafp.model.bundle import DEFAULT_MIN_SCORE, DEFAULT_MODEL, load_bundle
+from grafp.model.fingerprint import HOP_SECONDS
+from grafp.model.inference import Fingerprinter
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,8 @@ from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from typing import Any
 
 from grafp.audio import SAMPLE_RATE
-from grafp.fingerprint import DIMENSION, HOP_SECONDS, query_stride, segment_count
-from grafp.index_size import MAX_SHARD_FINGERPRINTS, IndexParameters
+from grafp.index.size import MAX_SHARD_FINGERPRINTS, IndexParameters
+from grafp.model.fingerprint import DIMENSION, HOP_SECONDS, query_stride, segment_count
 
 ACTOR_BYTES = 8 << 30  # a copy of what can only be imported with Ray; tests/test_plan.py compares
 CODE_BYTES = {"PQ64x4fs": 32, "PQ64": 64, "SQfp16": 2 * DIMENSION}
@@ -23,7 +23,7 @@ _VECTOR_BYTES, _ID_BYTES, _CENTROID_BYTES = 2 * DIMENSION, 8, 4 * DIMENSION
 _BLOCK = 32  # FAISS keeps 4-bit codes in blocks of so many, and fills the last one of a list up
 _HEAD_GB, _CPU_NODE_GB, _CLAIMED = 16, 32, 0.67  # cluster.yaml; of memory that actors may claim
 _OBJECT_STORE, _ITERATIONS = 0.3, 10  # Ray's default share of memory; of k-means
-_EXCERPT = 50  # fingerprints of a new track that are searched: pipelines.duplicates
+_EXCERPT = 50  # fingerprints of a new track that are searched: pipelines.indexing.duplicates
 # Bytes, by benchmarks/records.py; each of a processor's 4 decoders has the hashes.
 _TRACK_PLANNED, _TRACK_HASHES, _TRACK_IN_PARQUET, _SHARD_IN_MANIFEST = 2_106, 4 * 155, 204, 764
 # Of one processor in a second, by benchmarks/scale.py: comparisons with a centroid in filling,

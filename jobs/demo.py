@@ -13,7 +13,7 @@ import shutil
 import sys
 import time
 
-from pipelines import cli
+from pipelines.common import cli
 
 
 def options(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -35,10 +35,12 @@ def options(arguments: list[str] | None = None) -> argparse.Namespace:
 
 
 def main(chosen: argparse.Namespace) -> tuple[dict, int]:
-    from grafp.collection import list_items
-    from grafp.report import read_truth, write_report
-    from pipelines.index import index_catalogue
-    from pipelines.query import query_batch
+    from grafp.reports.answers import write_report
+
+    from grafp.evaluation.truth import read_truth
+    from grafp.storage.sources import list_items
+    from pipelines.indexing.flow import index_catalogue
+    from pipelines.querying.flow import query_batch
 
     started = time.monotonic()
     out = os.path.abspath(chosen.out)
@@ -81,12 +83,12 @@ def _start_over(out: str) -> None:
 
 def _synthesise(folder: str, count: int, seed: int) -> None:
     """Pieces in every format that we read."""
-    from grafp import storage, synth
-    from grafp.audio import EXTENSIONS, encode
+    from grafp import storage
+    from grafp.audio import EXTENSIONS, encode, synthesis
 
     for number in range(count):
         extension = EXTENSIONS[number % len(EXTENSIONS)]
-        piece_S = synth.piece(seed * 10_000 + number)
+        piece_S = synthesis.piece(seed * 10_000 + number)
         storage.write(f"{folder}/piece-{number:03d}{extension}", encode(piece_S, extension[1:]))
         if (number + 1) % 12 == 0 or number + 1 == count:
             cli.say(f"  {number + 1}/{count} pieces")
@@ -108,10 +110,10 @@ def _cut(known: list, unknown: list, chosen: argparse.Namespace, out: str) -> No
 
     import numpy as np
 
-    from grafp import storage, synth
-    from grafp.audio import SAMPLE_RATE, decode, encode
-    from grafp.clips import cut_degraded
+    from grafp import storage
+    from grafp.audio import SAMPLE_RATE, decode, encode, synthesis
     from grafp.errors import AudioError
+    from grafp.evaluation.protocol import cut_degraded
 
     random = np.random.default_rng(chosen.seed)
     lines = []
@@ -129,8 +131,8 @@ def _cut(known: list, unknown: list, chosen: argparse.Namespace, out: str) -> No
             start,
             chosen.seconds,
             snr_db=chosen.snr,
-            noise_S=synth.noise(number, chosen.seconds),
-            room_S=synth.room(number),
+            noise_S=synthesis.noise(number, chosen.seconds),
+            room_S=synthesis.room(number),
         )
         path = f"{out}/queries/clip-{number:03d}.wav"
         storage.write(path, encode(0.5 * clip_S / np.abs(clip_S).max(), "wav"))

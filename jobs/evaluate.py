@@ -19,7 +19,7 @@ Exit code: 0 done, 1 failed, 2 bad arguments.
 import argparse
 import sys
 
-from pipelines import cli
+from pipelines.common import cli
 
 
 def options(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -75,8 +75,10 @@ def options(arguments: list[str] | None = None) -> argparse.Namespace:
 
 
 def main(chosen: argparse.Namespace) -> tuple[dict, int]:
-    from pipelines.evaluate import evaluate_catalogue  # after the options: importing Ray is slow
-    from pipelines.placement import Encoders
+    from pipelines.common.placement import Encoders
+    from pipelines.evaluating.flow import (
+        evaluate_catalogue,  # after the options: importing Ray is slow
+    )
 
     summary = evaluate_catalogue(
         chosen.catalog,

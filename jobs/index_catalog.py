@@ -14,7 +14,7 @@ Exit code: 0 done, 1 failed, 2 bad arguments, 3 done but more failed than --max-
 import argparse
 import sys
 
-from pipelines import cli
+from pipelines.common import cli
 
 
 def options(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -51,8 +51,10 @@ def options(arguments: list[str] | None = None) -> argparse.Namespace:
 
 
 def main(chosen: argparse.Namespace) -> tuple[dict, int]:
-    from pipelines.index import index_catalogue  # after the options: importing Ray takes seconds
-    from pipelines.placement import Encoders
+    from pipelines.common.placement import Encoders
+    from pipelines.indexing.flow import (
+        index_catalogue,  # after the options: importing Ray takes seconds
+    )
 
     summary = index_catalogue(
         chosen.audio,

@@ -16,7 +16,7 @@ Exit code: 0 done, 1 failed or damage was found, 2 bad arguments.
 import argparse
 import sys
 
-from pipelines import cli
+from pipelines.common import cli
 
 
 def options(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -62,7 +62,7 @@ def options(arguments: list[str] | None = None) -> argparse.Namespace:
 
 
 def main(chosen: argparse.Namespace) -> tuple[dict, int]:
-    from pipelines import maintain
+    from pipelines.indexing import maintain
 
     if chosen.verify:
         summary = maintain.verify(chosen.catalog, say=cli.say)

@@ -17,7 +17,7 @@ import argparse
 import sys
 from functools import partial
 
-from pipelines import cli
+from pipelines.common import cli
 
 
 def options(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -85,10 +85,14 @@ def options(arguments: list[str] | None = None) -> argparse.Namespace:
 
 
 def main(chosen: argparse.Namespace) -> tuple[dict, int]:
-    from grafp.report import read_truth, write_report
-    from pipelines.placement import Encoders  # after the options: importing Ray takes seconds
-    from pipelines.query import query_batch
-    from pipelines.timeline import timeline_batch
+    from grafp.reports.answers import write_report
+
+    from grafp.evaluation.truth import read_truth
+    from pipelines.common.placement import (
+        Encoders,  # after the options: importing Ray takes seconds
+    )
+    from pipelines.querying.flow import query_batch
+    from pipelines.querying.timeline import timeline_batch
 
     truth = read_truth(chosen.truth) if chosen.truth else None
     answer = timeline_batch if chosen.timeline else partial(query_batch, top_k=chosen.top_k)

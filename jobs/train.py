@@ -10,7 +10,7 @@ Exit code: 0 done, 1 failed, 2 bad arguments.
 import argparse
 import sys
 
-from pipelines import cli
+from pipelines.common import cli
 
 
 def options(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -143,13 +143,15 @@ def options(arguments: list[str] | None = None) -> argparse.Namespace:
 
 
 def main(chosen: argparse.Namespace) -> tuple[dict, int]:
-    from grafp.augment_config import AugmentConfig
-    from grafp.training import TrainConfig  # after the options: importing PyTorch takes seconds
-    from pipelines import run_settings
-    from pipelines.train import train_model
+    from grafp.training.config import (
+        AugmentConfig,
+        TrainConfig,  # after the options: importing PyTorch takes seconds
+    )
+    from pipelines.training import run_file
+    from pipelines.training.flow import train_model
 
     if chosen.resume:
-        _as_started(chosen, run_settings.read(chosen.out))
+        _as_started(chosen, run_file.read(chosen.out))
     elif chosen.minutes is None and chosen.steps is None:
         chosen.minutes = 60.0
     config = TrainConfig(

@@ -66,12 +66,11 @@ def head(s3: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ray_head
 @pytest.fixture(scope="session")
 def music(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Six short pieces, one in each format that we read."""
-    from grafp import synth
-    from grafp.audio import EXTENSIONS, encode
+    from grafp.audio import EXTENSIONS, encode, synthesis
 
     folder = tmp_path_factory.mktemp("music")
     for seed, extension in enumerate(EXTENSIONS):
-        data = encode(synth.piece(seed, 12.0), extension[1:])
+        data = encode(synthesis.piece(seed, 12.0), extension[1:])
         (folder / f"piece {seed} é{extension}").write_bytes(data)
     return folder
 

@@ -20,7 +20,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 
 from grafp import storage
-from grafp.catalogue import Catalogue
+from grafp.catalog.catalog import Catalogue
 
 _LONGEST_RUN = 12.0  # seconds, about
 _REQUEST = re.compile(rb"(GET|PUT|HEAD|POST|DELETE) ")

@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from grafp.accumulate import backward_in_parts, embed_without_graph, split
-from grafp.loss import gather_with_gradient, nt_xent
+from grafp.training.accumulate import backward_in_parts, embed_without_graph, split
+from grafp.training.loss import gather_with_gradient, nt_xent
 
 WORLD, PAIRS = 2, 7
 Embed = Callable[[torch.Tensor], torch.Tensor]

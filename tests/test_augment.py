@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from grafp import synth
-from grafp.augment import FUTURE_SAMPLES, AugmentConfig, Augmenter
-from grafp.data import PairSampler
-from grafp.noises import Noises, add_at_snr
-from grafp.rooms import direct_first
-from grafp.training import TrainConfig, Trainer
-from grafp.waveforms import Waveforms
+from grafp.audio import synthesis
+from grafp.audio.mixing import Noises, add_at_snr, direct_first
+from grafp.training.augment import FUTURE_SAMPLES, Augmenter
+from grafp.training.config import AugmentConfig, TrainConfig
+from grafp.training.data.buffer import Waveforms
+from grafp.training.data.sampler import PairSampler
+from grafp.training.trainer import Trainer
 
 CPU = torch.device("cpu")
 SECOND = 16_000
@@ -31,14 +31,14 @@ def measured_snr_db(clean_BS: torch.Tensor, noisy_BS: torch.Tensor) -> torch.Ten
 
 def clips(count: int, seconds: float = 2.0) -> torch.Tensor:
     """A second of past and a second to keep, of differing loudness."""
-    tracks = torch.from_numpy(np.stack([synth.piece(seed, seconds) for seed in range(count)]))
+    tracks = torch.from_numpy(np.stack([synthesis.piece(seed, seconds) for seed in range(count)]))
     return tracks * torch.linspace(0.1, 1.0, count)[:, None]
 
 
 @pytest.mark.parametrize("second_noise", [0.0, 1.0])
 @pytest.mark.parametrize("snr_db", [-5.0, 0.0, 15.0])
 def test_noise_has_the_ratio_that_was_asked_for(snr_db: float, second_noise: float) -> None:
-    noises = [torch.from_numpy(synth.noise(seed, 3.0)) * 0.1 for seed in range(4)]
+    noises = [torch.from_numpy(synthesis.noise(seed, 3.0)) * 0.1 for seed in range(4)]
     noises.append((noises[0] * 32767).short()[:5000])  # a short one is repeated
     config = AugmentConfig(
         reverb=0.0, noise=1.0, second_noise=second_noise, music_noise=0.0, snr_db=(snr_db, snr_db)
@@ -51,7 +51,7 @@ def test_noise_has_the_ratio_that_was_asked_for(snr_db: float, second_noise: flo
 
 
 def test_each_clip_gets_its_own_ratio_from_the_range() -> None:
-    noises = [torch.from_numpy(synth.noise(seed, 3.0)) for seed in range(4)]
+    noises = [torch.from_numpy(synthesis.noise(seed, 3.0)) for seed in range(4)]
     config = AugmentConfig(reverb=0.0, noise=1.0, snr_db=(-2.0, 20.0))
     clean = clips(4).repeat(25, 1)
     measured = measured_snr_db(
@@ -123,8 +123,8 @@ def test_reverberation_is_a_convolution_with_the_first_second_of_the_room(length
 
 
 def test_the_generators_state_decides_everything() -> None:
-    noises = [torch.from_numpy(synth.noise(seed, 3.0)) for seed in range(3)]
-    rooms = [torch.from_numpy(synth.room(seed)) for seed in range(3)]
+    noises = [torch.from_numpy(synthesis.noise(seed, 3.0)) for seed in range(3)]
+    rooms = [torch.from_numpy(synthesis.room(seed)) for seed in range(3)]
     augmenter, clean = Augmenter(noises, rooms, AugmentConfig(), CPU), clips(8)
     random = generator(5)
     first, next_one = augmenter(clean, random), augmenter(clean, random)
@@ -164,7 +164,7 @@ def test_every_part_of_a_noise_is_heard() -> None:
 
 @pytest.mark.parametrize("order", ["room-noise", "noise-room"])
 def test_the_ratio_is_that_of_the_kept_second_in_both_orders(order: str) -> None:
-    noises = [torch.from_numpy(synth.noise(seed, 3.0)) for seed in range(3)]
+    noises = [torch.from_numpy(synthesis.noise(seed, 3.0)) for seed in range(3)]
     config = replace(CLEAN, reverb=1.0, dry_past=0.0, noise=1.0, snr_db=(3.0, 3.0), order=order)
     clean = clips(4)
     clean[:, :SECOND] *= 5  # another ratio over both seconds
@@ -273,8 +273,8 @@ def test_training_masks_the_degraded_views_and_no_others() -> None:
 
 
 def test_everything_at_once_has_a_result_that_the_generator_decides() -> None:
-    noises = [torch.from_numpy(synth.noise(seed, 3.0)) for seed in range(3)]
-    rooms = [torch.from_numpy(synth.room(seed)) for seed in range(3)]
+    noises = [torch.from_numpy(synthesis.noise(seed, 3.0)) for seed in range(3)]
+    rooms = [torch.from_numpy(synthesis.room(seed)) for seed in range(3)]
     config = AugmentConfig(order="noise-room", **dict.fromkeys(SWITCHES, 0.5))
     augmenter, clean = Augmenter(noises, rooms, config, CPU), clips(8, 2.05)
     heard = augmenter(clean, generator(3))

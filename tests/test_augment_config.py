@@ -2,10 +2,10 @@
 
 import pytest
 
-from grafp.augment_config import AugmentConfig
 from grafp.errors import OptionError, TrainingError
+from grafp.training.config import AugmentConfig
 from jobs import train
-from pipelines import cli
+from pipelines.common import cli
 
 
 @pytest.mark.parametrize(

@@ -7,18 +7,19 @@ from typing import Any
 import pytest
 import torch
 
-from grafp import synth
-from grafp.augment import AugmentConfig, Augmenter
-from grafp.baselines import ConvConfig, PatchConfig
-from grafp.bundle import load_bundle, parse_bundle, save_bundle
-from grafp.data import PairSampler
+from grafp.audio import synthesis
 from grafp.errors import ModelError, TrainingError
-from grafp.features import log_mel
-from grafp.fingerprint import DIMENSION
-from grafp.inference import Fingerprinter
-from grafp.presets import PRESETS, AnyConfig, AnyEncoder, build_encoder, config_from_dict
-from grafp.training import TrainConfig, Trainer
-from grafp.waveforms import Waveforms
+from grafp.model.baselines import ConvConfig, PatchConfig
+from grafp.model.bundle import load_bundle, parse_bundle, save_bundle
+from grafp.model.features import log_mel
+from grafp.model.fingerprint import DIMENSION
+from grafp.model.inference import Fingerprinter
+from grafp.model.presets import PRESETS, AnyConfig, AnyEncoder, build_encoder, config_from_dict
+from grafp.training.augment import Augmenter
+from grafp.training.config import AugmentConfig, TrainConfig
+from grafp.training.data.buffer import Waveforms
+from grafp.training.data.sampler import PairSampler
+from grafp.training.trainer import Trainer
 from jobs import train
 
 CPU = torch.device("cpu")
@@ -35,7 +36,7 @@ def encoder(config: AnyConfig, seed: int = 0) -> AnyEncoder:
 
 def music(seed: int, seconds: int = 8) -> torch.Tensor:
     """Spectrograms of overlapping seconds of a piece."""
-    samples = torch.from_numpy(synth.piece(seed, seconds))
+    samples = torch.from_numpy(synthesis.piece(seed, seconds))
     return log_mel(samples.unfold(0, 16_000, 8_000))
 
 
@@ -109,7 +110,7 @@ def test_a_patch_is_all_frequencies_of_its_frames_and_its_place_counts() -> None
 
 
 def trainer(config: AnyConfig, preset: str = "ast-small") -> Trainer:
-    tracks = [torch.from_numpy((synth.piece(s, 4.0) * 32767).astype("i2")) for s in range(12)]
+    tracks = [torch.from_numpy((synthesis.piece(s, 4.0) * 32767).astype("i2")) for s in range(12)]
     clean = Augmenter([], [], AugmentConfig(reverb=0.0, noise=0.0), CPU)
     settings = TrainConfig(preset=preset, steps=12, pairs=12, per_track=1, log_every=1, warm_up=0.1)
     return Trainer(
@@ -131,7 +132,7 @@ def test_a_model_comes_back_as_it_was_saved(config: AnyConfig, tmp_path) -> None
     loaded = load_bundle(str(tmp_path))
     assert (loaded.model_id, loaded.encoder.config) == (model_id, config)
     assert ((embed(original, mel) * embed(loaded.encoder, mel)).sum(dim=1) > 0.9999).all()
-    rows = Fingerprinter.from_encoder(loaded.encoder)(synth.piece(5, 3.0))
+    rows = Fingerprinter.from_encoder(loaded.encoder)(synthesis.piece(5, 3.0))
     assert rows.shape == (21, DIMENSION)
 
 

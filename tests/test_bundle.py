@@ -8,11 +8,16 @@ import pytest
 import torch
 
 from grafp import storage
-from grafp.bundle import ModelBundle, load_bundle, parse_bundle, save_bundle
-from grafp.card import DEFAULT_MIN_SCORE
-from grafp.encoder import Encoder, EncoderConfig
 from grafp.errors import ModelError
-from grafp.presets import PRESETS
+from grafp.model.bundle import (
+    DEFAULT_MIN_SCORE,
+    ModelBundle,
+    load_bundle,
+    parse_bundle,
+    save_bundle,
+)
+from grafp.model.encoder import Encoder, EncoderConfig
+from grafp.model.presets import PRESETS
 
 TINY = EncoderConfig(
     stem=((4, 3, 4, 4),), channels=(8, 16), blocks=(1, 2), neighbours=3, head=(16,)
@@ -100,7 +105,7 @@ def test_the_card_tells_what_the_weights_mean(saved: ModelBundle) -> None:
 def test_a_name_that_is_not_shipped_is_refused_with_those_that_are(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("grafp.card.SHIPPED", tmp_path)
+    monkeypatch.setattr("grafp.model.bundle.SHIPPED", tmp_path)
     with pytest.raises(ModelError, match="shipped models: none"):
         load_bundle("huge")
     model_id = save_bundle(str(tmp_path / "beta"), encoder(TINY), {"preset": "tiny"})

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from grafp.calibration import RATES, calibrate
+from grafp.index.calibration import RATES, calibrate
 
 
 def scores(mean: float, count: int, seed: int) -> np.ndarray:

@@ -7,17 +7,18 @@ import numpy as np
 import pytest
 import torch
 
-from grafp import synth
-from grafp.augment import AugmentConfig, Augmenter
-from grafp.channel import BANDS, Codecs, overdrive, respond
+from grafp.audio import synthesis
+from grafp.audio.effects import BANDS, Codecs, overdrive, respond
 from grafp.errors import TrainingError
+from grafp.training.augment import Augmenter
+from grafp.training.config import AugmentConfig
 
 SECOND = 16_000
 FLAT_BN, NO_LOW, NO_HIGH = torch.zeros(1, BANDS), torch.zeros(1, 1), torch.full((1, 1), 1e6)
 
 
 def music(count: int = 4) -> torch.Tensor:
-    return torch.from_numpy(np.stack([synth.piece(seed, 1.0) for seed in range(count)]))
+    return torch.from_numpy(np.stack([synthesis.piece(seed, 1.0) for seed in range(count)]))
 
 
 def lag_samples(one_S: torch.Tensor, other_S: torch.Tensor) -> int:

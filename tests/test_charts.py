@@ -8,8 +8,8 @@ import av
 import numpy as np
 import pytest
 
-from grafp.charts import Axis, Line, histogram, line_chart, picture, png
-from grafp.page import page, table
+from grafp.reports.charts import Axis, Line, histogram, line_chart, picture, png
+from grafp.reports.pages import page, table
 
 NAME = '<script>alert("x")</script> & co'
 

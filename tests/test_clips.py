@@ -6,12 +6,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from grafp import synth
-from grafp.audio import SAMPLE_RATE
-from grafp.clips import Clip, draw_clips, make_clip
-from grafp.grid import ClipAnswer
-from grafp.worst import show, spectrogram, worst
-from pipelines.scale import Distribution
+from grafp.audio import SAMPLE_RATE, synthesis
+from grafp.evaluation.failures import show, spectrogram, worst
+from grafp.evaluation.hit_rates import ClipAnswer
+from grafp.evaluation.protocol import Clip, draw_clips, make_clip
+from pipelines.evaluating.distractors import Distribution
 
 
 def rms(samples_S: np.ndarray) -> float:
@@ -21,7 +20,7 @@ def rms(samples_S: np.ndarray) -> float:
 @pytest.fixture(scope="module")
 def track_S() -> np.ndarray:
     """Twelve seconds, of which the second half is ten times quieter."""
-    music_S = synth.piece(3, 12.0)
+    music_S = synthesis.piece(3, 12.0)
     music_S[len(music_S) // 2 :] *= 0.1
     return music_S
 
@@ -39,7 +38,7 @@ def one_clip(grid_s: float | None, **values: object) -> Clip:
 def test_a_protocol_says_where_clips_begin_and_what_the_ratio_refers_to(
     grid_s: float | None, track_S: np.ndarray
 ) -> None:
-    clip, noises = one_clip(grid_s), [synth.noise(1, 5.0), synth.noise(2, 1.0)]
+    clip, noises = one_clip(grid_s), [synthesis.noise(1, 5.0), synthesis.noise(2, 1.0)]
     start, clip_S = make_clip(clip, track_S, noises, [])
     clean_S = track_S[start : start + 2 * SAMPLE_RATE]
     assert start / len(track_S) == pytest.approx(0.903 * 10 / 12, abs=0.01)
@@ -50,13 +49,15 @@ def test_a_protocol_says_where_clips_begin_and_what_the_ratio_refers_to(
     again, again_S = make_clip(clip, track_S, noises, [])
     assert again == start
     assert np.array_equal(again_S, clip_S)
-    in_room_S = make_clip(replace(clip, reverb=True), track_S, noises, [synth.room(1)])[1]
+    in_room_S = make_clip(replace(clip, reverb=True), track_S, noises, [synthesis.room(1)])[1]
     assert in_room_S.shape == clip_S.shape
 
 
 def test_all_lengths_of_a_cut_begin_at_the_same_sample(track_S: np.ndarray) -> None:
     clips = draw_clips(["a"], seconds=[1.0, 5.0], snr_db=[0.0], queries=3, seed=1)
-    starts = [make_clip(c, track_S, [synth.noise(1, 5.0)], [synth.room(1)])[0] for c in clips]
+    starts = [
+        make_clip(c, track_S, [synthesis.noise(1, 5.0)], [synthesis.room(1)])[0] for c in clips
+    ]
     assert all(len(set(starts[n : n + 4])) == 1 for n in (0, 4, 8))
     assert len(set(starts)) == 3
 
@@ -88,8 +89,8 @@ def test_the_worst_answers_come_first_one_of_each_cut(track_S: np.ndarray) -> No
     assert [clip.number for clip, _ in worst(clips, answers, count=2)] == [2, 4]
 
     clip, wrong = worst(clips, answers)[0]
-    recordings = {"a": track_S, "b": synth.piece(5, 4.0)}
-    noises = [synth.noise(1, 5.0)]
+    recordings = {"a": track_S, "b": synthesis.piece(5, 4.0)}
+    noises = [synthesis.noise(1, 5.0)]
     case = show(clip, replace(wrong, start_s=-0.5), noises, [], recordings.get)
     assert [name for name, _ in case.pictures] == ["the clip", "its recording", "the answer"]
     for _, picture_FT in case.pictures:

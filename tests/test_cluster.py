@@ -54,6 +54,6 @@ def test_a_wrong_option_is_named_and_exits_with_2(job: str, arguments: list, nam
 
 def test_searching_and_merging_start_without_pytorch() -> None:
     """It takes seconds of every worker's start, and none of these needs it."""
-    modules = "pipelines.query, pipelines.timeline, pipelines.search, pipelines.maintain"
+    modules = "pipelines.querying.flow, pipelines.querying.timeline, pipelines.common.search, pipelines.indexing.maintain"
     probe = f"import sys, {modules}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", probe], cwd=ROOT, timeout=60).returncode == 0

@@ -11,19 +11,20 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from grafp import collect as collecting
-from grafp import pcm, storage, synth
-from grafp.audio import decode, encode
-from grafp.collect import Collected, collect
+from grafp import storage
+from grafp.audio import decode, encode, synthesis
 from grafp.errors import OptionError, StorageError, StoreUnreachable, TrainingError
-from grafp.pcm import Sources
-from pipelines.collect import _on_ray, collect_all, list_sources
+from grafp.training.data import pcm
+from grafp.training.data import prepare as collecting
+from grafp.training.data.pcm import Sources
+from grafp.training.data.prepare import Collected, collect
+from pipelines.training.prepare import _on_ray, collect_all, list_sources
 
 FORMATS = ("wav", "flac", "mp3", "ogg", "opus", "m4a")
 
 
 def piece(seed: int, extension: str = "wav", seconds: float = 3.0) -> bytes:
-    return encode(synth.piece(seed, seconds), extension)
+    return encode(synthesis.piece(seed, seconds), extension)
 
 
 @pytest.fixture(scope="module")
@@ -308,7 +309,7 @@ def test_what_is_not_there_is_one_line_with_its_option(what: str, tmp_path: Path
 
 
 def test_a_run_is_resumed_with_what_it_began_with(local: str, tmp_path: Path) -> None:
-    put(f"{tmp_path}/noise", {"0.wav": encode(synth.noise(0, 2.0), "wav")})
+    put(f"{tmp_path}/noise", {"0.wav": encode(synthesis.noise(0, 2.0), "wav")})
     out, data = f"{tmp_path}/run", f"{tmp_path}/data"
 
     def resume(resume: bool, **uris: str) -> dict[str, Collected]:

@@ -8,8 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from grafp import storage
-from grafp.collection import list_items, read_table
 from grafp.errors import OptionError, StorageError
+from grafp.storage.sources import list_items, read_table
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@
 
 import re
 
-from grafp.cue import cue_sheet, file_names
+from grafp.timeline.cue import cue_sheet, file_names
 
 
 def entries(sheet: str) -> list[tuple[str, float]]:

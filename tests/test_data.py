@@ -6,14 +6,16 @@ import numpy as np
 import pytest
 import torch
 
-from grafp import pcm, share, synth
-from grafp.augment import FUTURE_SAMPLES, PAST_SAMPLES
-from grafp.collect import Collected, collect
-from grafp.data import PairSampler
+from grafp.audio import synthesis
 from grafp.errors import StorageError, TrainingError
-from grafp.pcm import Sources
-from grafp.share import Budget, Pool, Share, deal
-from grafp.waveforms import Waveforms
+from grafp.training.augment import FUTURE_SAMPLES, PAST_SAMPLES
+from grafp.training.data import partition as share
+from grafp.training.data import pcm
+from grafp.training.data.buffer import Waveforms
+from grafp.training.data.partition import Budget, Pool, Share, deal
+from grafp.training.data.pcm import Sources
+from grafp.training.data.prepare import Collected, collect
+from grafp.training.data.sampler import PairSampler
 
 CPU = torch.device("cpu")
 SECOND = 16_000
@@ -121,7 +123,7 @@ def test_segments_of_one_track_keep_their_distance_where_it_is_long_enough() -> 
 
 
 def test_silence_is_skipped_where_there_is_music() -> None:
-    music = torch.from_numpy((synth.piece(1, 10.0) * 32767).astype(np.int16))
+    music = torch.from_numpy((synthesis.piece(1, 10.0) * 32767).astype(np.int16))
     track = torch.cat([torch.zeros(10 * SECOND, dtype=torch.int16), music])
     anchors, _ = draw(PairSampler(Waveforms.of([track] * 100), pairs=200, per_track=2))
     assert (anchors.abs().amax(dim=1) < 1e-3).sum() <= 6  # half of them, if it did not look

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import ray.data
 
-from grafp import storage, synth
-from grafp.audio import decode, encode
-from pipelines.decode import decode_row
+from grafp import storage
+from grafp.audio import decode, encode, synthesis
+from pipelines.common.decode import decode_row
 
 
 def crash_or_decode(data: bytes, **options: float) -> np.ndarray:
@@ -23,10 +23,10 @@ def crash_or_decode(data: bytes, **options: float) -> np.ndarray:
 
 def test_a_recording_that_crashes_its_worker_costs_its_row(ray_here: None, tmp_path: Path) -> None:
     contents = {
-        "a.wav": encode(synth.piece(60, 3.0), "wav"),
+        "a.wav": encode(synthesis.piece(60, 3.0), "wav"),
         "b.wav": b"deadly",
         "c.wav": b"deadly too",
-        "d.wav": encode(synth.piece(61, 3.0), "wav"),
+        "d.wav": encode(synthesis.piece(61, 3.0), "wav"),
     }
     for name, data in contents.items():
         storage.write(f"{tmp_path}/{name}", data)
@@ -51,7 +51,7 @@ def test_a_recording_that_crashes_its_worker_costs_its_row(ray_here: None, tmp_p
 def test_a_machine_whose_disk_is_full_decodes_all_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    sound = encode(synth.piece(62, 3.0), "wav")
+    sound = encode(synthesis.piece(62, 3.0), "wav")
     storage.write(f"{tmp_path}/a.wav", sound)
     monkeypatch.setattr(tempfile, "tempdir", f"{tmp_path}/a.wav")  # nothing can be written there
     row = {"location": f"{tmp_path}/a.wav", "size": 1}

@@ -21,8 +21,8 @@ from ray.autoscaler.v2.instance_manager.config import AutoscalingConfig
 from ray.autoscaler.v2.scheduler import ResourceDemandScheduler, SchedulingRequest
 from ray.autoscaler.v2.utils import ResourceRequestUtil
 
-from pipelines.merge import MAX_SHARD_FINGERPRINTS, filling_bytes
-from pipelines.search import _ACTOR_BYTES
+from pipelines.common.search import _ACTOR_BYTES
+from pipelines.indexing.build import MAX_SHARD_FINGERPRINTS, filling_bytes
 
 ROOT = Path(__file__).parent.parent
 LAUNCHER = ROOT / "cluster.yaml"

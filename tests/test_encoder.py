@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 import torch
 
-from grafp.encoder import Encoder, EncoderConfig, GraphBlock
 from grafp.errors import ModelError
-from grafp.fingerprint import DIMENSION
-from grafp.presets import PRESETS
+from grafp.model.encoder import Encoder, EncoderConfig, GraphBlock
+from grafp.model.fingerprint import DIMENSION
+from grafp.model.presets import PRESETS
 
 NODES = {
     "grafprint": [1024] * 2 + [256] * 2 + [64] * 6 + [16] * 2,

@@ -7,20 +7,21 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from grafp import storage, synth
-from grafp.audio import encode
-from grafp.catalogue import Catalogue
-from grafp.grid import TOLERANCES_S, granularity, grid, markdown
-from grafp.hashing import HashSearch
-from grafp.metrics import Answer
-from grafp.shards import ShardSearch
+from grafp import storage
+from grafp.audio import encode, synthesis
+from grafp.catalog.catalog import Catalogue
+from grafp.evaluation.hashing import HashSearch
+from grafp.evaluation.hit_rates import TOLERANCES_S, granularity, grid, markdown
+from grafp.evaluation.metrics import Answer
+from grafp.index.shards import ShardSearch
 from jobs import evaluate
-from pipelines import cli, query
-from pipelines.index import index_catalogue
-from pipelines.maintain import verify
-from pipelines.placement import Encoders
-from pipelines.scale import is_distractor
-from pipelines.search import SpreadSearch
+from pipelines.common import cli
+from pipelines.common.placement import Encoders
+from pipelines.common.search import SpreadSearch
+from pipelines.evaluating.distractors import is_distractor
+from pipelines.indexing.flow import index_catalogue
+from pipelines.indexing.maintain import verify
+from pipelines.querying import flow as query
 
 
 @pytest.fixture(scope="module")
@@ -28,11 +29,11 @@ def places(tmp_path_factory: pytest.TempPathFactory, ray_here: None) -> dict[str
     folder = tmp_path_factory.mktemp("evaluation")
     for kind, seeds in {"music": range(4), "unknown": range(50, 52)}.items():
         for seed in seeds:
-            data = encode(synth.piece(seed, 10.0), "flac")
+            data = encode(synthesis.piece(seed, 10.0), "flac")
             storage.write(f"{folder}/{kind}/{seed}.flac", data)
     for seed in range(2):
-        storage.write(f"{folder}/noise/{seed}.wav", encode(synth.noise(seed, 5.0), "wav"))
-        storage.write(f"{folder}/rooms/{seed}.wav", encode(synth.room(seed), "wav"))
+        storage.write(f"{folder}/noise/{seed}.wav", encode(synthesis.noise(seed, 5.0), "wav"))
+        storage.write(f"{folder}/rooms/{seed}.wav", encode(synthesis.room(seed), "wav"))
     storage.write(f"{folder}/noise/broken.wav", b"no noise")
     storage.write(f"{folder}/unknown/broken.flac", b"no music")
     index_catalogue(f"{folder}/music", f"{folder}/catalogue", encoders=Encoders(1))
@@ -162,7 +163,7 @@ def test_a_wrong_list_is_named(value: str, places: dict[str, str], capsys) -> No
 
 
 def test_cells_count_what_belongs_to_them() -> None:
-    from grafp.clips import draw_clips
+    from grafp.evaluation.protocol import draw_clips
 
     clips = draw_clips(["a", "b"], seconds=[1.0, 2.0], snr_db=[0.0, 5.0], queries=10, seed=3)
     answers = [

@@ -5,19 +5,18 @@ import pytest
 import torch
 from torch import nn
 
-from grafp import synth
-from grafp.audio import SAMPLE_RATE, SILENCE_PEAK
-from grafp.data import PairSampler
-from grafp.features import is_silent, log_mel
-from grafp.fingerprint import DIMENSION, SEGMENT_SAMPLES
-from grafp.inference import Fingerprinter
-from grafp.presets import PRESETS
-from grafp.waveforms import Waveforms
+from grafp.audio import SAMPLE_RATE, SILENCE_PEAK, synthesis
+from grafp.model.features import is_silent, log_mel
+from grafp.model.fingerprint import DIMENSION, SEGMENT_SAMPLES
+from grafp.model.inference import Fingerprinter
+from grafp.model.presets import PRESETS
+from grafp.training.data.buffer import Waveforms
+from grafp.training.data.sampler import PairSampler
 
 
 def music_pcm(seconds: float = 6.0) -> np.ndarray:
     """Music as training holds it, int16."""
-    return (synth.piece(3, seconds) * 32767).astype(np.int16)
+    return (synthesis.piece(3, seconds) * 32767).astype(np.int16)
 
 
 def floats(pcm: np.ndarray) -> torch.Tensor:
@@ -106,7 +105,7 @@ def test_loudness_does_not_matter(gain: float) -> None:
 
 
 def test_sixteen_bits_are_enough() -> None:
-    exact = torch.from_numpy(synth.piece(3, 6.0)).unfold(0, SEGMENT_SAMPLES, 8000)
+    exact = torch.from_numpy(synthesis.piece(3, 6.0)).unfold(0, SEGMENT_SAMPLES, 8000)
     rounded = floats(music_pcm()).unfold(0, SEGMENT_SAMPLES, 8000)
     assert (log_mel(exact) - log_mel(rounded)).abs().mean() < 0.005
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from grafp.graph import max_relative, nearest_neighbours
+from grafp.model.graph import max_relative, nearest_neighbours
 
 
 def random_nodes(batch: int, nodes: int, channels: int, seed: int = 0) -> torch.Tensor:

@@ -5,11 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from grafp.fingerprint import DIMENSION
-from grafp.hashing import HashSearch
-from grafp.index import SEGMENT_BITS, fingerprint_ids
-from grafp.matching import align, find_matches
-from grafp.shards import Shard
+from grafp.evaluation.hashing import HashSearch
+from grafp.index.alignment import align, find_matches
+from grafp.index.ivfpq import SEGMENT_BITS, fingerprint_ids
+from grafp.index.shards import Shard
+from grafp.model.fingerprint import DIMENSION
 from jobs import evaluate
 
 TRACKS, LENGTH = 12, 50

@@ -9,7 +9,7 @@ from PIL import Image
 from tensorboardX.proto.event_pb2 import Event
 
 from grafp import storage
-from grafp.history import Events, Point, curves_png
+from grafp.training.history import Events, Point, curves_png
 
 
 def history(steps: int) -> list[Point]:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from grafp.errors import CatalogueError
-from grafp.index import (
+from grafp.index.ivfpq import (
     IndexParameters,
     choose_lists,
     fill,

@@ -10,20 +10,19 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from grafp import storage, synth
-from grafp.audio import SAMPLE_RATE, decode, encode
-from grafp.bundle import load_bundle, save_bundle
-from grafp.card import DEFAULT_MODEL
-from grafp.catalogue import Catalogue
-from grafp.clips import cut_degraded
-from grafp.encoder import Encoder
+from grafp import storage
+from grafp.audio import SAMPLE_RATE, decode, encode, synthesis
+from grafp.catalog.catalog import Catalogue
 from grafp.errors import CatalogueError, GrafpError, ModelError, OptionError, StorageError
-from grafp.presets import PRESETS
+from grafp.evaluation.protocol import cut_degraded
+from grafp.matches import MATCH_SCHEMA
+from grafp.model.bundle import DEFAULT_MODEL, load_bundle, save_bundle
+from grafp.model.encoder import Encoder
+from grafp.model.presets import PRESETS
 from jobs import index_catalog, query_batch
-from pipelines import cli
-from pipelines.index import index_catalogue
-from pipelines.query import MATCH_SCHEMA
-from pipelines.query import query_batch as ask
+from pipelines.common import cli
+from pipelines.indexing.flow import index_catalogue
+from pipelines.querying.flow import query_batch as ask
 
 pytestmark = pytest.mark.usefixtures("ray_here")
 
@@ -63,13 +62,18 @@ def test_index_and_query_on_local_disk_and_s3(store: str, music: Path, capsys, t
         track_S = decode(storage.read(file.uri))
         start = 31_337 + 1_000 * number
         clip_S = cut_degraded(
-            track_S, start, 4.0, snr_db=10.0, noise_S=synth.noise(number, 4.0), room_S=synth.room(1)
+            track_S,
+            start,
+            4.0,
+            snr_db=10.0,
+            noise_S=synthesis.noise(number, 4.0),
+            room_S=synthesis.room(1),
         )
         name = storage.join(queries, f"clip {number}.flac")
         storage.write(name, encode(0.3 * clip_S, "flac"))
         truth.append([name, file.uri, str(start / SAMPLE_RATE)])
     stranger = storage.join(queries, "unknown.wav")
-    storage.write(stranger, encode(synth.piece(999, 4.0), "wav"))
+    storage.write(stranger, encode(synthesis.piece(999, 4.0), "wav"))
     truth.append([stranger, "", ""])
     text = io.StringIO(newline="")
     csv.writer(text).writerows(truth)
@@ -92,11 +96,11 @@ def test_index_and_query_on_local_disk_and_s3(store: str, music: Path, capsys, t
 
 
 def test_bad_recordings_cost_their_own_row(tmp_path: Path, capsys) -> None:
-    good_S = synth.piece(50, 6.0)
+    good_S = synthesis.piece(50, 6.0)
     files = {
         "good one é.mp3": encode(good_S, "mp3"),
         "low rate.wav": encode(good_S[::2], "wav", rate=8_000),
-        "surround.flac": encode(np.stack([synth.piece(51, 3.0, 96_000)] * 6), "flac", rate=96_000,
+        "surround.flac": encode(np.stack([synthesis.piece(51, 3.0, 96_000)] * 6), "flac", rate=96_000,
                                 layout="5.1"),
         "empty.mp3": b"",
         "text.mp3": b"this is not music\n" * 50,
@@ -149,15 +153,15 @@ def test_a_second_night_does_only_the_new_work(tmp_path: Path, music: Path) -> N
     gone, changed = names[0], names[1]
     old_S, gone_S = decode(changed.read_bytes()), decode(gone.read_bytes())
     gone.unlink()
-    changed.write_bytes(encode(synth.piece(70, 9.0), changed.suffix[1:]))
-    (Path(audio) / "new.wav").write_bytes(encode(synth.piece(71, 9.0), "wav"))
+    changed.write_bytes(encode(synthesis.piece(70, 9.0), changed.suffix[1:]))
+    (Path(audio) / "new.wav").write_bytes(encode(synthesis.piece(71, 9.0), "wav"))
     second = index_catalogue(audio, root)
     counts = [second[name] for name in ("added", "changed", "withdrawn", "embedded", "tracks")]
     assert counts == [1, 1, 1, 2, 6]
     manifest = Catalogue.open(root).manifest
     assert manifest is not None
     assert manifest.parent == first["snapshot"]
-    for name, samples_S in {"old": old_S, "gone": gone_S, "new": synth.piece(71, 9.0)}.items():
+    for name, samples_S in {"old": old_S, "gone": gone_S, "new": synthesis.piece(71, 9.0)}.items():
         (tmp_path / "queries").mkdir(exist_ok=True)
         (tmp_path / "queries" / f"{name}.wav").write_bytes(encode(samples_S[8_000:80_000], "wav"))
     _, table = ask(root, str(tmp_path / "queries"), str(tmp_path / "answers"))
@@ -167,7 +171,7 @@ def test_a_second_night_does_only_the_new_work(tmp_path: Path, music: Path) -> N
 
 def test_one_track_is_a_catalogue(tmp_path: Path) -> None:
     (tmp_path / "music").mkdir()
-    (tmp_path / "music" / "only.wav").write_bytes(encode(synth.piece(5, 3.0), "wav"))
+    (tmp_path / "music" / "only.wav").write_bytes(encode(synthesis.piece(5, 3.0), "wav"))
     root = str(tmp_path / "catalogue")
     assert index_catalogue(str(tmp_path / "music"), root)["tracks"] == 1
     summary, table = ask(root, str(tmp_path / "music"), str(tmp_path / "answers"), top_k=3)
@@ -177,9 +181,9 @@ def test_one_track_is_a_catalogue(tmp_path: Path) -> None:
 
 def test_places_are_moved_by_what_the_model_is_early(tmp_path: Path) -> None:
     (tmp_path / "music").mkdir()
-    (tmp_path / "music" / "only.wav").write_bytes(encode(synth.piece(5, 8.0), "wav"))
+    (tmp_path / "music" / "only.wav").write_bytes(encode(synthesis.piece(5, 8.0), "wav"))
     (tmp_path / "clip").mkdir()
-    clip_S = synth.piece(5, 8.0)[32_000:64_000]
+    clip_S = synthesis.piece(5, 8.0)[32_000:64_000]
     (tmp_path / "clip" / "clip.wav").write_bytes(encode(clip_S, "wav"))
     model, root = str(tmp_path / "model"), str(tmp_path / "catalogue")
     card = {"preset": "small", "offset_bias_s": -0.1}

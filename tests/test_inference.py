@@ -5,20 +5,22 @@ import pytest
 import torch
 from torch import nn
 
-from grafp import inference, synth
-from grafp.bundle import load_bundle
-from grafp.card import SHIPPED
-from grafp.encoder import Encoder
-from grafp.features import log_mel
-from grafp.fingerprint import segment_count
-from grafp.inference import Fingerprinter, fast_form
-from grafp.presets import PRESETS
+from grafp.audio import synthesis
+from grafp.model import inference
+from grafp.model.bundle import SHIPPED, load_bundle
+from grafp.model.encoder import Encoder
+from grafp.model.features import log_mel
+from grafp.model.fingerprint import segment_count
+from grafp.model.inference import Fingerprinter, fast_form
+from grafp.model.presets import PRESETS
 
 
 def seconds_of_music(seed: int, count: int, noise: float = 0.1) -> torch.Tensor:
     """Overlapping seconds of a piece with some noise, (count, 16000)."""
     length = 8000 * (count + 1)
-    samples = synth.piece(seed, length / 16_000) + noise * synth.noise(seed, length / 16_000)
+    samples = synthesis.piece(seed, length / 16_000) + noise * synthesis.noise(
+        seed, length / 16_000
+    )
     return torch.from_numpy(samples).unfold(0, 16_000, 8000)
 
 
@@ -75,7 +77,7 @@ def test_this_machines_fast_form_gives_the_same_fingerprints(plain: Encoder) -> 
 
 def test_wrong_kernels_are_not_used(small: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
     """As one that multiplies bfloat16 wrongly: the fingerprints are those of float32."""
-    cpu, samples = torch.device("cpu"), synth.piece(3, 3.0)
+    cpu, samples = torch.device("cpu"), synthesis.piece(3, 3.0)
     exact = Fingerprinter(fast_form(small, dtype=torch.float32), cpu)(samples)
     convolve = nn.Conv2d.forward
 
@@ -135,7 +137,7 @@ def test_a_row_for_every_whole_second(
 ) -> None:
     wanted = rows[0] if hop == 0.1 else rows[1]
     fingerprinter = Fingerprinter.from_encoder(small, hop_seconds=hop)
-    recording = synth.piece(1, 2.0)[:samples]
+    recording = synthesis.piece(1, 2.0)[:samples]
     vectors = fingerprinter(recording)
     assert vectors.shape == (wanted, 128)
     assert vectors.dtype == np.float32
@@ -145,7 +147,7 @@ def test_a_row_for_every_whole_second(
 def test_row_i_is_the_fingerprint_of_the_second_at_i_hops(small: Encoder) -> None:
     cpu = torch.device("cpu")
     fingerprinter = Fingerprinter(fast_form(small, cpu, torch.float32), cpu)
-    samples = synth.piece(5, 14.5)  # 136 rows: more than one batch
+    samples = synthesis.piece(5, 14.5)  # 136 rows: more than one batch
     rows = fingerprinter(samples)
     for i in (0, 1, 64, 127, 128, 135):
         [alone] = fingerprinter(samples[i * 1600 : i * 1600 + 16_000])
@@ -156,7 +158,7 @@ def test_row_i_is_the_fingerprint_of_the_second_at_i_hops(small: Encoder) -> Non
 
 
 def test_silent_rows_are_zero_and_others_are_not(small: Encoder) -> None:
-    samples = synth.piece(5, 6.0)
+    samples = synthesis.piece(5, 6.0)
     samples[32_000:64_000] = 0.0
     rows = Fingerprinter.from_encoder(small)(samples)
     silent = ~rows.any(axis=1)
@@ -165,7 +167,7 @@ def test_silent_rows_are_zero_and_others_are_not(small: Encoder) -> None:
 
 
 def test_a_recording_is_only_read(small: Encoder) -> None:
-    samples = synth.piece(5, 2.0)
+    samples = synthesis.piece(5, 2.0)
     before = samples.copy()
     fingerprinter = Fingerprinter.from_encoder(small)
     rows = fingerprinter(samples)

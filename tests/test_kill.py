@@ -22,13 +22,13 @@ import ray
 import s3_server
 from kills import Moment, content, proxy, start, wait_for
 
-from grafp import storage, synth
-from grafp.audio import encode
-from grafp.catalogue import Catalogue
+from grafp import storage
+from grafp.audio import encode, synthesis
+from grafp.catalog.catalog import Catalogue
 from jobs import index_catalog, merge_index
-from pipelines import maintain, merge
-from pipelines.index import index_catalogue
-from pipelines.placement import Encoders
+from pipelines.common.placement import Encoders
+from pipelines.indexing import build, maintain
+from pipelines.indexing.flow import index_catalogue
 
 KILLS = int(os.environ.get("GRAFP_KILLS", "1"))
 EMBEDDING = Moment("embedding", written="embeddings/*.parquet")
@@ -69,7 +69,7 @@ class Night:
 
 def write_pieces(audio: Path, seeds: range) -> None:
     for seed in seeds:
-        storage.write(f"{audio}/{seed}.wav", encode(synth.piece(seed, 4.0), "wav"))
+        storage.write(f"{audio}/{seed}.wav", encode(synthesis.piece(seed, 4.0), "wav"))
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +79,7 @@ def night(tmp_path_factory: pytest.TempPathFactory, ray_here: None) -> Night:
     write_pieces(audio, range(3))
     index_catalogue(str(audio), str(folder / "first"), encoders=Encoders(1))
     write_pieces(audio, range(3, 12))  # enough for a new template
-    storage.write(f"{audio}/1.wav", encode(synth.piece(90, 4.0), "wav"))
+    storage.write(f"{audio}/1.wav", encode(synthesis.piece(90, 4.0), "wav"))
     storage.delete(f"{audio}/2.wav")
     shutil.copytree(folder / "first", undisturbed)
     index_catalogue(str(audio), str(undisturbed), encoders=Encoders(1))
@@ -293,6 +293,6 @@ def test_leftovers_that_are_too_old_are_not_used(
     with monkeypatch.context() as patch:
         patch.setattr(Catalogue, "publish", lambda *_: None)
         index_catalogue(str(night.audio), root, encoders=Encoders(1))
-    monkeypatch.setattr(merge, "REUSE_SECONDS", 0)
+    monkeypatch.setattr(build, "REUSE_SECONDS", 0)
     assert index_catalogue(str(night.audio), root, encoders=Encoders(1))["resumed"] == 0
     assert content(root) == night.result

@@ -10,7 +10,7 @@ import torch.distributed as dist
 import torch.multiprocessing
 import torch.nn.functional as F
 
-from grafp.loss import gather_with_gradient, nt_xent
+from grafp.training.loss import gather_with_gradient, nt_xent
 
 WORLD = 2
 

@@ -5,9 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from grafp.index import IndexParameters, fill, fingerprint_ids, parse_index, train_template
-from grafp.matching import Match, align, find_matches
-from grafp.shards import DecodedVectors, Shard, ShardSearch
+from grafp.index.alignment import Match, align, find_matches
+from grafp.index.ivfpq import IndexParameters, fill, fingerprint_ids, parse_index, train_template
+from grafp.index.shards import DecodedVectors, Shard, ShardSearch
 
 FINE = 10  # points of a synthetic recording per hop
 ORDINALS = (0, 1, 2, 3, 7, 40, 41, 500, 1_000_000)

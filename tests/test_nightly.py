@@ -13,16 +13,17 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from grafp import storage, synth
-from grafp.audio import encode
-from grafp.catalogue import Catalogue
+from grafp import storage
+from grafp.audio import encode, synthesis
+from grafp.catalog.catalog import Catalogue
+from grafp.catalog.manifest import Manifest
 from grafp.errors import CatalogueError, OptionError, StorageError
-from grafp.manifest import Manifest
 from jobs import index_catalog, merge_index
-from pipelines import cli, maintain, merge, shards
-from pipelines.index import index_catalogue
-from pipelines.placement import Encoders
-from pipelines.query import query_batch
+from pipelines.common import cli
+from pipelines.common.placement import Encoders
+from pipelines.indexing import build, maintain, upkeep
+from pipelines.indexing.flow import index_catalogue
+from pipelines.querying.flow import query_batch
 
 index = functools.partial(index_catalogue, encoders=Encoders(1))
 pytestmark = pytest.mark.usefixtures("ray_here")
@@ -30,7 +31,7 @@ pytestmark = pytest.mark.usefixtures("ray_here")
 
 def write_music(uri: str, seeds: range, seconds: float = 5.0) -> str:
     for seed in seeds:
-        data = encode(synth.piece(seed, seconds), "wav")
+        data = encode(synthesis.piece(seed, seconds), "wav")
         storage.write(storage.join(uri, f"{seed}.wav"), data)
     return uri
 
@@ -38,7 +39,7 @@ def write_music(uri: str, seeds: range, seconds: float = 5.0) -> str:
 def matches(root: str, folder: Path, seeds: list[int]) -> dict[str, list[str]]:
     """The tracks that match excerpts of pieces, by piece."""
     for seed in seeds:
-        excerpt = synth.piece(seed, 5.0)[16_000:64_000]
+        excerpt = synthesis.piece(seed, 5.0)[16_000:64_000]
         storage.write(f"{folder}/{seed}.flac", encode(excerpt, "flac"))
     _, table = query_batch(root, str(folder), f"{folder}-answers", min_score=0.9)
     found: dict[str, list[str]] = {Path(q).stem: [] for q in table["query"].to_pylist()}
@@ -59,7 +60,7 @@ def test_the_second_night_embeds_only_what_is_new(long_store: str, tmp_path: Pat
     first = index(audio, root)
     before = manifest_of(root)
     write_music(audio, range(32, 34))
-    storage.write(f"{audio}/20.wav", encode(synth.piece(100, 5.0), "wav"))
+    storage.write(f"{audio}/20.wav", encode(synthesis.piece(100, 5.0), "wav"))
     storage.delete(f"{audio}/21.wav")
     storage.write(f"{audio}/22.wav", storage.read(f"{audio}/22.wav"))
     touched = int(not long_store.startswith("s3://"))  # S3's etag is a hash: nothing changed there
@@ -105,7 +106,7 @@ def test_copies_share_fingerprints_and_are_all_answers(long_store: str, tmp_path
 @pytest.mark.slow
 def test_another_encoding_of_a_recording_is_reported(long_store: str) -> None:
     audio, root = write_music(f"{long_store}/music", range(3), 12.0), f"{long_store}/catalogue"
-    storage.write(f"{audio}/0.mp3", encode(synth.piece(0, 12.0), "mp3"))
+    storage.write(f"{audio}/0.mp3", encode(synthesis.piece(0, 12.0), "mp3"))
     summary = index(audio, root)
     data = storage.read(f"{root}/runs/{summary['snapshot']}/duplicates.parquet")
     table = pq.read_table(io.BytesIO(data))
@@ -128,10 +129,10 @@ def test_a_dead_runs_work_is_used(long_store: str, monkeypatch: pytest.MonkeyPat
             index(audio, root)
     with pytest.raises(CatalogueError, match="no catalogue here"):
         Catalogue.open_published(root)
-    storage.write(f"{audio}/3.wav", encode(synth.piece(50, 5.0), "wav"))  # changed since
+    storage.write(f"{audio}/3.wav", encode(synthesis.piece(50, 5.0), "wav"))  # changed since
     summary = index(audio, root)
     assert (summary["embedded"], summary["resumed"]) == (5, 4)
-    storage.write(f"{audio}/3.wav", encode(synth.piece(3, 5.0), "wav"))
+    storage.write(f"{audio}/3.wav", encode(synthesis.piece(3, 5.0), "wav"))
     assert index(audio, root)["embedded"] == 1
     assert maintain.verify(root)["damaged"] == 0
 
@@ -168,7 +169,7 @@ def test_withdrawn_by_name_stays_withdrawn(
     assert cli.run(merge_index.main, chosen) == cli.DONE
     summary = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert (summary["removed"], summary["tracks"]) == (1, 3)
-    storage.write(f"{audio}/1.wav", encode(synth.piece(1, 5.0), "flac"))
+    storage.write(f"{audio}/1.wav", encode(synthesis.piece(1, 5.0), "flac"))
     again = index(audio, root)
     assert (again["added"], again["changed"], again["withdrawn"]) == (0, 0, 0)
     assert matches(root, tmp_path / "queries", [0, 1]) == {"0": ["0.wav"], "1": []}
@@ -182,7 +183,7 @@ def test_withdrawn_by_name_stays_withdrawn(
 def test_small_shards_are_joined_and_answers_stay(
     long_store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shards, "MAX_SMALL", 3)
+    monkeypatch.setattr(upkeep, "MAX_SMALL", 3)
     audio, root = f"{long_store}/music", f"{long_store}/catalogue"
     counts = []
     for seeds in (range(3), range(3, 4), range(4, 5), range(5, 6)):
@@ -253,7 +254,7 @@ def test_a_clean_up_that_dies_leaves_no_record_of_half_a_shard(
 def test_damage_is_named(
     long_store: str, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(merge, "REUSE_SECONDS", 0)  # else a retraining finds its result there
+    monkeypatch.setattr(build, "REUSE_SECONDS", 0)  # else a retraining finds its result there
     root = f"{long_store}/catalogue"
     index(write_music(f"{long_store}/music", range(2)), root)
     assert maintain.verify(root)["damaged"] == 0

@@ -8,11 +8,10 @@ import pyarrow.parquet as pq
 import pytest
 from kills import content
 
-from grafp import synth
-from grafp.audio import encode
-from pipelines import cli
-from pipelines.index import index_catalogue
-from pipelines.placement import Encoders
+from grafp.audio import encode, synthesis
+from pipelines.common import cli
+from pipelines.common.placement import Encoders
+from pipelines.indexing.flow import index_catalogue
 
 TRACKS = 24
 pytestmark = pytest.mark.slow
@@ -23,7 +22,7 @@ def audio(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("nodes") / "music"
     folder.mkdir()
     for seed in range(TRACKS):
-        sound = encode(synth.piece(seed, 12.0), "wav")
+        sound = encode(synthesis.piece(seed, 12.0), "wav")
         (folder / f"{seed:02}.wav").write_bytes(sound)
     return folder
 
@@ -80,7 +79,7 @@ def test_a_node_dies_during_a_query(audio: Path, from_one: str, tmp_path: Path, 
 def training(audio: Path) -> list[object]:
     noise = audio.parent / "noise"
     noise.mkdir()
-    (noise / "noise.wav").write_bytes(encode(synth.noise(1, 3.0), "wav"))
+    (noise / "noise.wav").write_bytes(encode(synthesis.noise(1, 3.0), "wav"))
     return ["--music", audio, "--noise", noise, "--steps", 160, "--pairs", 8, "--out"]
 
 

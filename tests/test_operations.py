@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from ray_head import Head
 
-from grafp import storage, synth
-from grafp.audio import encode
+from grafp import storage
+from grafp.audio import encode, synthesis
 
 ROOT = Path(__file__).parent.parent
 
@@ -17,7 +17,7 @@ ROOT = Path(__file__).parent.parent
 def test_the_guides_commands_work(s3: str, head: Head) -> None:
     for number in range(8):
         folder = "music" if number < 6 else "more"
-        data = encode(synth.piece(number, 20.0), "wav")
+        data = encode(synthesis.piece(number, 20.0), "wav")
         storage.write(f"{s3}/operations/{folder}/{number:03}.wav", data)
     blocks = re.findall(
         r"^```sh\n(.+?)^```", (ROOT / "docs/operations.md").read_text(), re.M | re.S

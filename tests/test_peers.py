@@ -7,15 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from peer_systems.answers import Found, Query, cells, judge, markdown, read_answers, threshold_at
+from peer_systems.run import answer_with_program
 
 from benchmarks import fpcalc_match, peers
-from grafp import storage, synth
-from grafp.audio import encode
-from grafp.clips import Clip
+from grafp import storage
+from grafp.audio import encode, synthesis
 from grafp.errors import OptionError
-from grafp.peers import Found, Query, cells, judge, markdown, read_answers, threshold_at
-from pipelines import cli
-from pipelines.peers import answer_with_program
+from grafp.evaluation.protocol import Clip
+from pipelines.common import cli
 
 CORRELATE = """
 import csv, sys
@@ -151,9 +151,9 @@ def test_bits_are_compared_at_every_place() -> None:
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("corpus")
     for seed in range(6):
-        storage.write(f"{folder}/music/{seed}.flac", encode(synth.piece(seed, 8.0), "flac"))
-    storage.write(f"{folder}/noise/0.wav", encode(synth.noise(0, 5.0), "wav"))
-    storage.write(f"{folder}/rooms/0.wav", encode(synth.room(0), "wav"))
+        storage.write(f"{folder}/music/{seed}.flac", encode(synthesis.piece(seed, 8.0), "flac"))
+    storage.write(f"{folder}/noise/0.wav", encode(synthesis.noise(0, 5.0), "wav"))
+    storage.write(f"{folder}/rooms/0.wav", encode(synthesis.room(0), "wav"))
     for table, names in {
         "music": [f"music/{seed}.flac" for seed in range(6)],
         "noise": ["noise/0.wav"],
@@ -205,7 +205,7 @@ def test_systems_on_the_same_files(
     shutil.which("fpcalc") is None, reason="fpcalc (libchromaprint-tools) is absent"
 )
 def test_chromaprint_finds_an_excerpt(tmp_path: Path, capfd: pytest.CaptureFixture) -> None:
-    pieces = {f"{tmp_path}/{seed}.wav": synth.piece(seed, 15.0) for seed in range(3)}
+    pieces = {f"{tmp_path}/{seed}.wav": synthesis.piece(seed, 15.0) for seed in range(3)}
     excerpts = {f"{tmp_path}/long.wav": 5.0, f"{tmp_path}/short.wav": 2.0}
     sounds = {path: encode(0.5 * piece_S, "wav") for path, piece_S in pieces.items()}
     source_S = pieces[f"{tmp_path}/1.wav"][6 * 16_000 :]

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from grafp.errors import ClusterError, OptionError, StorageError
-from pipelines import placement, runtime
-from pipelines.placement import Encoders
+from pipelines.common import placement, runtime
+from pipelines.common.placement import Encoders
 
 ROOT = Path(__file__).parent.parent
 

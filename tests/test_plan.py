@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from grafp import plan as calculator
-from grafp.fingerprint import DIMENSION
+from grafp.model.fingerprint import DIMENSION
 from grafp.plan import Case, limits, plan
 
 CASE = Case(tracks=1e6, new_per_night=1_000, queries_per_day=1e5)
@@ -25,14 +25,15 @@ def summary(capsys: pytest.CaptureFixture, *arguments: str) -> dict:
     "count", [1, 500, 9_999, 10_000, 10**6, 10**7, 10**8, 10**9, 10**10, 10**12]
 )
 def test_the_index_looks_as_the_jobs_make_it(count: int) -> None:
-    from grafp.index import IndexParameters
+    from grafp.index.ivfpq import IndexParameters
 
     case = Case(tracks=count, minutes=1 / 60)  # a fingerprint each
     assert plan(case).index == IndexParameters.for_size(count)
 
 
 def test_constants_are_those_of_the_jobs() -> None:
-    from pipelines import duplicates, search
+    from pipelines.common import search
+    from pipelines.indexing import duplicates
 
     assert calculator.ACTOR_BYTES == search._ACTOR_BYTES
     assert calculator._EXCERPT == duplicates._EXCERPT
@@ -40,7 +41,7 @@ def test_constants_are_those_of_the_jobs() -> None:
 
 @pytest.mark.parametrize("hop", [0.05, 0.1, 0.15, 0.25, 0.5, 1.0])
 def test_queries_come_at_the_manifests_hop(hop: float) -> None:
-    from grafp.manifest import Manifest, StoredFile
+    from grafp.catalog.manifest import Manifest, StoredFile
 
     file = StoredFile("", 0, "")
     manifest = Manifest("", None, "", "", "", hop, None, None, None, [], file, 0, {})
@@ -52,7 +53,7 @@ def test_a_real_index_is_as_large_as_planned() -> None:
     import faiss
     import numpy as np
 
-    from grafp.index import IndexParameters, fill, fingerprint_ids, train_template
+    from grafp.index.ivfpq import IndexParameters, fill, fingerprint_ids, train_template
 
     rng = np.random.default_rng(0)
     vectors_ND = rng.standard_normal((10_000, DIMENSION)).astype(np.float16)

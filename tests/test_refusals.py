@@ -10,17 +10,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from grafp import storage, synth
-from grafp.audio import encode
-from grafp.catalogue import Catalogue
-from grafp.manifest import FORMAT_VERSION
+from grafp import storage
+from grafp.audio import encode, synthesis
+from grafp.catalog.catalog import Catalogue
+from grafp.catalog.manifest import FORMAT_VERSION
 from jobs import index_catalog, merge_index
-from pipelines import cli
-from pipelines.index import index_catalogue
-from pipelines.placement import Encoders
+from pipelines.common import cli
+from pipelines.common.placement import Encoders
+from pipelines.indexing.flow import index_catalogue
 
 pytestmark = pytest.mark.usefixtures("ray_here")
-MUSIC = {f"{seed}.wav": encode(synth.piece(seed, 4.0), "wav") for seed in range(3)}
+MUSIC = {f"{seed}.wav": encode(synthesis.piece(seed, 4.0), "wav") for seed in range(3)}
 
 
 @pytest.fixture(scope="module")

@@ -7,10 +7,11 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
+from grafp.reports.answers import write_report
 
 from grafp.errors import OptionError
-from grafp.metrics import Answer, Rate, score_answers
-from grafp.report import read_truth, write_report
+from grafp.evaluation.metrics import Answer, Rate, score_answers
+from grafp.evaluation.truth import read_truth
 
 
 @pytest.mark.parametrize(

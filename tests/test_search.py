@@ -6,17 +6,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from grafp import storage, synth
-from grafp.audio import encode
-from grafp.catalogue import Catalogue, open_shards
+from grafp import storage
+from grafp.audio import encode, synthesis
+from grafp.catalog.catalog import Catalogue
+from grafp.catalog.manifest import Manifest
+from grafp.catalog.shard_files import open_shards
 from grafp.errors import CatalogueError
-from grafp.manifest import Manifest
-from grafp.matching import find_matches
+from grafp.index.alignment import find_matches
 from jobs import query_batch
-from pipelines import cli, maintain, merge
-from pipelines.index import index_catalogue
-from pipelines.placement import Encoders
-from pipelines.search import SpreadSearch
+from pipelines.common import cli
+from pipelines.common.placement import Encoders
+from pipelines.common.search import SpreadSearch
+from pipelines.indexing import build, maintain
+from pipelines.indexing.flow import index_catalogue
 
 TRACKS = 8
 
@@ -25,7 +27,7 @@ TRACKS = 8
 def root(tmp_path_factory: pytest.TempPathFactory, ray_here: None) -> str:
     folder = tmp_path_factory.mktemp("search")
     for seed in range(TRACKS):
-        storage.write(f"{folder}/music/{seed}.wav", encode(synth.piece(seed, 6.0), "wav"))
+        storage.write(f"{folder}/music/{seed}.wav", encode(synthesis.piece(seed, 6.0), "wav"))
     index_catalogue(f"{folder}/music", f"{folder}/catalogue", encoders=Encoders(1))
     return f"{folder}/catalogue"
 
@@ -36,7 +38,7 @@ def divided(root: str) -> dict[int, Manifest]:
     snapshots = {}
     for shards, most in ((1, 10**6), (3, 3 * 51), (TRACKS, 1)):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(merge, "MAX_SHARD_FINGERPRINTS", most)
+            patch.setattr(build, "MAX_SHARD_FINGERPRINTS", most)
             maintain.maintain(root, retrain=True)
         manifest = Catalogue.open_published(root).manifest
         assert manifest
@@ -95,7 +97,7 @@ def test_the_job_answers_from_codes_and_several_actors(
     root: str, divided: dict[int, Manifest], tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     for seed in (2, 5):
-        excerpt = synth.piece(seed, 6.0)[16_000:80_000]
+        excerpt = synthesis.piece(seed, 6.0)[16_000:80_000]
         storage.write(f"{tmp_path}/clips/{seed}.wav", encode(excerpt, "wav"))
     options = ["--catalog", root, "--queries", f"{tmp_path}/clips", "--out", f"{tmp_path}/out"]
     options += ["--rerank", "pq", "--search-actors", "3", "--min-score", "0.8"]

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from grafp.speed import change_pitch, change_speed
+from grafp.audio.speed import change_pitch, change_speed
 
 CENTRE, SAMPLES = 24_000, 32_800
 TIME_S = torch.arange(SAMPLES, dtype=torch.float64)

@@ -16,7 +16,7 @@ import pytest
 
 from grafp import storage
 from grafp.errors import StorageError
-from grafp.s3 import CONFIG as S3_CONFIG
+from grafp.storage.s3 import CONFIG as S3_CONFIG
 
 NAMES = [
     "plain.wav",

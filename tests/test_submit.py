@@ -11,9 +11,8 @@ import numpy as np
 import pytest
 from ray_head import Head
 
-from grafp import synth
-from grafp.audio import SAMPLE_RATE, encode
-from grafp.catalogue import Catalogue
+from grafp.audio import SAMPLE_RATE, encode, synthesis
+from grafp.catalog.catalog import Catalogue
 
 ROOT = Path(__file__).parent.parent
 pytestmark = pytest.mark.slow
@@ -24,7 +23,7 @@ def audio(head: Head) -> Path:
     folder = head.folder / "music"
     folder.mkdir()
     for seed in range(8):
-        (folder / f"{seed}.wav").write_bytes(encode(synth.piece(seed, 20.0), "wav"))
+        (folder / f"{seed}.wav").write_bytes(encode(synthesis.piece(seed, 20.0), "wav"))
     return folder
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from grafp import synth
+from grafp.audio import synthesis
 
 RATE = 16_000
 SEEDS = range(8)
@@ -45,20 +45,20 @@ def rt60(response: np.ndarray) -> float:
 
 @pytest.fixture(scope="module")
 def pieces() -> list[np.ndarray]:
-    return [synth.piece(seed) for seed in SEEDS]
+    return [synthesis.piece(seed) for seed in SEEDS]
 
 
 def test_same_seed_gives_same_samples(pieces):
-    np.testing.assert_array_equal(synth.piece(3), pieces[3])
-    np.testing.assert_array_equal(synth.noise(3, 2.0), synth.noise(3, 2.0))
-    np.testing.assert_array_equal(synth.room(3), synth.room(3))
+    np.testing.assert_array_equal(synthesis.piece(3), pieces[3])
+    np.testing.assert_array_equal(synthesis.noise(3, 2.0), synthesis.noise(3, 2.0))
+    np.testing.assert_array_equal(synthesis.room(3), synthesis.room(3))
 
 
 def test_seeds_differ_in_tempo_key_players_and_sound(pieces):
-    plans = [synth.Plan(seed) for seed in range(40)]
+    plans = [synthesis.Plan(seed) for seed in range(40)]
     assert np.ptp([plan.tempo for plan in plans]) > 60
     assert len({(plan.tonic, plan.mode) for plan in plans}) > 20
-    assert {plan.drums for plan in plans} == set(synth.DRUMS)
+    assert {plan.drums for plan in plans} == set(synthesis.DRUMS)
     assert {plan.style for plan in plans} == {"held", "strum", "arpeggio"}
     bases = [excerpts(samples, step=64) for samples in pieces]
     assert max((a @ b.T).max() for i, a in enumerate(bases) for b in bases[:i]) < 0.8
@@ -67,7 +67,7 @@ def test_seeds_differ_in_tempo_key_players_and_sound(pieces):
 @pytest.mark.parametrize("rate", [RATE, 44_100])
 @pytest.mark.parametrize("seconds", [0.3, 7.5])
 def test_shape_and_level(rate, seconds):
-    for samples in (synth.piece(5, seconds, rate), synth.noise(5, seconds, rate)):
+    for samples in (synthesis.piece(5, seconds, rate), synthesis.noise(5, seconds, rate)):
         assert samples.dtype == np.float32
         assert samples.shape == (round(seconds * rate),)
         assert np.abs(samples).max() == pytest.approx(0.7)  # and so no NaN
@@ -95,7 +95,7 @@ def test_every_second_can_be_told_from_every_other(pieces):
 
 def test_excerpts_are_found_at_their_exact_offset_in_noise(pieces):
     for samples in pieces:
-        noise = synth.noise(0, 30.0)
+        noise = synthesis.noise(0, 30.0)
         noise *= 10 ** (-10 / 20) * np.linalg.norm(samples) / np.linalg.norm(noise)  # 10 dB SNR
         rows, noisy = excerpts(samples), excerpts(samples + noise)
         found = np.argmax(noisy @ rows.T, axis=1)
@@ -103,22 +103,22 @@ def test_excerpts_are_found_at_their_exact_offset_in_noise(pieces):
 
 
 def test_onsets_follow_the_tempo():
-    plan = synth.Plan(7)
-    starts = [(start, note.part) for start, note in synth._compose(plan, 30)]
+    plan = synthesis.Plan(7)
+    starts = [(start, note.part) for start, note in synthesis._compose(plan, 30)]
     beat = np.array([start for start, part in starts if part == "hat"]) * plan.tempo / 60
     off_grid = np.abs(beat * 4 - np.round(beat * 4)) / 4 * 60 / plan.tempo
     assert 0.003 < off_grid.mean() <= off_grid.max() <= 0.0151
 
 
 def test_a_seed_is_the_same_music_at_every_rate():
-    low, high = synth.piece(2, 8.0), synth.piece(2, 8.0, 48_000)[::3]
+    low, high = synthesis.piece(2, 8.0), synthesis.piece(2, 8.0, 48_000)[::3]
     likeness = excerpts(low) @ excerpts(high).T
     assert np.diag(likeness).min() > 0.8
 
 
 @pytest.mark.parametrize("seed", range(20))
 def test_room_reverberates_for_a_plausible_time(seed):
-    response = synth.room(seed)
+    response = synthesis.room(seed)
     assert np.argmax(np.abs(response)) == 0
     assert np.linalg.norm(response) == pytest.approx(1, abs=1e-4)
     assert 0.2 <= rt60(response) <= 0.9
@@ -127,7 +127,7 @@ def test_room_reverberates_for_a_plausible_time(seed):
 def test_noises_are_of_several_kinds():
     centroids = []
     for seed in range(12):
-        power = np.abs(np.fft.rfft(synth.noise(seed, 2.0))) ** 2
+        power = np.abs(np.fft.rfft(synthesis.noise(seed, 2.0))) ** 2
         centroids.append(np.sum(power * np.arange(power.size)) / power.sum() / 2)
     assert min(centroids) < 300
     assert max(centroids) > 2000

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from test_matching import clip, on_grid, recording, shards_of, unit
 
-from grafp.plays import Play, find_plays
-from grafp.shards import ShardSearch
-from grafp.timeline import timeline
+from grafp.index.shards import ShardSearch
+from grafp.timeline.detection import Play, find_plays
+from grafp.timeline.sequence import timeline
 
 HOP = 0.1
 SECOND = 10  # hops

@@ -8,13 +8,13 @@ import pyarrow.parquet as pq
 import pytest
 from test_index_query import run_job
 
-from grafp import storage, synth
-from grafp.audio import SAMPLE_RATE, encode
+from grafp import storage
+from grafp.audio import SAMPLE_RATE, encode, synthesis
+from grafp.matches import MATCH_SCHEMA
 from jobs import query_batch
-from pipelines import cli
-from pipelines.index import index_catalogue
-from pipelines.query import MATCH_SCHEMA
-from pipelines.timeline import timeline_batch
+from pipelines.common import cli
+from pipelines.indexing.flow import index_catalogue
+from pipelines.querying.timeline import timeline_batch
 
 pytestmark = pytest.mark.usefixtures("ray_here")
 
@@ -26,8 +26,8 @@ def between(samples_S: np.ndarray, start_s: float, end_s: float) -> np.ndarray:
 @pytest.mark.slow
 def test_a_programme_and_bad_recordings(tmp_path: Path, capsys, monkeypatch) -> None:
     """Five plays in 86 s, decoded in three stretches: one across a seam, one heard twice."""
-    monkeypatch.setattr("pipelines.timeline._STRETCH_SECONDS", 40.0)
-    pieces = [synth.piece(seed, 25.0) for seed in range(3)]
+    monkeypatch.setattr("pipelines.querying.timeline._STRETCH_SECONDS", 40.0)
+    pieces = [synthesis.piece(seed, 25.0) for seed in range(3)]
     (tmp_path / "music").mkdir()
     for number, piece_S in enumerate(pieces):
         (tmp_path / "music" / f"piece {number}.flac").write_bytes(encode(piece_S, "flac"))
@@ -38,18 +38,18 @@ def test_a_programme_and_bad_recordings(tmp_path: Path, capsys, monkeypatch) -> 
     programme_S = np.concatenate(
         [
             between(pieces[0], 5.0, 20.0),  # 0 to 15 s
-            synth.piece(99, 10.0),
+            synthesis.piece(99, 10.0),
             between(pieces[1], 2.0, 23.0),  # 25 to 46 s
             silence_S,
             between(pieces[0], 5.0, 20.0),  # 54 to 69 s
-            0.3 * synth.noise(1, 5.0),
+            0.3 * synthesis.noise(1, 5.0),
             between(pieces[2], 10.0, 22.0),  # 74 to 86 s
         ]
     )
-    programme_S = programme_S + 0.02 * synth.noise(2, len(programme_S) / SAMPLE_RATE)
+    programme_S = programme_S + 0.02 * synthesis.noise(2, len(programme_S) / SAMPLE_RATE)
     for name, data in {
         'one "hour" é.flac': encode(programme_S, "flac"),
-        "nothing known.wav": encode(synth.piece(98, 15.0), "wav"),
+        "nothing known.wav": encode(synthesis.piece(98, 15.0), "wav"),
         "silent.flac": encode(np.tile(silence_S, 12), "flac"),
         "truncated.flac": encode(programme_S, "flac")[:-20_000],
         "too long.flac": encode(np.tile(programme_S, 2), "flac"),

@@ -10,15 +10,18 @@ import pytest
 import s3_server
 import torch
 
-from grafp import pcm, storage, synth
+from grafp import storage
 from grafp.api import load_model
-from grafp.audio import encode
-from grafp.bundle import load_bundle
+from grafp.audio import encode, synthesis
 from grafp.errors import StorageError
-from grafp.training import TrainConfig, Trainer
+from grafp.model.bundle import load_bundle
+from grafp.training.config import TrainConfig
+from grafp.training.data import pcm
+from grafp.training.trainer import Trainer
 from jobs import train
-from pipelines import cli, run_settings
-from pipelines.train import train_model
+from pipelines.common import cli
+from pipelines.training import run_file
+from pipelines.training.flow import train_model
 
 
 @pytest.fixture(scope="module")
@@ -28,12 +31,12 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rows = ["path,split,group"]
     for number in range(14):
         name = f"{number}.flac"
-        (folder / name).write_bytes(encode(synth.piece(100 + number, 4.0), "flac"))
+        (folder / name).write_bytes(encode(synthesis.piece(100 + number, 4.0), "flac"))
         rows.append(f"{name},{'test' if number == 0 else 'train'},{number}")
     (folder / "broken.flac").write_bytes(b"nothing")
     rows.append("broken.flac,train,broken")
     (folder / "music.csv").write_text("\n".join(rows))
-    for kind, make in {"noise": lambda n: synth.noise(n, 3.0), "rooms": synth.room}.items():
+    for kind, make in {"noise": lambda n: synthesis.noise(n, 3.0), "rooms": synthesis.room}.items():
         (folder / kind).mkdir()
         for number in range(3):
             (folder / kind / f"{number}.wav").write_bytes(encode(make(number), "wav"))
@@ -108,7 +111,7 @@ def test_a_resume_with_other_settings_is_refused(
 ) -> None:
     config = TrainConfig(steps=3, pairs=8).to_dict()
     settings = {"music": "/music", "noise": None, "rir": None, "start_from": None}
-    run_settings.write(str(tmp_path), {**settings, "num_workers": 0, **config})
+    run_file.write(str(tmp_path), {**settings, "num_workers": 0, **config})
     chosen = train.options(["--out", str(tmp_path), "--resume", *option])
     assert cli.run(train.main, chosen) == cli.BAD_ARGUMENTS
     error = capsys.readouterr().err

@@ -12,8 +12,8 @@ import psutil
 import pytest
 from ray_head import ROOT
 
-from grafp import storage, synth
-from grafp.audio import encode
+from grafp import storage
+from grafp.audio import encode, synthesis
 
 pytestmark = pytest.mark.slow
 
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.slow
 def music(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("music")
     for seed in range(8):
-        (folder / f"{seed}.wav").write_bytes(encode(synth.piece(seed, 4.0), "wav"))
+        (folder / f"{seed}.wav").write_bytes(encode(synthesis.piece(seed, 4.0), "wav"))
     return folder
 
 

@@ -9,15 +9,16 @@ import pytest
 import torch
 from training_music import CLEAN, CPU, music, validation
 
-from grafp import checkpoint, synth
-from grafp.augment import AugmentConfig, Augmenter
-from grafp.data import PairSampler
-from grafp.encoder import EncoderConfig
+from grafp.audio import synthesis
 from grafp.errors import StorageError, TrainingError
-from grafp.history import Progress
-from grafp.training import TrainConfig, Trainer
-from grafp.validation import Validation
-from grafp.waveforms import Waveforms
+from grafp.model.encoder import EncoderConfig
+from grafp.training.augment import Augmenter
+from grafp.training.config import AugmentConfig, TrainConfig
+from grafp.training.data.buffer import Waveforms
+from grafp.training.data.sampler import PairSampler
+from grafp.training.history import Progress
+from grafp.training.trainer import Trainer, checkpoint
+from grafp.training.validation import Validation
 
 TINY = EncoderConfig(stem=((4, 3, 4, 4),), channels=(8,), blocks=(1,), neighbours=3, head=(16,))
 
@@ -39,8 +40,8 @@ def trainer(
         warm_up=0.1,
         **settings,
     )
-    noises = [torch.from_numpy(synth.noise(seed, 3.0)) for seed in range(2)]
-    rooms = [torch.from_numpy(synth.room(seed)) for seed in range(2)]
+    noises = [torch.from_numpy(synthesis.noise(seed, 3.0)) for seed in range(2)]
+    rooms = [torch.from_numpy(synthesis.room(seed)) for seed in range(2)]
     augmenter = Augmenter(noises, rooms, AugmentConfig(snr_db=(10.0, 20.0)), CPU)
     sampler = PairSampler(Waveforms.of(music(12, 6.0)), pairs)
     return Trainer(config, sampler, augmenter, validation, CPU, architecture=architecture)

@@ -6,8 +6,9 @@ import torch.nn.functional as F
 from torch import nn
 from training_music import CLEAN, CPU, music, validation
 
-from grafp.augment import AugmentConfig, Augmenter
-from grafp.validation import Validation
+from grafp.training.augment import Augmenter
+from grafp.training.config import AugmentConfig
+from grafp.training.validation import Validation
 
 SECOND = 16_000
 

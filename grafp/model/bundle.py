@@ -1,0 +1,203 @@
+"""Model bundles: `weights.safetensors` and `card.json`, in a folder or under a prefix.
+
+The card holds the architecture and features, and where the weights come from (settings, data,
+steps, loss, hit rate, versions). A trained model has `training.png` beside them, the curves of its
+run, which nothing reads. Nothing in a bundle is executable. A card is read without PyTorch.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from grafp import storage
+from grafp.errors import ModelError, StorageError
+
+if TYPE_CHECKING:
+    from grafp.model.presets import AnyEncoder
+
+FORMAT_VERSION = 1
+FEATURES = {"name": "log-mel-64x32", "version": 1, "sample_rate": 16_000, "segment_s": 1.0}
+SHIPPED = Path(__file__).parent / "shipped"
+DEFAULT_MODEL = "small"
+DEFAULT_MIN_SCORE = 0.75  # for a model whose card does not say
+_LARGEST_BIAS_SECONDS = 0.15
+
+
+@dataclass(frozen=True)
+class ModelCard:
+    """A model without its weights; `model_id` names exactly one set of them."""
+
+    card: dict[str, Any]
+    model_id: str
+    sha256: str
+    min_scores: dict[float, float]
+    """Scores that a match must reach, by its length in seconds; the card's `min_score`."""
+    offset_bias_s: float
+    """How much later than the truth it places degraded clips, s; see `Validation.offset_bias`."""
+    files: dict[str, bytes]
+    """The bundle's own files, to copy it elsewhere unchanged."""
+
+    def min_score(self, seconds: float) -> float:
+        """What a match of this length must reach: interpolated between `min_scores`."""
+        lengths = sorted(self.min_scores)
+        return float(np.interp(seconds, lengths, [self.min_scores[length] for length in lengths]))
+
+
+def read_card(name_or_uri: str = DEFAULT_MODEL) -> ModelCard:
+    """The card of a shipped model, by name, or of a bundle in a folder or under a prefix.
+
+    Raises ModelError when it is not a bundle that this version can use.
+    """
+    shipped = SHIPPED / name_or_uri
+    named = "/" not in name_or_uri and shipped.is_dir()
+    where = str(shipped) if named else name_or_uri
+    try:
+        files = {
+            name: storage.read(storage.join(where, name))
+            for name in ("card.json", "weights.safetensors")
+        }
+    except StorageError as error:
+        names = ", ".join(sorted(path.name for path in SHIPPED.glob("*/"))) or "none"
+        raise ModelError(
+            f"{name_or_uri}: not a model bundle ({error}); shipped models: {names}"
+        ) from error
+    return parse_card(files, name_or_uri)
+
+
+def parse_card(files: dict[str, bytes], name: str) -> ModelCard:
+    """A card from its bundle's files; `name` is used in errors. Raises ModelError."""
+    try:
+        card = json.loads(files["card.json"])
+    except ValueError as error:
+        raise ModelError(f"{name}: damaged model bundle ({error})") from error
+    if not isinstance(card, dict):
+        raise ModelError(f"{name}: damaged model bundle (its card is not a JSON object)")
+    if card.get("format_version") != FORMAT_VERSION or card.get("features") != FEATURES:
+        raise ModelError(
+            f"{name}: made for format {card.get('format_version')} with features "
+            f"{card.get('features')}; this version reads format {FORMAT_VERSION} with {FEATURES}"
+        )
+    digest = hashlib.sha256(files["weights.safetensors"] + files["card.json"]).hexdigest()
+    model_id = f"{card.get('preset', 'model')}-{digest[:12]}"
+    return ModelCard(
+        card, model_id, digest, _min_scores(card, name), _offset_bias_s(card, name), files
+    )
+
+
+def _min_scores(card: dict[str, Any], name: str) -> dict[float, float]:
+    values = card.get("min_score", {"1": DEFAULT_MIN_SCORE})
+    try:
+        scores = {float(seconds): float(score) for seconds, score in values.items()}
+    except (AttributeError, TypeError, ValueError):
+        scores = {}
+    if not scores or not all(np.isfinite([*scores, *scores.values()])):
+        raise ModelError(f"{name}: min_score in its card must be scores by length in seconds")
+    return scores
+
+
+def _offset_bias_s(card: dict[str, Any], name: str) -> float:
+    bias_s = card.get("offset_bias_s", 0.0)
+    if not isinstance(bias_s, int | float) or not abs(bias_s) <= _LARGEST_BIAS_SECONDS:
+        raise ModelError(
+            f"{name}: offset_bias_s in its card must be seconds, at most {_LARGEST_BIAS_SECONDS}"
+        )
+    return float(bias_s)
+
+
+@dataclass(frozen=True)
+class ModelBundle(ModelCard):
+    """A loaded model."""
+
+    encoder: "AnyEncoder"
+
+
+def load_bundle(name_or_uri: str = DEFAULT_MODEL) -> ModelBundle:
+    """Load a shipped model by name, or a bundle from a folder or prefix.
+
+    Raises ModelError when it is not a bundle that this version can use.
+    """
+    return _with_weights(read_card(name_or_uri), name_or_uri)
+
+
+def parse_bundle(files: dict[str, bytes], name: str) -> ModelBundle:
+    """A bundle from its files' bytes; `name` is used in errors. Raises ModelError."""
+    return _with_weights(parse_card(files, name), name)
+
+
+def _with_weights(card: ModelCard, name: str) -> ModelBundle:
+    import torch  # here, since most readers of a card do without
+    from safetensors import SafetensorError
+    from safetensors.torch import load as parse_tensors
+
+    from grafp.model.presets import build_encoder, config_from_dict
+
+    try:
+        tensors = parse_tensors(card.files["weights.safetensors"])
+    except SafetensorError as error:
+        raise ModelError(f"{name}: damaged model bundle ({error})") from error
+    weights = {key: value.float() for key, value in tensors.items()}
+    try:
+        config = config_from_dict(card.card.get("encoder", {}))
+        with torch.device("meta"):  # without memory: a damaged card may ask for any amount
+            trial = build_encoder(config)
+        missing, unexpected = trial.load_state_dict(weights, strict=False, assign=True)
+    except ModelError as error:
+        raise ModelError(f"{name}: {error}") from error
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ModelError(f"{name}: the weights do not fit the card ({reason})") from error
+    missing = [key for key in missing if not key.endswith("num_batches_tracked")]
+    if missing or unexpected:
+        raise ModelError(
+            f"{name}: the weights do not fit the card (missing {missing[:3]}, "
+            f"unexpected {unexpected[:3]})"
+        )
+    encoder = build_encoder(config)
+    encoder.load_state_dict(weights, strict=False)
+    return ModelBundle(**vars(card), encoder=encoder.eval())
+
+
+def save_bundle(
+    uri: str, encoder: "AnyEncoder", card: dict[str, Any], beside: Mapping[str, bytes] | None = None
+) -> str:
+    """Write a bundle and return its model id. `card` needs at least `preset`.
+
+    Files `beside` the bundle's own are for people; no reader needs them, and the id says nothing
+    of them.
+    """
+    from safetensors.torch import save as dump_tensors
+
+    tensors = {
+        # Matrices lose nothing that matters in float16; variances could underflow.
+        key: (value.half() if value.ndim > 1 else value.float()).contiguous().cpu()
+        for key, value in encoder.state_dict().items()
+        if not key.endswith("num_batches_tracked")
+    }
+    whole_card = {
+        "format_version": FORMAT_VERSION,
+        "features": FEATURES,
+        "encoder": encoder.config.to_dict(),
+        "parameters": encoder.parameter_count(),
+        "versions": {name: _version(name) for name in ("grafp", "torch", "torchaudio", "av")},
+        **card,
+    }
+    files = {
+        "weights.safetensors": dump_tensors(tensors),
+        "card.json": (json.dumps(whole_card, indent=2) + "\n").encode(),
+    }
+    for name, data in {**files, **(beside or {})}.items():
+        storage.write(storage.join(uri, name), data)
+    return parse_bundle(files, uri).model_id
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "unknown"

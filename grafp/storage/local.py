@@ -1,0 +1,140 @@
+"""What is particular to local disk: atomic writes, locks, listings and error texts.
+
+Only grafp.storage imports this. It offers the same functions as grafp.storage.s3.
+"""
+
+import contextlib
+import fcntl
+import os
+import stat as modes
+import time
+import uuid
+from collections.abc import Iterator
+
+from grafp.errors import StorageError
+from grafp.storage.s3 import FileInfo
+
+
+def path(uri: str) -> str:
+    """The path of a URI. Raises StorageError for another kind of address."""
+    name = uri.removeprefix("file://")
+    if "://" in name:
+        raise StorageError(f"{uri}: unknown kind of address; use a path or s3://bucket/prefix")
+    return name
+
+
+def read(uri: str) -> bytes:
+    with open(path(uri), "rb") as file:
+        return file.read()
+
+
+def write(uri: str, data: bytes) -> None:
+    with staged(path(uri), data) as temporary:
+        os.replace(temporary, path(uri))
+
+
+def create(uri: str, data: bytes) -> bool:
+    with staged(path(uri), data) as temporary, contextlib.suppress(FileExistsError):
+        os.link(temporary, path(uri))  # unlike a rename, it never overwrites
+        return True
+    return False
+
+
+def replace(uri: str, data: bytes, expected_etag: str) -> bool:
+    """`write` does not wait for it."""
+    with locked(path(uri)):
+        info = None
+        with contextlib.suppress(FileNotFoundError):
+            info = stat(uri)
+        if info is None or info.etag != expected_etag:
+            return False
+        write(uri, data)
+    return True
+
+
+def stat(uri: str) -> FileInfo | None:
+    """None for a folder. Raises FileNotFoundError if there is nothing."""
+    return _info(uri, path(uri))
+
+
+def delete(uri: str) -> None:
+    os.unlink(path(uri))
+
+
+def list_files(uri: str) -> Iterator[FileInfo]:
+    """All files in a folder and below in no promised order; one file as itself."""
+    root = path(uri)
+    if info := _info(uri, root):
+        yield info
+        return
+    seen = set()  # linked folders are followed, but not round in circles
+    for folder, folders, names in os.walk(root, onerror=_fail, followlinks=True):
+        status = os.stat(folder)
+        if (status.st_dev, status.st_ino) in seen:
+            folders.clear()
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in names:
+            file = os.path.join(folder, name)
+            # A name that is not UTF-8 fits no table: listed readably, it fails when it is read.
+            shown = os.fsencode(os.path.relpath(file, root)).decode(errors="replace")
+            with contextlib.suppress(FileNotFoundError):  # a dangling link
+                if not name.startswith(".") and (info := _info(f"{uri.rstrip('/')}/{shown}", file)):
+                    yield info
+
+
+def failures() -> tuple[type[Exception], ...]:
+    """Every kind of exception with which an access can fail."""
+    return OSError, ValueError
+
+
+def explain(uri: str, error: Exception) -> StorageError:
+    """What happened and what to do about it."""
+    text = (isinstance(error, OSError) and error.strerror) or str(error)
+    if isinstance(error, FileNotFoundError):
+        text = "not found" + ("; its name is not UTF-8, rename it" if "\ufffd" in uri else "")
+    elif isinstance(error, PermissionError):
+        text = f"{text}: {error.filename}; check the owner and mode"
+    return StorageError(text)
+
+
+@contextlib.contextmanager
+def staged(path: str, data: bytes) -> Iterator[str]:
+    """A complete temporary file beside `path`, hidden from listings, gone afterwards."""
+    os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+    temporary = os.path.join(os.path.dirname(path), f".{uuid.uuid4().hex}.tmp")
+    try:
+        with open(temporary, "xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        # The kernel's clock ticks every few ms: two writes in one tick need different etags.
+        before = os.stat(path).st_mtime_ns if os.path.exists(path) else 0
+        now = max(time.time_ns(), before + 1)
+        os.utime(temporary, ns=(now, now))
+        yield temporary
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+
+
+@contextlib.contextmanager
+def locked(path: str) -> Iterator[None]:
+    """Only one holder among all threads and processes; the system frees it when one dies."""
+    os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
+    with open(os.path.join(os.path.dirname(path), f".{os.path.basename(path)}.lock"), "ab") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _info(uri: str, file: str) -> FileInfo | None:
+    status = os.stat(file)
+    if not modes.S_ISREG(status.st_mode):
+        return None
+    etag = f"{status.st_mtime_ns}-{status.st_size}"
+    return FileInfo(uri, status.st_size, etag, status.st_mtime)
+
+
+def _fail(error: OSError) -> None:
+    raise error  # os.walk would skip a folder it may not read, and its tracks would be removed

@@ -1,0 +1,227 @@
+"""Music decoded once, for training: PCM in Parquet shards, and what became of each recording.
+
+DATA/shards/PART-N.parquet  uri, group, sha256, seconds, pcm: int16 little-endian, 16 kHz mono
+DATA/parts/PART.parquet     one row per recording of a part, written after its shards
+
+A part is what one task decodes. Its name comes from what is in it: two runs at once write the
+same files, and a run goes on where a killed one stopped. grafp/collect.py makes a whole of them.
+"""
+
+import hashlib
+import io
+import json
+import os
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from grafp import storage
+from grafp.audio import SAMPLE_RATE, decode
+from grafp.errors import AudioError, OptionError, StorageError, StoreUnreachable
+from grafp.storage.sources import Item, held_out, list_items, read_recording
+
+FORMAT_VERSION = 1
+SHARD_BYTES = 64 << 20
+MIN_SECONDS = {"music": 1.1, "noise": 0.25, "rooms": 0.0}
+"""What can be collected, and how long a recording of it must be."""
+_ITEMS_A_PART = 1024
+# Bytes of PCM that a byte of a file may become. Only the size of the tasks depends on it.
+_GROWTH = {".wav": 0.25, ".flac": 0.4, ".mp3": 2.0, ".ogg": 2.5, ".opus": 4.0, ".m4a": 2.0}
+_SHARD = pa.schema(
+    [
+        ("uri", pa.string()),
+        ("group", pa.string()),
+        ("sha256", pa.string()),
+        ("seconds", pa.float64()),
+        ("pcm", pa.large_binary()),
+    ]
+)
+PART = pa.schema(
+    [
+        ("uri", pa.string()),
+        ("size", pa.int64()),
+        ("etag", pa.string()),
+        ("group", pa.string()),
+        ("status", pa.string()),  # ok, failed, or unread: it is there, but the store refuses it
+        ("error", pa.string()),
+        ("sha256", pa.string()),  # of the PCM
+        ("samples", pa.int64()),
+        ("shard", pa.string()),
+        ("row", pa.int32()),
+        ("shard_bytes", pa.int64()),
+    ]
+)
+
+Part = list[dict[str, Any]]
+"""Recordings for one task: uri, location, size, etag and group of each."""
+
+
+@dataclass(frozen=True)
+class Sources:
+    """What is to be collected, in the order in which it will lie in the shards."""
+
+    what: str
+    uri: str
+    rows: Part
+
+    @classmethod
+    def of(cls, what: str, uri: str) -> "Sources":
+        """List a collection: `what` is music, noise or rooms.
+
+        Of a table with a `split` column, only rows marked `train` are used. Groups lie together,
+        in an order that says nothing of them; those for validation come last.
+
+        Raises StorageError, and OptionError when nothing is there.
+        """
+        items = [i for i in list_items(uri) if i.row.get("split") in (None, "", "train")]
+        if not items:
+            raise OptionError(f"{uri}: no recordings there, or none of the split train")
+        items.sort(key=lambda item: (held_out(item), short_hash(item.group), item.uri))
+        return cls(what, uri, [_row(item) for item in items])
+
+    @property
+    def digest(self) -> str:
+        """Another one after any change of the collection, or of how it is decoded."""
+        return short_hash(FORMAT_VERSION, self.what, MIN_SECONDS[self.what], self.rows)
+
+    def parts(self) -> list[Part]:
+        """About a shard each."""
+        parts: list[Part] = []
+        room = 0.0
+        for row in self.rows:
+            growth = _GROWTH.get(os.path.splitext(row["location"])[1].lower(), 1.0)
+            room -= growth * (row["size"] or 0)
+            if not parts or room < 0 or len(parts[-1]) == _ITEMS_A_PART:
+                parts.append([])
+                room = SHARD_BYTES - growth * (row["size"] or 0)
+            parts[-1].append(row)
+        return parts
+
+
+def _row(item: Item) -> dict[str, Any]:
+    size, etag = (item.info.size, item.info.etag) if item.info else (None, None)
+    names = {"uri": item.uri, "location": item.location, "group": item.group}
+    return {**names, "size": size, "etag": etag}
+
+
+def short_hash(*values: Any) -> str:
+    """The same for equal values, whatever the process."""
+    return hashlib.sha256(json.dumps(values).encode()).hexdigest()[:24]
+
+
+@dataclass(frozen=True)
+class PartWriter:
+    """Decodes parts and writes their shards."""
+
+    store: str
+    what: str
+    shard_bytes: int = field(default_factory=lambda: SHARD_BYTES)
+    """Of PCM in a shard, more only where a single recording has more."""
+
+    def key(self, part: Part) -> str:
+        """Of the table that says what became of a part."""
+        return f"parts/{self._name(part)}.parquet"
+
+    def __call__(
+        self,
+        part: Part,
+        decoder: Callable[..., np.ndarray] | None = None,
+        spread: Callable[..., Iterable[dict]] = map,
+    ) -> list[dict]:
+        """Work on one part; returns what became of each recording, see `PART`.
+
+        Args:
+            decoder: called with the row, the bytes and options of `grafp.audio.decode`.
+            spread: `map`, or a thread pool's.
+
+        Raises StorageError when the shards cannot be written, StoreUnreachable.
+        """
+        rows: list[dict] = []
+        shard: list[dict] = []
+        convert = partial(_convert, min_seconds=MIN_SECONDS[self.what], decoder=decoder)
+        for row in spread(convert, part):
+            rows.append(row)
+            if row["status"] != "ok":
+                continue
+            if shard and sum(len(r["pcm"]) for r in shard) + len(row["pcm"]) > self.shard_bytes:
+                self._flush(part, shard, rows)
+            shard.append(row)
+        if shard:
+            self._flush(part, shard, rows)
+        write_parquet(
+            storage.join(self.store, self.key(part)), pa.Table.from_pylist(rows, schema=PART)
+        )
+        return rows
+
+    def _flush(self, part: Part, shard: list[dict], rows: list[dict]) -> None:
+        """Write a shard, and empty it."""
+        number = len({row["shard"] for row in rows} - {None})
+        key = f"shards/{self._name(part)}-{number}.parquet"
+        table = pa.Table.from_pylist(
+            [{**row, "seconds": row["samples"] / SAMPLE_RATE} for row in shard], schema=_SHARD
+        )
+        size = write_parquet(storage.join(self.store, key), table)
+        for place, row in enumerate(shard):
+            row |= {"shard": key, "row": place, "shard_bytes": size, "pcm": b""}
+        shard.clear()
+
+    def _name(self, part: Part) -> str:
+        return short_hash(FORMAT_VERSION, MIN_SECONDS[self.what], part)
+
+
+def _convert(row: dict, min_seconds: float, decoder: Callable[..., np.ndarray] | None) -> dict:
+    """Read and decode one recording; `status` and `error` say how that went.
+
+    Raises StoreUnreachable: it says nothing of this recording.
+    """
+    result = {name: row[name] for name in ("uri", "size", "etag", "group")}
+    result |= {"status": "ok", "error": None, "sha256": None, "samples": 0, "pcm": b""}
+    result |= {"shard": None, "row": None, "shard_bytes": None}
+    options: dict[str, Any] = {"min_seconds": min_seconds, "allow_silent": False}
+    try:
+        data = read_recording(row["location"], row["size"])
+        samples_S = decoder(row, data, **options) if decoder else decode(data, **options)
+    except StoreUnreachable:
+        raise
+    except (AudioError, StorageError) as error:
+        refused = isinstance(error, StorageError) and row["size"] is not None
+        return result | {"status": "unread" if refused else "failed", "error": str(error)}
+    pcm = (samples_S.clip(-1, 1) * 32767).round().astype("<i2").tobytes()
+    sha256 = hashlib.sha256(pcm).hexdigest()
+    return result | {"pcm": pcm, "sha256": sha256, "samples": len(samples_S)}
+
+
+def read_pcm(uri: str, rows: np.ndarray) -> list[np.ndarray]:
+    """Some recordings of a shard, int16 (samples,) each.
+
+    Raises StorageError when the shard is gone or damaged.
+    """
+    column = read_parquet(uri, ["pcm"])["pcm"].combine_chunks()
+    return [np.frombuffer(column[int(row)].as_buffer(), "<i2") for row in rows]
+
+
+def read_parquet(uri: str, columns: list[str] | None = None) -> pa.Table:
+    """Raises StorageError when it is gone or damaged."""
+    data = storage.read(uri)
+    try:
+        return pq.read_table(
+            pa.BufferReader(data), columns=columns, page_checksum_verification=True
+        )
+    except (pa.ArrowException, OSError) as error:
+        reason = " ".join(str(error).split())[:120]
+        raise StorageError(f"{uri}: damaged ({reason}); delete it and run again") from error
+
+
+def write_parquet(uri: str, table: pa.Table) -> int:
+    """Returns the size in bytes. PCM is noise to a compressor, so nothing is compressed."""
+    buffer = io.BytesIO()
+    pq.write_table(
+        table, buffer, compression="NONE", use_dictionary=False, write_page_checksum=True
+    )
+    storage.write(uri, buffer.getvalue())
+    return buffer.tell()

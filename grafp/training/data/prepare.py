@@ -1,0 +1,219 @@
+"""A collection made ready for training: decoded once, exact duplicates kept once.
+
+DATA/tables/WHAT-HASH.parquet  one row per recording: what became of it, and where it lies
+DATA/WHAT-DIGEST.json          the manifest, written last: sources, settings, table, shards
+
+See grafp/pcm.py for the shards. Tables are never written over: runs that use one keep it.
+"""
+
+import json
+import os
+import time
+from collections import Counter
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from grafp import storage
+from grafp.audio import SAMPLE_RATE
+from grafp.errors import StorageError, TrainingError
+from grafp.storage.sources import is_held_out
+from grafp.training.data.pcm import (
+    FORMAT_VERSION,
+    MIN_SECONDS,
+    PART,
+    Part,
+    PartWriter,
+    Sources,
+    read_parquet,
+    short_hash,
+    write_parquet,
+)
+
+TABLE = PART.append(pa.field("held", pa.bool_()))
+"""Columns of a collection's table; `status` can be "duplicate", `held` is for validation."""
+_NAMED_FAILURES = 20
+
+Say = Callable[[str], None]
+Spread = Callable[[list[Part], PartWriter, Say], None]
+"""Has the writer work on every part, somewhere."""
+
+
+@dataclass(frozen=True)
+class Collected:
+    """A collection that lies ready in shards."""
+
+    store: str
+    digest: str
+    """Of its sources, see `Sources.digest`."""
+    key: str
+    """Of its table."""
+
+    def table(self) -> pa.Table:
+        """One row per recording of the sources, see `TABLE`. Raises StorageError."""
+        return read_parquet(storage.join(self.store, self.key))
+
+    def usable(self) -> tuple[pa.Table, pa.Table]:
+        """The rows that can be used: for training, and for validation. Raises StorageError."""
+        usable = self.table().filter(pc.field("status") == "ok")
+        return usable.filter(~pc.field("held")), usable.filter(pc.field("held"))
+
+
+def collect(
+    sources: Sources,
+    store: str,
+    say: Say,
+    spread: Spread | None = None,
+    before: Collected | None = None,
+) -> Collected:
+    """Decode what is not decoded yet, and say what there is.
+
+    Args:
+        spread: does the work; None: this process.
+        before: what the run that is resumed uses; files that the store refused then stay out.
+
+    Raises StorageError when a store fails, after which another run goes on, and TrainingError
+    when nothing can be used.
+    """
+    digest = sources.digest
+    manifest_uri = storage.join(store, f"{sources.what}-{digest}.json")
+    files = storage.list_files(store, (".parquet",), may_be_missing=True)
+    sizes = {file.uri: file.size for file in files}
+    good = {"ok", "failed", "duplicate"}
+    if before and before.digest == digest and _is_whole(before, sizes, good | {"unread"}):
+        collected = before
+    else:
+        collected = Collected(store, digest, _published(manifest_uri) or "")
+        if not _is_whole(collected, sizes, good):
+            say(f"{sources.what}: decoding {len(sources.rows)} recordings into {store}")
+            key = _decode(sources, store, sizes, manifest_uri, say, spread or _here)
+            collected = Collected(store, digest, key)
+    _tell(sources, collected.table(), say)
+    return collected
+
+
+def _decode(
+    sources: Sources, store: str, sizes: dict[str, int], manifest_uri: str, say: Say, spread: Spread
+) -> str:
+    """Decode, and publish the manifest; returns the key of the table."""
+    writer, parts = PartWriter(store, sources.what), sources.parts()
+    finished = [Collected(store, "", writer.key(part)) for part in parts]
+    with ThreadPoolExecutor(max_workers=16) as pool:  # a request each, on S3
+        done = pool.map(lambda one: _is_whole(one, sizes, {"ok", "failed"}), finished)
+        spread([part for part, is_done in zip(parts, done) if not is_done], writer, say)
+        tables = pool.map(Collected.table, finished)
+        rows = [row for table in tables for row in table.to_pylist()]
+    table = pa.Table.from_pylist(_judged(rows), schema=TABLE)
+    key = f"tables/{sources.what}-{short_hash(table.to_pylist())}.parquet"
+    size = write_parquet(storage.join(store, key), table)
+    shards: dict[str, dict] = {}
+    for row in rows:
+        if row["shard"]:
+            shard = shards.setdefault(row["shard"], {"count": 0, "seconds": 0.0})
+            shard["bytes"] = row["shard_bytes"]
+            shard["count"] += 1
+            shard["seconds"] += row["samples"] / SAMPLE_RATE
+    manifest = {
+        "format_version": FORMAT_VERSION,
+        "what": sources.what,
+        "sources": {"uri": sources.uri, "count": len(rows), "digest": sources.digest},
+        "settings": {"sample_rate": SAMPLE_RATE, "min_seconds": MIN_SECONDS[sources.what]},
+        "table": {"key": key, "bytes": size},
+        "shards": [{"key": name, **values} for name, values in shards.items()],
+    }
+    storage.write(manifest_uri, (json.dumps(manifest, indent=2) + "\n").encode())
+    return key
+
+
+def _here(parts: list[Part], writer: PartWriter, say: Say) -> None:
+    total, done, said = sum(map(len, parts)), 0, time.monotonic()
+    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:  # decoding leaves Python's lock
+        for part in parts:
+            done += len(writer(part, spread=pool.map))
+            if time.monotonic() - said > 5:
+                said = time.monotonic()
+                say(f"  {done}/{total} recordings")
+
+
+def _published(manifest_uri: str) -> str | None:
+    """The key of the table that a manifest names; None if there is none to be used."""
+    if storage.stat(manifest_uri) is None:
+        return None
+    try:
+        return str(json.loads(storage.read(manifest_uri))["table"]["key"])
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def _is_whole(collected: Collected, sizes: dict[str, int], good: set[str]) -> bool:
+    """Whether a table and all its shards are there, and nothing in it should be tried again."""
+    if storage.join(collected.store, collected.key) not in sizes:
+        return False
+    try:
+        table = collected.table()
+    except StorageError:
+        return False
+    shards = set(zip(table["shard"].to_pylist(), table["shard_bytes"].to_pylist()))
+    there = {storage.join(collected.store, name): size for name, size in shards if name}
+    return there.items() <= sizes.items() and set(table["status"].to_pylist()) <= good
+
+
+def _judged(rows: list[dict]) -> list[dict]:
+    """Rows with duplicates marked and a tenth of the groups held out for validation."""
+    first: dict[str, str] = {}
+    for row in rows:
+        if row["status"] == "ok" and first.setdefault(row["sha256"], row["uri"]) != row["uri"]:
+            row |= {"status": "duplicate", "error": f"sounds as {first[row['sha256']]}"}
+    groups = {row["group"] for row in rows if row["status"] == "ok"}
+    held = _groups_held_out(groups)
+    return [{**row, "held": row["group"] in held} for row in rows]
+
+
+def _groups_held_out(groups: set[str]) -> set[str]:
+    """Of few groups, the tenth may be none or all: then one of five or more, else none."""
+    held = {group for group in groups if is_held_out(group)}
+    if held and held != groups:
+        return held
+    return {max(groups)} if len(groups) >= 5 else set()
+
+
+def _tell(sources: Sources, table: pa.Table, say: Say) -> None:
+    """Say what can be used, and what cannot for which reason.
+
+    Raises TrainingError when nothing can.
+    """
+    rows = table.to_pylist()
+    failed = [row for row in rows if row["status"] in ("failed", "unread")]
+    for row in failed[:_NAMED_FAILURES]:
+        say(f"  left out: {row['uri']}: {row['error']}")
+    if len(failed) > _NAMED_FAILURES:
+        say(f"  left out: {len(failed) - _NAMED_FAILURES} more")
+    usable = [row for row in rows if row["status"] == "ok"]
+    if not usable:
+        least = f"of at least {MIN_SECONDS[sources.what]:g} s"
+        raise TrainingError(f"{sources.uri}: no usable {sources.what} (recordings {least})")
+    sides = Counter(row["held"] for row in usable)
+    hours = sum(row["samples"] for row in usable) / SAMPLE_RATE / 3600
+    doubles = len(rows) - len(usable) - len(failed)
+    say(
+        f"{sources.what}: {sides[False]} for training, {sides[True]} for validation, "
+        f"{hours:.2f} h" + (f"; {doubles} exact duplicates left out" if doubles else "")
+    )
+
+
+def changes(before: pa.Table, sources: Sources) -> str:
+    """What is new, gone or replaced in a collection, for a person."""
+    names = ("uri", "size", "etag", "group")
+    old, new = (
+        {row["uri"]: tuple(row[name] for name in names) for row in rows}
+        for rows in (before.to_pylist(), sources.rows)
+    )
+    kinds = {
+        "new": sorted(new.keys() - old.keys()),
+        "gone": sorted(old.keys() - new.keys()),
+        "replaced": sorted(uri for uri in old.keys() & new.keys() if old[uri] != new[uri]),
+    }
+    return ", ".join(f"{len(uris)} {kind} ({uris[0]})" for kind, uris in kinds.items() if uris)

@@ -1,0 +1,199 @@
+"""What a training run hears, and batches of positive pairs drawn from it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from grafp import storage
+from grafp.audio import SAMPLE_RATE
+from grafp.audio.mixing import to_float
+from grafp.errors import TrainingError
+from grafp.model.fingerprint import SEGMENT_SAMPLES
+from grafp.training.augment import FUTURE_SAMPLES, PAST_SAMPLES
+from grafp.training.data.buffer import Waveforms
+from grafp.training.data.partition import Budget, Music, Pool, Share
+from grafp.training.data.pcm import read_pcm
+from grafp.training.data.prepare import Collected
+
+_TRIES = 8  # to find a place that is not silent
+_VALIDATION_TRACKS = 500  # each is asked for once
+
+
+@dataclass(frozen=True)
+class PairSampler:
+    """Draws anchors and their time-shifted partners, from one recording of a group.
+
+    `per_track` segments of one recording in a batch, close together, are each other's negatives:
+    they teach the encoder to tell neighbouring places apart.
+    """
+
+    music: Music
+    pairs: int
+    per_track: int = 1
+    gap_seconds: tuple[float, float] = (0.1, 1.0)
+    """How far apart two segments of one recording are, less only where it is too short."""
+    offset_seconds: float = 0.05
+    """Largest shift between the two views of a pair, either way."""
+    device: torch.device | None = None
+    """Where batches are wanted; None: where the music is."""
+
+    def __post_init__(self) -> None:
+        """Raises TrainingError when there are too few groups for a batch."""
+        if self.music.fewest_groups < groups_needed(self.pairs, self.per_track):
+            there = "--memory-gb holds" if isinstance(self.music, Pool) else "there are"
+            raise TrainingError(
+                f"{there} {self.music.fewest_groups} groups of music, "
+                + advice(self.music.fewest_groups, self.pairs, self.per_track)
+            )
+
+    def draw(self, random: np.random.Generator, step: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """The batch of one step.
+
+        Returns float32 anchors (pairs, 16000), and partners with their past and what follows
+        (pairs, PAST_SAMPLES + 16000 + FUTURE_SAMPLES).
+        """
+        music = self.music.at(step)
+        recording_G, start_GK = self._places(music, random)
+        recording_B = recording_G.repeat(self.per_track)[: self.pairs]
+        start_B = start_GK.reshape(-1)[: self.pairs]
+        shift_B = random.uniform(-1, 1, self.pairs) * self.offset_seconds * SAMPLE_RATE
+        last_B = music.lengths_T[recording_B] - SEGMENT_SAMPLES
+        moved_B = np.clip(start_B + np.rint(shift_B).astype(np.int64), 0, last_B)
+        begin_B = music.starts_T[recording_B]
+        partner_samples = PAST_SAMPLES + SEGMENT_SAMPLES + FUTURE_SAMPLES
+        anchors_BS = music.windows(begin_B + start_B, SEGMENT_SAMPLES)
+        partners_BS = music.windows(begin_B + moved_B - PAST_SAMPLES, partner_samples)
+        return self._moved(anchors_BS), self._moved(partners_BS)
+
+    def _places(
+        self, music: Waveforms, random: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """A recording of each of some groups, and where in it the segments start."""
+        wanted = groups_needed(self.pairs, self.per_track)
+        group_G = random.choice(len(music.first_G), wanted, replace=False)
+        recording_G = np.zeros(wanted, np.int64)
+        start_GK = np.zeros((wanted, self.per_track), np.int64)
+        todo_G = np.arange(wanted)
+        for _ in range(_TRIES):
+            group_T = group_G[todo_G]
+            recording_T = music.first_G[group_T] + random.integers(music.count_G[group_T])
+            start_TK = self._starts(music.lengths_T[recording_T], random)
+            recording_G[todo_G], start_GK[todo_G] = recording_T, start_TK
+            loud_T = music.loud(music.starts_T[recording_T][:, None] + start_TK).all(axis=1)
+            todo_G = todo_G[~loud_T]
+            if not len(todo_G):
+                break
+        return recording_G, start_GK
+
+    def _starts(self, lengths_T: np.ndarray, random: np.random.Generator) -> np.ndarray:
+        """(recordings, per_track): anywhere, with gaps that shrink where the recording is short."""
+        last_T1 = (lengths_T - SEGMENT_SAMPLES)[:, None]
+        gap_TK = random.uniform(*self.gap_seconds, (len(lengths_T), self.per_track)) * SAMPLE_RATE
+        gap_TK[:, 0] = 0.0
+        after_TK = gap_TK.cumsum(axis=1)
+        after_TK *= np.minimum(1.0, last_T1 / np.maximum(after_TK[:, -1:], 1.0))
+        first_T1 = random.uniform(size=last_T1.shape) * (last_T1 - after_TK[:, -1:] + 1)
+        return np.minimum(np.floor(first_T1) + np.floor(after_TK), last_T1).astype(np.int64)
+
+    def _moved(self, clips_BS: torch.Tensor) -> torch.Tensor:
+        if self.device and self.device.type == "cuda" and clips_BS.device.type == "cpu":
+            clips_BS = clips_BS.pin_memory().to(self.device, non_blocking=True)
+        return to_float(clips_BS)
+
+
+def groups_needed(pairs: int, per_track: int) -> int:
+    return -(-pairs // per_track)
+
+
+def advice(groups: int, pairs: int, per_track: int) -> str:
+    """How a batch would fit."""
+    text = (
+        f"and a batch of --pairs {pairs} takes {groups_needed(pairs, per_track)} "
+        f"(--per-track {per_track} segments of each)"
+    )
+    if not groups:
+        return f"{text}: give fewer --num-workers"
+    return f"{text}: give --pairs {groups * per_track}, or --per-track {-(-pairs // groups)}"
+
+
+@dataclass(frozen=True)
+class Held:
+    """What validation hears, as int16 waveforms; training never meets the tracks."""
+
+    tracks: list[torch.Tensor]
+    noises: list[torch.Tensor]
+    rooms: list[torch.Tensor]
+
+
+@dataclass(frozen=True)
+class TrainingSet:
+    """What one worker hears."""
+
+    music: Music
+    noises: list[torch.Tensor]
+    """int16 waveforms at 16 kHz, like the rooms."""
+    rooms: list[torch.Tensor]
+    validation: Held | None
+    """On rank 0, when something is set apart."""
+    description: dict[str, float]
+    """What there is for all workers, for the model card."""
+
+    @classmethod
+    def open(
+        cls,
+        collected: dict[str, Collected],
+        budget: Budget,
+        device: torch.device,
+        seed: int,
+        rank: int,
+        world: int,
+        say: Callable[[str], None],
+    ) -> "TrainingSet":
+        """Load a rank's share of the music, all noise and all rooms.
+
+        Raises StorageError, and TrainingError when the budget is too little.
+        """
+        music = Share.of(collected["music"], rank, world).load(budget, device, (seed, rank))
+        if isinstance(music, Pool):
+            say(f"the music does not fit in memory: {music.slots} shards at a time")
+        tables = {what: one.usable() for what, one in collected.items()}
+
+        def load(what: str, held: bool) -> list[torch.Tensor]:
+            if what not in collected:
+                return []
+            most = _VALIDATION_TRACKS if what == "music" else None
+            return _load(collected[what].store, tables[what][held].slice(0, most))
+
+        noises, rooms = load("noise", held=False), load("rooms", held=False)
+        train, apart = tables["music"]
+        description = {
+            "tracks": len(train),
+            "groups": len(set(train["group"].to_pylist())),
+            "hours": round(sum(train["samples"].to_pylist()) / SAMPLE_RATE / 3600, 3),
+            "noises": len(noises),
+            "rooms": len(rooms),
+            "validation_tracks": len(apart),
+        }
+        held = None
+        if rank == 0 and len(apart):
+            held = Held(
+                load("music", held=True),
+                # Too few noises or rooms to set some apart: validation shares them.
+                load("noise", held=True) or noises,
+                load("rooms", held=True) or rooms,
+            )
+        return cls(music, noises, rooms, held, description)
+
+
+def _load(store: str, table: pa.Table) -> list[torch.Tensor]:
+    shards: dict[str, list[int]] = {}
+    for shard, row in zip(table["shard"].to_pylist(), table["row"].to_pylist()):
+        shards.setdefault(shard, []).append(row)
+    return [
+        torch.from_numpy(sound_S.copy())
+        for shard, rows in shards.items()
+        for sound_S in read_pcm(storage.join(store, shard), np.array(rows))
+    ]

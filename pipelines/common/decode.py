@@ -1,0 +1,149 @@
+"""Files to decoded audio with Ray Data; apart from encoding, so that its workers stay small."""
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from multiprocessing import get_context
+from typing import Any, TypeVar
+
+import numpy as np
+import ray.data
+
+from grafp import storage
+from grafp.audio import SAMPLE_RATE, decode, decode_stretches
+from grafp.errors import AudioError, StorageError, UnreadableAudio
+from grafp.storage.sources import Item, read_recording
+
+T = TypeVar("T")
+_DECODE_CPUS = 0.25  # unlike an encoder's share, so that Ray keeps the two stages apart
+
+
+def decoded(items: list[Item], max_seconds: float, known: Iterable[str] = ()) -> ray.data.Dataset:
+    """One row per recording, see `decode_row`; `number` is its place in the list."""
+    rows = _rows(items)
+    # Small blocks: what a worker holds must not grow with the length of the list.
+    dataset = ray.data.from_items(rows, override_num_blocks=max(1, min(len(rows) // 4, 4096)))
+    arguments = {"max_seconds": max_seconds, "known": frozenset(known), "decoder": decode}
+    return dataset.map(decode_row, fn_kwargs=arguments, num_cpus=_DECODE_CPUS)
+
+
+def decode_row(
+    row: dict, max_seconds: float, known: frozenset[str], decoder: Callable[..., np.ndarray]
+) -> dict:
+    """Read and decode one recording; `status` and `error` say how that went.
+
+    One whose content hash is `known` is skipped: its fingerprints exist. One that a worker of
+    this machine died of is decoded in a process of its own, and fails if that dies too.
+    """
+    result = {**row, "status": "ok", "error_kind": None, "error": None, "pcm": b""}
+    result |= {"duration_s": 0.0, "content_sha256": None}
+    try:
+        data = read_recording(row["location"], row["size"])
+        result["content_sha256"] = hashlib.sha256(data).hexdigest()
+        if result["content_sha256"] in known:
+            return result | {"status": "skipped"}
+        samples_S = decode_guarded(row, decoder, data, max_seconds=max_seconds)
+        result |= {"pcm": samples_S.tobytes(), "duration_s": len(samples_S) / SAMPLE_RATE}
+    except (AudioError, StorageError) as error:
+        kind = error.kind if isinstance(error, AudioError) else "storage"
+        result |= {"status": "failed", "error_kind": kind, "error": str(error)}
+    return result
+
+
+def decoded_stretches(
+    items: list[Item], max_seconds: float, samples: int, overlap: int
+) -> ray.data.Dataset:
+    """Long recordings, one row per stretch (`grafp.audio.decode_stretches`), see `_stretches`."""
+    rows = _rows(items)
+    dataset = ray.data.from_items(rows, override_num_blocks=max(1, min(len(rows), 4096)))
+    arguments = {"max_seconds": max_seconds, "samples": samples, "overlap": overlap}
+    return dataset.flat_map(_stretches, fn_kwargs=arguments, num_cpus=_DECODE_CPUS)
+
+
+def _stretches(row: dict, max_seconds: float, samples: int, overlap: int) -> Iterator[dict]:
+    """The stretches of one recording; `duration_s` is what each adds to those before.
+
+    A row that failed may follow others: the recording cannot be used.
+    """
+    result = {"number": row["number"], "status": "ok", "error": None, "pcm": b""}
+    result |= {"begin_s": 0.0, "duration_s": 0.0}
+    options: dict[str, Any] = {"samples": samples, "overlap": overlap, "max_seconds": max_seconds}
+    try:
+        data = read_recording(row["location"], row["size"])
+        with _marked(row["location"]) as was_deadly:
+            if was_deadly:
+                _apart(_last_sample)(data, **options)
+            for first, sound_S in decode_stretches(data, **options):
+                added = len(sound_S) - (overlap if first else 0)
+                result |= {"begin_s": first / SAMPLE_RATE, "duration_s": added / SAMPLE_RATE}
+                yield {**result, "pcm": sound_S.tobytes()}
+    except (AudioError, StorageError) as error:
+        yield {**result, "duration_s": 0.0, "status": "failed", "error": str(error)}
+
+
+def _last_sample(data: bytes, **options: Any) -> int:
+    """Decode everything and keep nothing."""
+    return max(first + len(sound_S) for first, sound_S in decode_stretches(data, **options))
+
+
+def _rows(items: list[Item]) -> list[dict]:
+    return [
+        {
+            "number": number,
+            "uri": item.uri,
+            "location": item.location,
+            "size": item.info.size if item.info else None,
+            "etag": item.info.etag if item.info else None,
+            "modified": item.info.modified if item.info else None,
+        }
+        for number, item in enumerate(items)
+    ]
+
+
+def decode_guarded(
+    row: dict, decoder: Callable[..., np.ndarray], data: bytes, **options: Any
+) -> np.ndarray:
+    """Decode a recording; one that a worker of this machine died of, in a process of its own.
+
+    Raises AudioError, also when that process dies.
+    """
+    with _marked(row["location"]) as was_deadly:
+        return (_apart(decoder) if was_deadly else decoder)(data, **options)
+
+
+@contextmanager
+def _marked(location: str) -> Iterator[bool]:
+    """Mark a recording as being decoded; whether a mark was there, left by a worker that died.
+
+    Ray Data would give a recording that crashes its worker to the next one, without end.
+    """
+    name = hashlib.sha256(location.encode(errors="replace")).hexdigest()[:32]
+    try:
+        folder = os.path.join(tempfile.gettempdir(), f"grafp-decoding-{os.getuid()}")
+        mark = os.path.join(folder, name)
+        found = storage.stat(mark) is not None
+        storage.write(mark, b"")
+    except (StorageError, OSError):  # a full disk is no reason to leave the recording out
+        yield False
+        return
+    try:
+        yield found
+    finally:
+        storage.delete(mark)
+
+
+def _apart(decoder: Callable[..., T]) -> Callable[..., T]:
+    """The same decoder in a new process, whose death is an UnreadableAudio."""
+
+    def decode_apart(data: bytes, **options: Any) -> T:
+        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+            try:
+                return pool.submit(decoder, data, **options).result()
+            except BrokenProcessPool as error:
+                raise UnreadableAudio("the decoder crashes on it") from error
+
+    return decode_apart

@@ -1,0 +1,67 @@
+"""Decoded audio to fingerprints with Ray Data, in encoder actors.
+
+Audio and fingerprints travel as raw bytes: one row is one recording, and a recording that cannot
+be used is a row with a status and a reason.
+"""
+
+import numpy as np
+import pyarrow as pa
+import ray
+
+from grafp.errors import ModelError
+from pipelines.common.placement import Encoders
+
+
+class Encode:
+    """A Ray Data actor: decoded recordings to fingerprints, as float16 bytes."""
+
+    def __init__(self, model_uri: str, hop_s: float) -> None:
+        import torch  # here, since the other stages' processes do without
+
+        from grafp.model.bundle import load_bundle
+        from grafp.model.inference import Fingerprinter
+
+        device = "cuda" if ray.get_gpu_ids() else "cpu"
+        if device == "cpu":
+            torch.set_num_threads(1)  # one actor a processor; threads would fight over it
+        encoder = load_bundle(model_uri).encoder
+        self.fingerprint = Fingerprinter.from_encoder(encoder, device, hop_s)
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        rows = []
+        for row in batch.to_pylist():
+            samples_S = np.frombuffer(row.pop("pcm"), np.float32)
+            try:
+                vectors_ND = self.fingerprint(samples_S).astype(np.float16)
+            except RuntimeError as error:  # PyTorch's, such as a GPU out of memory
+                raise ModelError(f"{_name(row)}: {error}") from error
+            rows.append({**row, "n_segments": len(vectors_ND), "embeddings": vectors_ND.tobytes()})
+        return pa.Table.from_pylist(rows, schema=_encoded_schema(batch.schema))
+
+
+def _name(row: dict) -> str:
+    """Which recording a row is of, for a person."""
+    return row.get("uri") or f"recording {row['number']}"
+
+
+def _encoded_schema(decoded: pa.Schema) -> pa.Schema:
+    """Explicit, because a batch without any failure would make its reasons a column of nulls."""
+    fields = [
+        pa.field(field.name, pa.string()) if pa.types.is_null(field.type) else field
+        for field in decoded
+        if field.name != "pcm"
+    ]
+    return pa.schema([*fields, ("n_segments", pa.int64()), ("embeddings", pa.binary())])
+
+
+def encoded(
+    recordings: ray.data.Dataset, model_uri: str, hop_s: float, encoders: Encoders
+) -> ray.data.Dataset:
+    """Rows with `pcm` to rows with `n_segments` and `embeddings` (float16 bytes)."""
+    return recordings.map_batches(
+        Encode,
+        fn_constructor_args=(model_uri, hop_s),
+        batch_size=4,
+        batch_format="pyarrow",
+        **encoders.pool(),
+    )

@@ -1,0 +1,143 @@
+"""What every flow needs of Ray: a connection, progress, quiet logs."""
+
+import logging
+import os
+import queue
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
+
+# Read by Ray when it is imported or started. Nothing is reported to anyone.
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+# On few processors, workers that wait a second for their next task would be ended and started anew,
+# which costs them seconds of imports each time.
+os.environ.setdefault("RAY_idle_worker_killing_time_threshold_ms", "60000")
+
+import ray
+import ray.data
+from ray.util.metrics import Counter
+
+from grafp.errors import ClusterError
+from pipelines.common import placement
+
+T = TypeVar("T")
+_QUIET, _STALLED = 60.0, 3600.0
+
+
+def connect() -> None:
+    """Join the cluster of RAY_ADDRESS (`ray job submit` sets it), else start one here.
+
+    Raises ClusterError when it cannot be joined, or has no processors for work in time.
+    """
+    if not ray.is_initialized():
+        _join()
+    context = ray.data.DataContext.get_current()
+    logger = logging.getLogger("ray.data")
+    logger.setLevel(logging.ERROR)
+    for handler in logger.handlers:
+        if isinstance(handler, logging.StreamHandler):  # Ray's log files keep its stack traces
+            handler.setLevel(logging.CRITICAL)
+    context.enable_progress_bars = False  # the jobs print their own, in units a user cares for
+    context.target_max_block_size = 32 << 20  # decoded audio waits between stages: keep it small
+
+
+def _join() -> None:
+    address = os.environ.get("RAY_ADDRESS")
+    if not address:
+        ray.init(address="local", logging_level=logging.ERROR)
+        return
+    _check_head(address)
+    try:
+        ray.init(logging_level=logging.ERROR)
+    except (ConnectionError, ray.exceptions.AuthenticationError) as error:
+        raise ClusterError(f"RAY_ADDRESS={address}: {' '.join(str(error).split())}") from error
+    if not placement.available([{"CPU": 0.5}], "a processor"):
+        raise ClusterError(
+            f"no processor for work within {placement.wait_seconds():g} s; the cluster has "
+            f"{placement.what_there_is()}"
+        )
+
+
+def _check_head(address: str) -> None:
+    """Ray itself tries for two minutes and then ends the process."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not port.isdigit():  # "auto", "local"
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
+    except OSError as error:
+        raise ClusterError(f"RAY_ADDRESS={address}: no Ray head answers there ({error})") from error
+
+
+def not_for_ever(batches: Iterable[T], say: Callable[[str], None]) -> Iterator[T]:
+    """The same, saying every minute that none comes.
+
+    Ray waits for machines that are gone as long as they are gone. Raises ClusterError when nothing
+    came for an hour: what is finished by then is used by the next run.
+    """
+    arrived: queue.Queue[tuple[T | None, Exception | None]] = queue.Queue(1)
+
+    def produce() -> None:
+        try:
+            for batch in batches:
+                arrived.put((batch, None))
+            arrived.put((None, None))
+        except Exception as error:  # noqa: BLE001 - raised below, where it can be caught
+            arrived.put((None, error))
+
+    threading.Thread(target=produce, daemon=True).start()
+    waited = 0.0
+    while True:
+        try:
+            batch, error = arrived.get(timeout=_QUIET)
+        except queue.Empty:
+            waited += _QUIET
+            text = f"nothing finished for {waited:.0f} s; there are {placement.what_there_is()}"
+            if waited >= _STALLED:
+                raise ClusterError(f"{text}; run the same again when there are more") from None
+            say(f"  {text}")
+            continue
+        if error:
+            raise error
+        if batch is None:
+            return
+        waited = 0.0
+        yield batch
+
+
+def finished_rows(
+    dataset: ray.data.Dataset, total: int | None, say: Callable[[str], None]
+) -> Iterator[dict]:
+    """The rows of a dataset as its last stage finishes them, saying how far the work is.
+
+    Rows need `status` and `duration_s`; `total` is how many there will be, None where stretches
+    of recordings come and nobody knows.
+    """
+    started = said = time.monotonic()
+    recordings = Counter("grafp_recordings", "Recordings worked on.", ("status",))
+    audio = Counter("grafp_audio_seconds", "Audio worked on, seconds.")
+    done = failed = 0
+    seconds = 0.0
+    batches = dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
+    for batch in not_for_ever(batches, say):
+        rows = batch.to_pylist()
+        for row in rows:
+            recordings.inc(tags={"status": row["status"]})
+            if row["duration_s"] > 0:
+                audio.inc(row["duration_s"])
+        done += len(rows)
+        failed += sum(row["status"] == "failed" for row in rows)
+        seconds += sum(row["duration_s"] for row in rows)
+        now = time.monotonic()
+        if now - said > 5 or done == total:
+            said, elapsed = now, now - started
+            speed = f"{seconds / 3600:.2f} h of audio, {seconds / elapsed:.0f}x real time"
+            if total is None:
+                say(f"  {done} stretches, {speed}, {failed} failed")
+            else:
+                left = elapsed / done * (total - done)
+                say(f"  {done}/{total} recordings, {speed}, {failed} failed, {left:.0f} s left")
+        yield from rows

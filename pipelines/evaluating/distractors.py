@@ -1,0 +1,153 @@
+"""A catalogue made larger without audio: invented tracks, drawn where real fingerprints lie.
+
+A distractor is the sequence of fingerprints of a real track, moved as a whole: of each principal
+component of all fingerprints the sign is kept or flipped, by one draw for the track. Their mean,
+covariance and movement in time stay what they are in music, but nothing sounds like it. (That
+distractors in the latent space reproduce scaling curves: arXiv:2509.18620.) They deceive somewhat
+less than other music does, most of all in the tail of the scores, so hit rates in a catalogue made
+larger by them are a bound from above; grafp.evaluation.hit_rates.Scale.deceived measures by how much.
+"""
+
+import hashlib
+import io
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import ray
+
+from grafp import storage
+from grafp.catalog.catalog import Catalogue
+from grafp.catalog.embeddings import EMBEDDING_SCHEMA, by_file, read_fingerprints
+from grafp.catalog.manifest import Manifest
+from grafp.catalog.tracks import Row, TrackRef, live_refs
+from grafp.model.fingerprint import DIMENSION
+from pipelines.common.runtime import connect
+from pipelines.indexing.flow import Run
+from pipelines.indexing.upkeep import IndexState, extend
+
+_NAME = "distractor "
+
+
+def is_distractor(uri: str) -> bool:
+    return uri.startswith(_NAME)
+
+
+@dataclass(frozen=True)
+class Distribution:
+    """Where fingerprints lie: their mean (128,) and principal axes, columns of (128, 128)."""
+
+    mean_D: np.ndarray
+    axes_DD: np.ndarray
+
+    def distract(self, vectors_ND: np.ndarray, seed: list[int]) -> np.ndarray:
+        """Another track's fingerprints, float16 unit vectors; silence (zeros) stays silence."""
+        signs_D = np.random.default_rng(seed).choice([-1.0, 1.0], DIMENSION)
+        flip_DD = (self.axes_DD * signs_D) @ self.axes_DD.T
+        moved_ND = self.mean_D + (vectors_ND - self.mean_D) @ flip_DD
+        moved_ND /= np.linalg.norm(moved_ND, axis=1, keepdims=True)
+        return np.where(vectors_ND.any(axis=1, keepdims=True), moved_ND, 0.0).astype(np.float16)
+
+
+def with_distractors(
+    source: Catalogue, root: str, count: int, *, seed: int = 0, say: Callable[[str], None] = print
+) -> Manifest:
+    """Publish a catalogue under `root` of the source's tracks and `count` distractors.
+
+    All tracks of the source are used equally often; a larger count begins with the distractors
+    of a smaller one. Nothing in `root` refers to the source: delete it at will.
+    """
+    connect()
+    manifest = source.manifest
+    assert manifest is not None
+    rows = [row for row in source.tracks().to_pylist() if row["status"] == "ok"]
+    real = live_refs(rows)
+    files = by_file(real.values())
+    say(f"drawing {count:,} distractors from {len(real):,} tracks")
+    distribution = ray.put(_distribution(source, files))
+    catalogue = Catalogue.open(root)
+    catalogue.put_model(source.model())
+    ray.get([_copy.remote(source.root, root, key) for key in files])
+    # In another order, so that a few distractors come from all over the catalogue.
+    order = [sorted(real)[n] for n in np.random.default_rng(seed).permutation(len(real))]
+    numbers = {ordinal: n for n, ordinal in enumerate(order)}
+    work = []
+    for first in range(0, count, len(real)):
+        for key, tracks in files.items():
+            named = [(first + numbers[ref.ordinal], ref) for ref in tracks]
+            wanted = [(number, ref) for number, ref in named if number < count]
+            if wanted:
+                work.append(_draw.remote(source.root, root, key, wanted, distribution, seed))
+    drawn = [row for part in ray.get(work) for row in part]
+    for row in drawn:
+        row |= {"ordinal": manifest.next_ordinal + row.pop("number"), "model_id": manifest.model_id}
+        row |= {"hop_s": manifest.hop_s, "duration_s": row["n_segments"] * manifest.hop_s}
+    rows += drawn
+    state = extend(catalogue, IndexState(), live_refs(rows), say)
+    run = Run.begin(catalogue, manifest.model_id, manifest.model_sha256, manifest.hop_s)
+    scaled = run.manifest(rows, state, next_ordinal=manifest.next_ordinal + count)
+    catalogue.publish(scaled)
+    return scaled
+
+
+def _distribution(source: Catalogue, files: dict[str, list[TrackRef]]) -> Distribution:
+    parts = ray.get([_moments.remote(source.root, key, refs) for key, refs in files.items()])
+    count, sum_D, square_DD = (sum(column) for column in zip(*parts, strict=True))
+    mean_D = sum_D / count
+    _, axes_DD = np.linalg.eigh(square_DD / count - np.outer(mean_D, mean_D))
+    return Distribution(mean_D, axes_DD)
+
+
+@ray.remote(num_cpus=0.5)
+def _moments(root: str, key: str, tracks: list[TrackRef]) -> tuple[int, np.ndarray, np.ndarray]:
+    """Count, sum and sum of outer products of the fingerprints that are not silence."""
+    parts = [vectors_ND for _, vectors_ND in read_fingerprints(root, key, tracks)]
+    all_ND = np.concatenate(parts).astype(np.float64)
+    all_ND = all_ND[all_ND.any(axis=1)]
+    return len(all_ND), all_ND.sum(axis=0), all_ND.T @ all_ND
+
+
+@ray.remote(num_cpus=0.25)
+def _copy(source: str, root: str, key: str) -> None:
+    storage.write(storage.join(root, key), storage.read(storage.join(source, key)))
+
+
+@ray.remote(num_cpus=0.5)
+def _draw(
+    source: str,
+    root: str,
+    key: str,
+    wanted: list[tuple[int, TrackRef]],
+    distribution: Distribution,
+    seed: int,
+) -> list[Row]:
+    """One embedding file of distractors, made of another's tracks; the rows of their tracks."""
+    numbers = {ref.ordinal: number for number, ref in wanted}
+    rows: list[Row] = []
+    for ref, vectors_ND in read_fingerprints(source, key, [ref for _, ref in wanted]):
+        number = numbers[ref.ordinal]
+        digest = hashlib.sha256(f"{seed} {number} {ref.content_sha256}".encode()).hexdigest()
+        moved_ND = distribution.distract(vectors_ND.astype(np.float32), [seed, number])
+        rows.append(
+            {
+                "number": number,
+                "track_id": digest[:32],
+                "stored_as": digest[:32],
+                "uri": f"{_NAME}{number:09d}",
+                "content_sha256": digest,
+                "status": "ok",
+                "n_segments": len(moved_ND),
+                "embeddings": list(moved_ND),
+            }
+        )
+    buffer = io.BytesIO()
+    table = pa.Table.from_pylist(rows, schema=EMBEDDING_SCHEMA)
+    pq.write_table(table, buffer, write_page_checksum=True)
+    name = f"embeddings/distractors/{rows[0]['content_sha256'][:16]}.parquet"
+    storage.write(storage.join(root, name), buffer.getvalue())
+    for row in rows:
+        del row["embeddings"]
+        row["embedding_file"] = name
+    return rows

@@ -1,0 +1,80 @@
+"""The same recording under another encoding: found with the index itself, reported, not merged."""
+
+import numpy as np
+import pyarrow as pa
+import ray
+
+from grafp.catalog.catalog import Catalogue
+from grafp.catalog.embeddings import read_fingerprints
+from grafp.catalog.manifest import Manifest
+from grafp.catalog.shard_files import open_shards
+from grafp.catalog.tracks import Row, TrackRef
+from grafp.index.alignment import find_matches
+from grafp.index.shards import ShardSearch
+from pipelines.common.search import SpreadSearch
+
+NEAR = 0.9
+"""Mean inner product from which an excerpt of another track counts as the same recording."""
+_EXCERPT = 50  # fingerprints out of a track's middle: about 6 s
+_TRACKS_A_TASK = 500
+_SMALL_BYTES = 64 << 20  # an index that each task opens itself: starting actors takes seconds
+DUPLICATE_SCHEMA = pa.schema(
+    [
+        ("track", pa.string()),
+        ("track_start_s", pa.float64()),
+        ("same_as", pa.string()),
+        ("same_as_start_s", pa.float64()),
+        ("score", pa.float64()),
+    ]
+)
+
+
+def near_duplicates(
+    catalogue: Catalogue, manifest: Manifest, table: list[Row], new: list[TrackRef]
+) -> list[dict]:
+    """For each new track the other track, if any, that an excerpt of it also matches, see `NEAR`.
+
+    Returns rows of DUPLICATE_SCHEMA.
+    """
+    uris = {row["ordinal"]: row["uri"] for row in table if row["status"] == "ok"}
+    new = sorted(new, key=lambda ref: ref.embedding_file)
+    if not new or len(uris) < 2:
+        return []
+    small = sum(entry.index.bytes for entry in manifest.shards) < _SMALL_BYTES
+    search = None if small else SpreadSearch(catalogue.root, manifest, stride=1)
+    work = [
+        _search.remote(search, catalogue.root, manifest.to_json(), new[i : i + _TRACKS_A_TASK])
+        for i in range(0, len(new), _TRACKS_A_TASK)
+    ]
+    found = [
+        {**pair, "track": uris[pair["track"]], "same_as": uris[pair["same_as"]]}
+        for pairs in ray.get(work)
+        for pair in pairs
+    ]
+    return sorted(found, key=lambda pair: (pair["track"], pair["same_as"]))
+
+
+@ray.remote(num_cpus=0.5)
+def _search(
+    spread: SpreadSearch | None, root: str, manifest_json: bytes, new: list[TrackRef]
+) -> list[dict]:
+    manifest = Manifest.from_json(manifest_json, root)
+    search = spread or ShardSearch(open_shards(root, manifest), manifest.nprobe)
+    pairs = []
+    for key in sorted({ref.embedding_file for ref in new}):
+        group = [ref for ref in new if ref.embedding_file == key]
+        for ref, vectors_ND in read_fingerprints(root, key, group):
+            first = max(0, (len(vectors_ND) - _EXCERPT) // 2)
+            excerpt_MD = vectors_ND[first : first + _EXCERPT].astype(np.float32)
+            for match in find_matches([excerpt_MD], search, top_k=2)[0]:
+                if match.ordinal != ref.ordinal and match.score >= NEAR:
+                    pairs.append(
+                        {
+                            "track": ref.ordinal,
+                            "track_start_s": (first + match.first) * manifest.hop_s,
+                            "same_as": match.ordinal,
+                            "same_as_start_s": (match.start + match.first) * manifest.hop_s,
+                            "score": match.score,
+                        }
+                    )
+    return pairs

@@ -1,0 +1,231 @@
+"""A batch of recordings against a catalogue: fingerprint, search, align, accept or refuse."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import ray.data
+
+from grafp.audio import MAX_SECONDS
+from grafp.catalog.catalog import Catalogue
+from grafp.catalog.manifest import Manifest
+from grafp.errors import CatalogueError
+from grafp.index.alignment import Match, find_matches
+from grafp.index.shards import ShardSearch
+from grafp.matches import write_matches
+from grafp.model.fingerprint import DIMENSION
+from grafp.storage.sources import Item, list_items
+from pipelines.common.decode import decoded
+from pipelines.common.encode import encoded
+from pipelines.common.placement import ENCODERS, Encoders
+from pipelines.common.runtime import connect, finished_rows
+from pipelines.common.search import SpreadSearch
+
+
+@dataclass(frozen=True)
+class MatchBatch:
+    """A Ray Data stage: fingerprints of a batch of queries to their matches."""
+
+    search: SpreadSearch
+    hop_s: float
+    top_k: int
+    offset_bias_s: float
+    """Of the model, taken from every place."""
+
+    def __call__(self, batch: pa.Table) -> pa.Table:
+        rows = batch.to_pylist()
+        queries = [
+            np.frombuffer(row["embeddings"], np.float16).astype(np.float32).reshape(-1, DIMENSION)
+            for row in rows
+        ]
+        found = find_matches(queries, self.search, top_k=self.top_k)
+        return pa.Table.from_pylist(
+            [
+                {
+                    "number": row["number"],
+                    "status": row["status"],
+                    "error": row["error"],
+                    "duration_s": row["duration_s"],
+                    "cut_at_s": row.get("cut_at_s"),
+                    "matches": [self._describe(match) for match in matches],
+                }
+                for row, matches in zip(rows, found, strict=True)
+            ],
+            schema=_ANSWER_SCHEMA,
+        )
+
+    def _describe(self, match: Match) -> dict:
+        return {
+            "ordinal": match.ordinal,
+            "query_start_s": match.first * self.hop_s,
+            "query_end_s": match.last * self.hop_s + 1.0,
+            "track_start_s": max(
+                0.0, (match.start + match.first) * self.hop_s - self.offset_bias_s
+            ),
+            "score": match.score,
+        }
+
+
+_MATCH = pa.struct(
+    [
+        ("ordinal", pa.int64()),
+        ("query_start_s", pa.float64()),
+        ("query_end_s", pa.float64()),
+        ("track_start_s", pa.float64()),
+        ("score", pa.float64()),
+    ]
+)
+_ANSWER_SCHEMA = pa.schema(
+    [
+        ("number", pa.int64()),
+        ("status", pa.string()),
+        ("error", pa.string()),
+        ("duration_s", pa.float64()),
+        ("cut_at_s", pa.float64()),  # of evaluation clips: the true place
+        ("matches", pa.list_(_MATCH)),
+    ]
+)
+
+
+def query_batch(
+    catalogue_uri: str,
+    queries: str | list[Item],
+    out: str,
+    *,
+    top_k: int = 1,
+    fpr: float | None = None,
+    min_score: float | None = None,
+    decode: bool = False,
+    search_actors: int | None = None,
+    encoders: Encoders = ENCODERS,
+    max_seconds: float = MAX_SECONDS,
+    say: Callable[[str], None] = print,
+) -> tuple[dict, pa.Table]:
+    """Identify recordings; writes OUT/matches.parquet and returns the summary and the table.
+
+    Args:
+        fpr: see `Catalogue.threshold`; `min_score` overrides it.
+        decode: see `open_shards`.
+        search_actors: see `SpreadSearch`.
+
+    Raises StorageError or CatalogueError with nothing written.
+    """
+    started = time.monotonic()
+    catalogue, manifest = open_for_queries(catalogue_uri)
+    threshold = catalogue.threshold(fpr) if min_score is None else lambda _: min_score
+    items = list_items(queries) if isinstance(queries, str) else queries
+    uris = live_tracks(catalogue)
+    say(f"{len(items)} queries against {len(uris)} tracks, snapshot {manifest.snapshot}")
+    connect()
+    answers = answered(
+        decoded(items, max_seconds),
+        catalogue,
+        encoders,
+        top_k,
+        search_actors=search_actors,
+        decode=decode,
+    )
+    done = sorted(finished_rows(answers, len(items), say), key=lambda row: row["number"])
+    lines = [line for answer in done for line in _lines(answer, items, uris, threshold)]
+    table = write_matches(out, lines)
+    return _summary(done, table, started), table
+
+
+def open_for_queries(catalogue_uri: str) -> tuple[Catalogue, Manifest]:
+    """A published catalogue with its snapshot, refused now rather than by every actor.
+
+    Raises CatalogueError when it is not there, has no tracks, or lacks a file or its model.
+    """
+    catalogue = Catalogue.open_published(catalogue_uri)
+    assert catalogue.manifest is not None
+    if not catalogue.manifest.shards:
+        raise CatalogueError(f"{catalogue_uri}: the catalogue has no usable tracks")
+    catalogue.check_files(catalogue.manifest)
+    catalogue.model()
+    return catalogue, catalogue.manifest
+
+
+def live_tracks(catalogue: Catalogue) -> dict[int, list[str]]:
+    """The tracks that can be an answer: ordinal to URIs, several for exact copies."""
+    tracks = catalogue.tracks()
+    tracks = tracks.filter(pc.equal(tracks["status"], "ok"))
+    uris: dict[int, list[str]] = {}
+    for ordinal, uri in zip(tracks["ordinal"].to_pylist(), tracks["uri"].to_pylist(), strict=True):
+        uris.setdefault(ordinal, []).append(uri)
+    return uris
+
+
+def answered(
+    recordings: ray.data.Dataset,
+    catalogue: Catalogue,
+    encoders: Encoders,
+    top_k: int,
+    *,
+    search_actors: int | None = None,
+    decode: bool = False,
+    method: type[ShardSearch] = ShardSearch,
+) -> ray.data.Dataset:
+    """Recordings (rows with `pcm`) to rows with their matches, in no particular order."""
+    manifest = catalogue.manifest
+    assert manifest is not None
+    search = SpreadSearch(
+        catalogue.root, manifest, actors=search_actors, decode=decode, method=method
+    )
+    hop_s = manifest.query_hop_s
+    return encoded(recordings, catalogue.model_uri(), hop_s, encoders).map_batches(
+        MatchBatch(search, hop_s, top_k, catalogue.model().offset_bias_s),
+        batch_size=32,
+        batch_format="pyarrow",
+        num_cpus=0.3,
+    )
+
+
+def _lines(
+    answer: dict,
+    items: list[Item],
+    uris: dict[int, list[str]],
+    threshold: Callable[[float], float],
+) -> list[dict]:
+    """The result rows of one query: its matches, or one row that says why there is none.
+
+    Exact copies of a matching track are answers too, with ranks of their own. `threshold` is the
+    score that a match of some length, in seconds, must reach.
+    """
+    row = {
+        "query": items[answer["number"]].uri,
+        "query_start_s": 0.0,
+        "query_end_s": answer["duration_s"],
+        "rank": 1,
+        "track": None,
+        "track_start_s": None,
+        "score": None,
+        "matched": False,
+        "threshold": threshold(answer["duration_s"]),
+        "error": answer["error"],
+    }
+    matches = [(uri, match) for match in answer["matches"] for uri in uris[match["ordinal"]]]
+    rows = []
+    for rank, (uri, match) in enumerate(matches, 1):
+        needed = threshold(match["query_end_s"] - match["query_start_s"])
+        found = {key: match[key] for key in match if key != "ordinal"}
+        found |= {"rank": rank, "track": uri, "threshold": needed}
+        rows.append({**row, **found, "matched": match["score"] >= needed})
+    if not rows:
+        return [row]
+    return rows if rows[0]["matched"] else rows[:1]
+
+
+def _summary(done: list[dict], table: pa.Table, started: float) -> dict:
+    best = table.filter(pc.equal(table["rank"], 1))
+    matched = pc.sum(best["matched"]).as_py() or 0
+    errors = sum(answer["status"] != "ok" for answer in done)
+    return {
+        "queries": len(done),
+        "matched": matched,
+        "unmatched": len(done) - matched - errors,
+        "errors": errors,
+        "seconds": round(time.monotonic() - started, 2),
+    }
