@@ -1,4 +1,4 @@
-# make demo    hear of a match: synthesise music, index it, query noisy clips of it
+# make demo    hear of a match: synthesize music, index it, query noisy clips of it
 # make test    all tests
 # make check   format, lint, types
 # Each makes the environment it needs in .venv; only Python 3.11 or 3.12 and make must be there.

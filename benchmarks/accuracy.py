@@ -11,7 +11,7 @@ degraded with test noise and test rooms at a ratio measured on the clip. Every c
 
 --split validation is for choices: the train split is indexed, and the tenth of it that
 jobs/train.py sets apart makes the queries. --keep-out 3 leaves every third of the queried tracks
-out of the catalogue and compares the false-positive rates that are wished with those measured;
+out of the catalog and compares the false-positive rates that are wished with those measured;
 OUT/unknown.csv names them for jobs/evaluate.py.
 """
 
@@ -30,12 +30,10 @@ def options() -> argparse.Namespace:
     parser.add_argument(
         "--corpus", required=True, metavar="URI", help="folder with the three tables"
     )
-    parser.add_argument(
-        "--out", default="out/accuracy", metavar="URI", help="catalogue and results"
-    )
+    parser.add_argument("--out", default="out/accuracy", metavar="URI", help="catalog and results")
     parser.add_argument("--model", default="small", metavar="NAME|URI", help="model to judge")
     parser.add_argument(
-        "--hop", type=cli.positive_float, metavar="S", help="the catalogue's, s; default: 0.1"
+        "--hop", type=cli.positive_float, metavar="S", help="the catalog's, s; default: 0.1"
     )
     parser.add_argument("--split", default="test", choices=("test", "validation"))
     parser.add_argument(
@@ -65,23 +63,22 @@ def main(chosen: argparse.Namespace) -> tuple[dict, int]:
     from grafp.storage.sources import list_items
     from pipelines.common.placement import Encoders
     from pipelines.evaluating.flow import Material, evaluate, waveforms
-    from pipelines.indexing.flow import index_catalogue
+    from pipelines.indexing.flow import index_catalog
 
     items = part(chosen.corpus, chosen.split, "music")
     unknown = {item.uri for item in items[:: chosen.keep_out]} if chosen.keep_out else set()
     indexed = items
-    if chosen.split == "validation":  # what was trained on stands in for a larger catalogue
+    if chosen.split == "validation":  # what was trained on stands in for a larger catalog
         music = list_items(storage.join(chosen.corpus, "music.csv"))
         indexed = [item for item in music if item.row["split"] == "train"]
     indexed = [item for item in indexed if item.uri not in unknown]
-    catalogue = storage.join(chosen.out, "catalogue")
-    index_catalogue(
+    catalog = storage.join(chosen.out, "catalog")
+    index_catalog(
         indexed,
-        catalogue,
+        catalog,
         model=chosen.model,
         hop_s=chosen.hop,
         encoders=Encoders(chosen.workers),
-        say=cli.say,
     )
     if unknown:
         table = io.StringIO()
@@ -97,15 +94,15 @@ def main(chosen: argparse.Namespace) -> tuple[dict, int]:
         seed=chosen.seed,
     )
     noises, rooms = (
-        waveforms(part(chosen.corpus, chosen.split, name), cli.say) for name in ("noise", "rir")
+        waveforms(part(chosen.corpus, chosen.split, name)) for name in ("noise", "rir")
     )
     material = Material(usable, [], noises, rooms)
-    answers = evaluate(catalogue, material, clips, encoders=Encoders(chosen.workers), say=cli.say)
+    answers = evaluate(catalog, material, clips, encoders=Encoders(chosen.workers))
     summary = grid_summary(clips, answers)
-    cli.say(markdown(grid(clips, answers)))
-    cli.say(f"\nOffset error of right tracks, ms: {summary['offset_error_ms']}")
+    print(markdown(grid(clips, answers)))
+    print(f"\nOffset error of right tracks, ms: {summary['offset_error_ms']}")
     if unknown:
-        summary["refusals"] = _refusals(catalogue, clips, answers, chosen.seconds)
+        summary["refusals"] = _refusals(catalog, clips, answers, chosen.seconds)
         summary["accepted_from"] = _false_sources(clips, answers)
     storage.write(storage.join(chosen.out, "accuracy.json"), json.dumps(summary, indent=1).encode())
     return {"queries": len(clips), **summary}, cli.DONE
@@ -122,16 +119,16 @@ def part(corpus: str, split: str, name: str) -> list:
     return [i for i in list_items(table) if i.row.get("split") == "train" and held_out(i)]
 
 
-def _refusals(catalogue: str, clips: list, answers: list, seconds: list[float]) -> dict:
+def _refusals(catalog: str, clips: list, answers: list, seconds: list[float]) -> dict:
     """Print what each wished false-positive rate lets pass of unknown music, and keeps of known."""
-    from grafp.catalog.catalog import Catalogue
+    from grafp.catalog.catalog import Catalog
     from grafp.evaluation.metrics import Rate
 
-    published = Catalogue.open_published(catalogue)
+    published = Catalog.open_published(catalog)
     rows: dict[str, dict] = {}
-    cli.say("\nThreshold: unknown clips accepted / known clips accepted with the right track, %")
-    cli.say("| wished | " + " | ".join(f"{length:g} s" for length in seconds) + " |")
-    cli.say("|---" * (len(seconds) + 1) + "|")
+    print("\nThreshold: unknown clips accepted / known clips accepted with the right track, %")
+    print("| wished | " + " | ".join(f"{length:g} s" for length in seconds) + " |")
+    print("|---" * (len(seconds) + 1) + "|")
     for rate in (0.1, 0.01, 0.001):
         threshold, cells = published.threshold(rate), []
         for length in seconds:
@@ -147,7 +144,7 @@ def _refusals(catalogue: str, clips: list, answers: list, seconds: list[float]) 
                 "unknown_accepted": accepted.to_dict(),
                 "known_kept": kept.to_dict(),
             }
-        cli.say(f"| {100 * rate:g} % | " + " | ".join(cells) + " |")
+        print(f"| {100 * rate:g} % | " + " | ".join(cells) + " |")
     return rows
 
 

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""What the index's codes, the lists visited and the neighbours cost in hits and in time.
+"""What the index's codes, the lists visited and the neighbors cost in hits and in time.
 
     python benchmarks/accuracy.py --corpus CORPUS --split validation --out out/validation
-    python benchmarks/codecs.py --corpus CORPUS --catalog out/validation/catalogue
+    python benchmarks/codecs.py --corpus CORPUS --catalog out/validation/catalog
 
 Clips of validation tracks, degraded with validation noise and rooms, are fingerprinted once and
 looked for in indexes of the same fingerprints. `right track / within 50 ms` in %, by length, the
@@ -35,35 +35,35 @@ def options() -> argparse.Namespace:
 
 
 def main(chosen: argparse.Namespace) -> tuple[dict, int]:
-    from grafp.catalog.catalog import Catalogue
+    from grafp.catalog.catalog import Catalog
     from grafp.catalog.shard_files import open_shards
     from grafp.index.ivfpq import fill, fingerprint_ids, parse_index, train_template
     from grafp.index.shards import ShardSearch
 
-    catalogue = Catalogue.open_published(chosen.catalog)
-    assert catalogue.manifest is not None
-    assert catalogue.manifest.parameters is not None
-    [shard] = open_shards(catalogue.root, catalogue.manifest)
+    catalog = Catalog.open_published(chosen.catalog)
+    assert catalog.manifest is not None
+    assert catalog.manifest.parameters is not None
+    [shard] = open_shards(catalog.root, catalog.manifest)
     clips, queries, starts = _queries(chosen)
-    tracks = catalogue.tracks(["uri", "ordinal"])
+    tracks = catalog.tracks(["uri", "ordinal"])
     ordinals = dict(zip(tracks["uri"].to_pylist(), tracks["ordinal"].to_pylist(), strict=True))
-    cli.say(f"{len(queries)} clips in {len(shard.vectors_ND):,} fingerprints")
-    cli.say("| codes | lists | neighbours | " + " | ".join(f"{s:g} s" for s in chosen.seconds))
+    print(f"{len(queries)} clips in {len(shard.vectors_ND):,} fingerprints")
+    print("| codes | lists | neighbors | " + " | ".join(f"{s:g} s" for s in chosen.seconds))
     pairs = zip(shard.ordinals_T, shard.counts_T, strict=True)
     ids = np.concatenate([fingerprint_ids(ordinal, np.arange(count)) for ordinal, count in pairs])
     heard = np.flatnonzero(np.any(shard.vectors_ND, axis=1))
-    points = min(len(heard), catalogue.manifest.parameters.training_points)
+    points = min(len(heard), catalog.manifest.parameters.training_points)
     sample = np.random.default_rng(0).choice(heard, points, replace=False)
     results = []
     for codec in CODECS:
-        parameters = replace(catalogue.manifest.parameters, codec=codec)
+        parameters = replace(catalog.manifest.parameters, codec=codec)
         template = train_template(shard.vectors_ND[np.sort(sample)], parameters)
         index = parse_index(fill(template, shard.vectors_ND, ids))
-        for share, neighbours in ((32, 20), (16, 20), (32, 40)):
+        for share, neighbors in ((32, 20), (16, 20), (32, 40)):
             search = ShardSearch([replace(shard, index=index)], max(1, index.nlist // share))
             spent = {"nearest": 0.0}
             search.nearest = timed(search.nearest, spent, "nearest")
-            right = _right(search, queries, starts, [ordinals[c.track] for c in clips], neighbours)
+            right = _right(search, queries, starts, [ordinals[c.track] for c in clips], neighbors)
             cells = {
                 f"{length:g} s": [
                     round(100 * float(np.mean(r)), 2)
@@ -74,11 +74,11 @@ def main(chosen: argparse.Namespace) -> tuple[dict, int]:
                 ]
                 for length in chosen.seconds
             }
-            row = f"| {codec} | 1/{share} | {neighbours} | "
+            row = f"| {codec} | 1/{share} | {neighbors} | "
             row += " | ".join(f"{track} / {place}" for track, place in cells.values())
-            cli.say(f"{row} | FAISS {spent['nearest']:.1f} s |")
+            print(f"{row} | FAISS {spent['nearest']:.1f} s |")
             results.append(
-                {"codec": codec, "lists": 1 / share, "neighbours": neighbours, **cells}
+                {"codec": codec, "lists": 1 / share, "neighbors": neighbors, **cells}
                 | {"faiss_s": round(spent["nearest"], 2)}
             )
     return {"clips": len(clips), "results": results}, cli.DONE
@@ -96,9 +96,7 @@ def _queries(chosen: argparse.Namespace) -> tuple[list, list[np.ndarray], list[f
     model = grafp.load_model()
     music = part(chosen.corpus, "validation", "music")
     items = {i.uri: i for i in music if float(i.row.get("seconds") or 60) >= 6}
-    noises, rooms = (
-        waveforms(part(chosen.corpus, "validation", n), cli.say) for n in ("noise", "rir")
-    )
+    noises, rooms = (waveforms(part(chosen.corpus, "validation", n)) for n in ("noise", "rir"))
     clips = draw_clips(
         list(items), seconds=chosen.seconds, snr_db=chosen.snr, queries=chosen.queries, seed=5
     )
@@ -118,7 +116,7 @@ def _right(
     queries: list[np.ndarray],
     starts: list[float],
     ordinals: list[int],
-    neighbours: int,
+    neighbors: int,
 ) -> list[tuple[bool, bool]]:
     """Whether each query found its track, and its place within 50 ms."""
     from grafp.index.alignment import find_matches
@@ -126,7 +124,7 @@ def _right(
     right = []
     for first in range(0, len(queries), 64):
         batch = slice(first, first + 64)
-        found = find_matches(queries[batch], search, neighbours=neighbours)
+        found = find_matches(queries[batch], search, neighbors=neighbors)
         for matches, start, ordinal in zip(found, starts[batch], ordinals[batch], strict=True):
             track = bool(matches) and matches[0].ordinal == ordinal
             right.append((track, track and abs(matches[0].start - start) <= 0.5))

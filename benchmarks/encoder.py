@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Segments per second of one core: each preset, plain form, folded fp32 and the fast form.
+"""Segments per second of one core: each preset, plain form, folded fp32 and the inference form.
 
     python benchmarks/encoder.py
 
-All forms see the same spectrograms of synthesised music in turn, round after round, so that a
+All forms see the same spectrograms of synthesized music in turn, round after round, so that a
 busy machine slows them alike. The spectrogram's own cost is a row of the table. The last column
 is the least cosine between a form's fingerprints and the plain form's.
 """
@@ -28,15 +28,15 @@ def main(chosen: argparse.Namespace) -> tuple[dict, int]:
     from grafp.audio import synthesis
     from grafp.model.bundle import load_bundle
     from grafp.model.features import log_mel
-    from grafp.model.inference import NODES_AT_ONCE, fast_dtype, fast_form
+    from grafp.model.inference import NODES_AT_ONCE, inference_dtype, inference_form
     from grafp.model.presets import PRESETS, build_encoder
 
     torch.set_num_threads(1)
     audio_S = torch.from_numpy(synthesis.piece(1, 14.0))
     segments_BS = audio_S.unfold(0, 16_000, 1_600)[:128]
     mel_BFT = log_mel(segments_BS)
-    dtype = fast_dtype(torch.device("cpu"))
-    cli.say(f"fast form: {dtype}; one thread")
+    dtype = inference_dtype(torch.device("cpu"))
+    print(f"inference form: {dtype}; one thread")
     summary: dict[str, dict] = {}
     rates = _rates({"log-mel": lambda: log_mel(segments_BS)}, len(mel_BFT), 2.0)
     _row("log-mel", rates["log-mel"], None)
@@ -53,8 +53,8 @@ def main(chosen: argparse.Namespace) -> tuple[dict, int]:
         x_BFT = mel_BFT[: max(1, NODES_AT_ONCE["cpu"] // encoder.config.nodes)]
         forms = {
             f"{preset}, plain fp32": (encoder, x_BFT),
-            f"{preset}, folded fp32": (fast_form(encoder, dtype=torch.float32), x_BFT),
-            f"{preset}, fast form": (fast_form(encoder), x_BFT),
+            f"{preset}, folded fp32": (inference_form(encoder, dtype=torch.float32), x_BFT),
+            f"{preset}, inference form": (inference_form(encoder), x_BFT),
         }
         with torch.inference_mode():
             plain_BD = encoder(x_BFT)
@@ -105,7 +105,7 @@ def _rates(calls: dict, batch: int, seconds: float) -> dict[str, dict]:
 
 def _row(name: str, rate: dict, cosine: float | None) -> None:
     shown = "" if cosine is None else f"{cosine:.5f}"
-    cli.say(
+    print(
         f"{name:<24} {rate['median']:>8.1f} segments/s "
         f"({rate['slowest']:.0f} to {rate['fastest']:.0f})  {shown}"
     )

@@ -6,7 +6,7 @@
 Needs `fpcalc` (Debian: libchromaprint-tools). Prints `query<TAB>track<TAB>offset<TAB>score` for
 the best place in all references: of the two sequences of 32-bit items, each 0.124 s apart, the
 offset with the fewest differing bits; the score is 1 - bit error rate. There is no index: every
-query is laid over every item of every reference, so time grows with the catalogue.
+query is laid over every item of every reference, so time grows with the catalog.
 
 An item sees 2.7 s of sound, so shorter queries have no fingerprint and get no answer.
 """

@@ -3,7 +3,7 @@
 
     python benchmarks/memory.py --tracks 50,400
 
-Synthesises the tracks, indexes each collection with jobs/index_catalog.py, and adds up the
+Synthesizes the tracks, indexes each collection with jobs/index_catalog.py, and adds up the
 proportional memory (PSS: shared pages counted once) of the job and every Ray process it started,
 four times a second.
 """
@@ -34,23 +34,23 @@ def main(chosen: argparse.Namespace) -> tuple[dict, int]:
     counts = [int(count) for count in chosen.tracks.split(",")]
     summary = {}
     with tempfile.TemporaryDirectory() as folder:
-        synthesise(f"{folder}/all", max(counts), chosen.seconds)
+        synthesize(f"{folder}/all", max(counts), chosen.seconds)
         for count in counts:
             audio = f"{folder}/{count}"
             os.mkdir(audio)
             for name in sorted(os.listdir(f"{folder}/all"))[:count]:
                 os.link(f"{folder}/all/{name}", f"{audio}/{name}")
-            places = ["--audio", audio, "--catalog", f"{folder}/catalogue-{count}"]
+            places = ["--audio", audio, "--catalog", f"{folder}/catalog-{count}"]
             peaks, seconds = run_job("index_catalog.py", *places, "--workers", str(chosen.workers))
             peak = sum(peaks.values())
-            cli.say(f"{count:>6} tracks: peak {peak:,.0f} MiB, {seconds:.0f} s")
+            print(f"{count:>6} tracks: peak {peak:,.0f} MiB, {seconds:.0f} s")
             for name, size in peaks.most_common(8):
-                cli.say(f"              {size:6,.0f} MiB {name}")
+                print(f"              {size:6,.0f} MiB {name}")
             summary[str(count)] = {"peak_mib": round(peak), "seconds": round(seconds)}
     return summary, cli.DONE
 
 
-def synthesise(folder: str, count: int, seconds: float) -> None:
+def synthesize(folder: str, count: int, seconds: float) -> None:
     """Write pieces of music, FLAC."""
     from grafp import storage
     from grafp.audio import encode, synthesis

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Embedding files to a published catalogue, beside one FAISS process that builds the same index.
+"""Embedding files to a published catalog, beside one FAISS process that builds the same index.
 
     python benchmarks/merge.py --fingerprints 2000000
 
-Makes synthetic fingerprints (random walks between cluster centres) as embedding files, without
+Makes synthetic fingerprints (random walks between cluster centers) as embedding files, without
 audio; then trains, fills and publishes, withdraws every tenth track, and compacts. In the same
 run one plain FAISS process trains and fills the same kind of index from the same files. Memory is
 proportional (PSS), of this process and all that it started, Ray's own included.
@@ -44,15 +44,15 @@ def main(chosen: argparse.Namespace) -> tuple[dict, int]:
         return _plain_build(Path(chosen.plain)), cli.DONE
     with tempfile.TemporaryDirectory() as folder:
         rows = _make_embeddings(Path(folder), chosen.fingerprints // TRACK_SEGMENTS)
-        cli.say(f"{len(rows) * TRACK_SEGMENTS:,} fingerprints, {len(rows):,} tracks")
+        print(f"{len(rows) * TRACK_SEGMENTS:,} fingerprints, {len(rows):,} tracks")
         with _measured("plain FAISS, one process") as plain:
             command = [sys.executable, __file__, "--plain", folder]
             subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-        return {"plain": plain, **_catalogue_steps(folder, rows)}, cli.DONE
+        return {"plain": plain, **_catalog_steps(folder, rows)}, cli.DONE
 
 
-def _catalogue_steps(root: str, rows: list[dict]) -> dict:
-    from grafp.catalog.catalog import Catalogue
+def _catalog_steps(root: str, rows: list[dict]) -> dict:
+    from grafp.catalog.catalog import Catalog
     from grafp.catalog.tracks import live_refs
     from pipelines.common.runtime import connect
     from pipelines.indexing.flow import Run
@@ -60,31 +60,31 @@ def _catalogue_steps(root: str, rows: list[dict]) -> dict:
     from pipelines.indexing.upkeep import IndexState, extend
 
     connect()
-    catalogue = Catalogue.open(root)
+    catalog = Catalog.open(root)
     results: dict = {}
 
     def publish(state: IndexState) -> None:
-        run = Run.begin(catalogue, "synthetic", "0" * 64, 0.1)
-        catalogue.publish(run.manifest(rows, state, len(rows)))
+        run = Run.begin(catalog, "synthetic", "0" * 64, 0.1)
+        catalog.publish(run.manifest(rows, state, len(rows)))
 
     with _measured("train, fill, publish") as results["build"]:
-        state = extend(catalogue, IndexState(), live_refs(rows), lambda _: None)
+        state = extend(catalog, IndexState(), live_refs(rows), lambda _: None)
         publish(state)
     stored = sum(entry.index.bytes + entry.vectors.bytes for entry in state.shards)
     index = sum(entry.index.bytes for entry in state.shards)
     count = sum(entry.fingerprints for entry in state.shards)
-    cli.say(
+    print(
         f"    {len(state.shards)} shards, {index / count:.0f} bytes a fingerprint in the index, "
         f"{stored / count:.0f} with the vectors; {state.health()}"
     )
     with _measured("withdraw every tenth track") as results["withdraw"]:
         for row in rows[::10]:
             row["status"] = "withdrawn"
-        publish(extend(catalogue, state, live_refs(rows), lambda _: None))
+        publish(extend(catalog, state, live_refs(rows), lambda _: None))
     with _measured("compact") as results["compact"]:
-        publish(extend(catalogue, state, live_refs(rows), lambda _: None, compact=True))
+        publish(extend(catalog, state, live_refs(rows), lambda _: None, compact=True))
     with _measured("verify") as results["verify"]:
-        damage = [p for p in verify(root, say=lambda _: None)["problems"] if "/models/" not in p]
+        damage = [p for p in verify(root)["problems"] if "/models/" not in p]
     results["damaged"] = len(damage)
     return {**results, "index_bytes": index / count, "stored_bytes": stored / count}
 
@@ -94,7 +94,7 @@ def _make_embeddings(folder: Path, tracks: int) -> list[dict]:
     from grafp.catalog.embeddings import EMBEDDING_SCHEMA
 
     rng = np.random.default_rng(0)
-    centres = rng.standard_normal((2_000, 128)).astype(np.float32)
+    centers = rng.standard_normal((2_000, 128)).astype(np.float32)
     rows: list[dict] = []
     for first in range(0, tracks, TRACKS_A_FILE):
         group, vectors = [], []
@@ -104,7 +104,7 @@ def _make_embeddings(folder: Path, tracks: int) -> list[dict]:
                           "content_sha256": digest, "duration_s": TRACK_SEGMENTS / 10,
                           "status": "ok", "attempts": 1, "model_id": "synthetic", "hop_s": 0.1,
                           "n_segments": TRACK_SEGMENTS})  # fmt: skip
-            vectors.append(list(walk(rng, centres)))
+            vectors.append(list(walk(rng, centers)))
         key = f"embeddings/synthetic/run/{first:09d}.parquet"
         table = pa.Table.from_pylist(
             [{**r, "embeddings": v} for r, v in zip(group, vectors, strict=True)],
@@ -118,9 +118,9 @@ def _make_embeddings(folder: Path, tracks: int) -> list[dict]:
     return rows
 
 
-def walk(rng: np.random.Generator, centres: np.ndarray) -> np.ndarray:
+def walk(rng: np.random.Generator, centers: np.ndarray) -> np.ndarray:
     """Fingerprints of a track: float16 (segments, 128), changing a little from hop to hop."""
-    stops = centres[rng.integers(len(centres), size=TRACK_SEGMENTS // 20 + 2)]
+    stops = centers[rng.integers(len(centers), size=TRACK_SEGMENTS // 20 + 2)]
     at = np.arange(TRACK_SEGMENTS) / 20
     left, share = at.astype(int), (at % 1)[:, None].astype(np.float32)
     vectors = (1 - share) * stops[left] + share * stops[left + 1]
@@ -179,7 +179,7 @@ def _measured(what: str) -> Iterator[dict]:
         "peak_mib": round(peaks[0]),
         "before_mib": round(before),
     }
-    cli.say(
+    print(
         f"{what:30} {result['seconds']:7.1f} s   peak {peaks[0]:6,.0f} MiB "
         f"({before:,.0f} before it began)"
     )

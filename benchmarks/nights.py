@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Two nights of a catalogue: index, then add, change, withdraw and break recordings.
+"""Two nights of a catalog: index, then add, change, withdraw and break recordings.
 
     python benchmarks/nights.py --music music.csv --first 300 --add 60
 
@@ -30,9 +30,9 @@ def main(chosen: argparse.Namespace) -> tuple[dict, int]:
     import ray
 
     from grafp import storage
-    from grafp.catalog.catalog import Catalogue
+    from grafp.catalog.catalog import Catalog
     from grafp.storage.sources import list_items
-    from pipelines.indexing.flow import index_catalogue
+    from pipelines.indexing.flow import index_catalog
     from pipelines.indexing.maintain import verify
 
     items = list_items(chosen.music)
@@ -40,7 +40,7 @@ def main(chosen: argparse.Namespace) -> tuple[dict, int]:
     if len(items) < needed:
         raise SystemExit(f"--music has {len(items)} recordings, {needed} are needed")
     with tempfile.TemporaryDirectory() as folder:
-        audio, root = Path(folder, "music"), str(Path(folder, "catalogue"))
+        audio, root = Path(folder, "music"), str(Path(folder, "catalog"))
         audio.mkdir()
         names = [f"{n:04d}{Path(item.uri).suffix}" for n, item in enumerate(items)]
 
@@ -49,8 +49,8 @@ def main(chosen: argparse.Namespace) -> tuple[dict, int]:
 
         for number in range(chosen.first):
             put(number, names[number])
-        first = index_catalogue(str(audio), root, say=cli.say)
-        before = Catalogue.open_published(root).manifest
+        first = index_catalog(str(audio), root)
+        before = Catalog.open_published(root).manifest
         gone = list(range(WITHDRAWN))
         replaced = list(range(WITHDRAWN, WITHDRAWN + CHANGED))
         broken = list(range(WITHDRAWN + CHANGED, WITHDRAWN + CHANGED + BROKEN))
@@ -64,8 +64,8 @@ def main(chosen: argparse.Namespace) -> tuple[dict, int]:
             (audio / names[number]).write_bytes(b"no music")
         for number in new:
             put(number, names[number])
-        second = index_catalogue(str(audio), root, say=cli.say)
-        after = Catalogue.open_published(root).manifest
+        second = index_catalog(str(audio), root)
+        after = Catalog.open_published(root).manifest
         assert before
         assert after
         kept = [entry for entry in before.shards if entry in after.shards]
@@ -82,11 +82,11 @@ def main(chosen: argparse.Namespace) -> tuple[dict, int]:
             },
             "shards_unchanged": f"{len(kept)} of {len(before.shards)}",
             "answers_right": f"{right} of {len(expected)}",
-            "files_damaged": verify(root, say=cli.say)["damaged"],
+            "files_damaged": verify(root)["damaged"],
         }
         ray.shutdown()  # its actors would miss the folder
     for name, value in result.items():
-        cli.say(f"{name:18} {value}")
+        print(f"{name:18} {value}")
     return result, cli.DONE
 
 
@@ -102,14 +102,14 @@ def _ask(root: str, folder: Path, items: list, expected: dict[int, str | None]) 
         middle = len(samples_S) // 2
         excerpt_S = samples_S[middle : middle + EXCERPT_SECONDS * SAMPLE_RATE]
         (folder / f"{number}.wav").write_bytes(encode(excerpt_S, "wav"))
-    _, table = query_batch(root, str(folder), f"{folder}-answers", say=cli.say)
+    _, table = query_batch(root, str(folder), f"{folder}-answers")
     right = 0
     for row in table.to_pylist():
         wanted = expected[int(Path(row["query"]).stem)]
         found = Path(row["track"]).name if row["matched"] else None
         right += row["rank"] == 1 and found == wanted
         if row["rank"] == 1 and found != wanted:
-            cli.say(f"  {row['query']}: {found} instead of {wanted}, score {row['score']:.3f}")
+            print(f"  {row['query']}: {found} instead of {wanted}, score {row['score']:.3f}")
     return right
 
 

@@ -4,7 +4,7 @@
     python benchmarks/peers.py --corpus CORPUS --out out/peers --queries 100
 
 CORPUS is as in benchmarks/accuracy.py, on local disk. Of its test music every --keep-out-th track
-is left out of the catalogue; clips of all tracks, the unknown ones included, are written as WAV
+is left out of the catalog; clips of all tracks, the unknown ones included, are written as WAV
 files. OUT, a new folder, gets references.csv and queries.csv (a column path), truth.csv, the
 clips, each program's output, and peers.json.
 
@@ -125,11 +125,11 @@ def main(chosen: argparse.Namespace) -> tuple[dict, int]:
     if storage.list_files(out, may_be_missing=True):
         raise OptionError(f"--out {chosen.out}: holds files; name a new folder")
     music, queries = _write_files(chosen, out)
-    outcomes = {OURS: answer_with_grafp(out, chosen.model, Encoders(chosen.workers), say=cli.say)}
+    outcomes = {OURS: answer_with_grafp(out, chosen.model, Encoders(chosen.workers))}
     outcomes[CHROMAPRINT] = _chromaprint(out)
     for name, command in chosen.system:
-        cli.say(f"{name}: {shlex.join(command)}")
-        outcomes[name] = answer_with_program(name, command, out, say=cli.say)
+        print(f"{name}: {shlex.join(command)}")
+        outcomes[name] = answer_with_program(name, command, out)
     result = _tables(queries, music, outcomes, chosen.fpr)
     storage.write(f"{out}/peers.json", json.dumps(result, indent=1).encode())
     failed = any(outcomes[name].missing for name, _ in chosen.system)
@@ -153,7 +153,7 @@ def _write_files(chosen: argparse.Namespace, out: str) -> "tuple[list[Item], lis
     if not usable:
         raise OptionError(f"--seconds: no music for testing lasts {least:g} s")
     noises, rooms = (
-        waveforms(for_testing(storage.join(chosen.corpus, f"{name}.csv")), cli.say)
+        waveforms(for_testing(storage.join(chosen.corpus, f"{name}.csv")))
         for name in ("noise", "rir")
     )
     if not noises or not rooms:
@@ -165,9 +165,9 @@ def _write_files(chosen: argparse.Namespace, out: str) -> "tuple[list[Item], lis
         queries=chosen.queries,
         seed=chosen.seed,
     )
-    queries = write_files(music, unknown, clips, noises, rooms, out, say=cli.say)
+    queries = write_files(music, unknown, clips, noises, rooms, out)
     strangers = sum(query.track is None for query in queries)
-    cli.say(
+    print(
         f"{len(music) - len(unknown)} references; {len(queries)} queries, "
         f"{strangers} of them of unknown tracks"
     )
@@ -181,8 +181,8 @@ def _chromaprint(out: str) -> "Outcome":
         return Outcome({}, missing="not there: fpcalc is not installed (libchromaprint-tools)")
     program = str(Path(__file__).with_name("fpcalc_match.py"))
     tables = ["--references", "{references}", "--queries", "{queries}"]
-    cli.say(f"{CHROMAPRINT}: fpcalc, compared by brute force")
-    return answer_with_program(CHROMAPRINT, [sys.executable, program, *tables], out, say=cli.say)
+    print(f"{CHROMAPRINT}: fpcalc, compared by brute force")
+    return answer_with_program(CHROMAPRINT, [sys.executable, program, *tables], out)
 
 
 def _tables(
@@ -210,11 +210,11 @@ def _tables(
                 "thresholds": {f"{s:g} s": vars(limit) for s, limit in done[name].items()},
                 "cells": as_json(tables[name]),
             }
-    cli.say(markdown(tables, fpr))
+    print(markdown(tables, fpr))
     lengths = sorted({query.clip.seconds for query in queries})
     head = ["system", "indexing, s", "queries, s", "answered"]
     head += [f"threshold at {length:g} s (unknown accepted)" for length in lengths]
-    cli.say("\n| " + " | ".join(head) + " |\n" + "|---" * len(head) + "|")
+    print("\n| " + " | ".join(head) + " |\n" + "|---" * len(head) + "|")
     for name, outcome in outcomes.items():
         row = [outcome.missing or "", "", ""]
         if name in done:
@@ -224,7 +224,7 @@ def _tables(
             least = "none" if limit.score is None else f"{limit.score:.4g}"
             row.append(f"{least} ({limit.accepted} of {limit.unknown})")
         row += [""] * (len(head) - 1 - len(row))
-        cli.say("| " + " | ".join([name, *row]) + " |")
+        print("| " + " | ".join([name, *row]) + " |")
     known = {query.track for query in queries} - {None}
     sources = {query.clip.track for query in queries}
     return {

@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""The timeline of a made-up radio programme: which plays are found, and how exactly.
+"""The timeline of a made-up radio programme: which detections are found, and how exactly.
 
     python benchmarks/programme.py --corpus CORPUS --out out/programme
 
 CORPUS is as for benchmarks/accuracy.py. The programme has 30 excerpts of 10 to 90 s an hour, a
-quarter of them of music that is kept out of the catalogue, three played twice. Half of the
-neighbours are cross-faded over 2 to 5 s; speech and noise fill the rest. Other noise lies over it
-all, 15 to 25 dB below the music. A play is right if its track and its place there (within
+quarter of them of music that is kept out of the catalog, three played twice. Half of the
+neighbors are cross-faded over 2 to 5 s; speech and noise fill the rest. Other noise lies over it
+all, 15 to 25 dB below the music. A detection is right if its track and its place there (within
 0.5 s) are right and it covers half of the true one. True boundaries lie in the middle of
 cross-fades.
 
@@ -55,7 +55,7 @@ def options() -> argparse.Namespace:
         "--corpus", required=True, metavar="URI", help="folder with music.csv and noise.csv"
     )
     parser.add_argument(
-        "--out", default="out/programme", metavar="URI", help="catalogue, programme and results"
+        "--out", default="out/programme", metavar="URI", help="catalog, programme and results"
     )
     parser.add_argument("--split", default="test", choices=("test", "validation"))
     parser.add_argument("--hours", type=cli.positive_float, default=2.0, help="length, h")
@@ -71,12 +71,12 @@ def main(chosen: argparse.Namespace) -> tuple[dict, int]:
     from grafp.audio import encode
     from grafp.storage.sources import list_items
     from pipelines.common.placement import Encoders
-    from pipelines.indexing.flow import index_catalogue
+    from pipelines.indexing.flow import index_catalog
     from pipelines.querying.timeline import timeline_batch
 
     indexed, known, unknown = _collection(chosen)
-    catalogue = storage.join(chosen.out, "catalogue")
-    index_catalogue(indexed, catalogue, encoders=Encoders(chosen.workers), say=cli.say)
+    catalog = storage.join(chosen.out, "catalog")
+    index_catalog(indexed, catalog, encoders=Encoders(chosen.workers))
     random = np.random.default_rng(chosen.seed)
     played = arrange(known, unknown, chosen.hours, random)
     music = {item.uri: _samples(item) for item in {i.uri: i for i in known + unknown}.values()
@@ -87,11 +87,10 @@ def main(chosen: argparse.Namespace) -> tuple[dict, int]:
     del music, programme_S
     with PeakMemory() as memory:
         summary, table = timeline_batch(
-            catalogue,
+            catalog,
             list_items(recording),
             chosen.out,
             encoders=Encoders(chosen.workers),
-            say=cli.say,
         )
     repeating = {i.uri for i in known if float(i.row.get("self_repeat") or 0) > 0.45}
     found = [row for row in table.to_pylist() if row["matched"]]
@@ -99,9 +98,9 @@ def main(chosen: argparse.Namespace) -> tuple[dict, int]:
     for least in (0.0, 0.75, 0.8, 0.85):  # of 0, what the model's own threshold lets pass
         above = [row for row in found if row["score"] >= least]
         by_score[f"{least:g}"] = judge(played, above, repeating, chosen.hours * 3600)
-        cli.say(f"\nscore {least:g} or more")
+        print(f"\nscore {least:g} or more")
         for name, value in by_score[f"{least:g}"].items():
-            cli.say(f"  {name:<24} {value}")
+            print(f"  {name:<24} {value}")
     result = {
         "by_score": by_score,
         "real_time_factor": round(chosen.hours * 3600 / summary["seconds"], 1),
@@ -221,7 +220,7 @@ def _endless(
 def judge(
     played: list[Played], found: list[dict], repeating: set[str], seconds: float
 ) -> dict[str, object]:
-    """How well found plays (rows of matches.parquet) fit those that were played."""
+    """How well found detections (rows of matches.parquet) fit those that were played."""
     known = [one for one in played if one.known]
     pairs: dict[int, dict] = {}
     for row in found:
@@ -254,7 +253,7 @@ def judge(
     strange = sum(mostly(stranger_T, row) for row in false)
     every = edges["cut"] + edges["faded"]
     return {
-        "plays": len(known),
+        "detections": len(known),
         "found": len(found),
         "right": len(pairs),
         "precision": round(len(pairs) / max(1, len(found)), 3),

@@ -3,7 +3,7 @@
 
     python benchmarks/query.py --fingerprints 1000000,5000000
 
-Makes synthetic fingerprints (random walks between cluster centres) and noisy queries of 5 s cut
+Makes synthetic fingerprints (random walks between cluster centers) and noisy queries of 5 s cut
 from them, then answers the queries as the query job does, in batches, and as the reference
 implementation does: IVF64 with 20 lists visited, one query at a time, every candidate scored in
 Python. Both in one process on all processors, over the same fingerprints.
@@ -31,13 +31,13 @@ def options() -> argparse.Namespace:
         type=cli.numbers(10_000, 1e9),
         default="1000000,5000000",
         metavar="N,..",
-        help="catalogue sizes",
+        help="catalog sizes",
     )
     parser.add_argument("--queries", type=cli.positive_int, default=1_000)
     parser.add_argument(
         "--loop-queries", type=cli.positive_int, default=20, help="queries for the slow loop"
     )
-    parser.add_argument("--nprobe", type=cli.positive_int, help="lists; default: as the catalogue")
+    parser.add_argument("--nprobe", type=cli.positive_int, help="lists; default: as the catalog")
     return parser.parse_args()
 
 
@@ -46,7 +46,7 @@ def main(chosen: argparse.Namespace) -> tuple[dict, int]:
     for size in chosen.fingerprints:
         with tempfile.TemporaryDirectory() as folder:
             tracks = int(size) // TRACK_SEGMENTS
-            vectors_ND = make_catalogue(Path(folder, "vectors"), tracks)
+            vectors_ND = make_catalog(Path(folder, "vectors"), tracks)
             results[f"{len(vectors_ND)}"] = _compare(vectors_ND, chosen)
     return results, cli.DONE
 
@@ -62,7 +62,7 @@ def _compare(vectors_ND: np.ndarray, chosen: argparse.Namespace) -> dict:
     ours = _ours(vectors_ND, queries, where, chosen.nprobe)
     loop = _loop(vectors_ND, queries[: chosen.loop_queries], where)
     times = ours["queries_per_s"] / loop["queries_per_s"]
-    cli.say(
+    print(
         f"{len(vectors_ND):,} fingerprints, {ours['nprobe']} of {ours['nlist']} lists visited\n"
         f"  grafp           {ours['queries_per_s']:8.2f} queries/s, right {ours['right']:.1%}; "
         f"FAISS {ours['faiss']:.0%}, scoring {ours['scoring']:.0%}, rest {ours['rest']:.0%}\n"
@@ -73,13 +73,13 @@ def _compare(vectors_ND: np.ndarray, chosen: argparse.Namespace) -> dict:
     return {"grafp": ours, "reference": loop, "times_faster": round(times, 2)}
 
 
-def make_catalogue(path: Path, tracks: int) -> np.ndarray:
-    """Fingerprints in a file, as the catalogue keeps them: float16, mapped."""
+def make_catalog(path: Path, tracks: int) -> np.ndarray:
+    """Fingerprints in a file, as the catalog keeps them: float16, mapped."""
     rng = np.random.default_rng(0)
-    centres = rng.standard_normal((2_000, 128)).astype(np.float32)
+    centers = rng.standard_normal((2_000, 128)).astype(np.float32)
     with path.open("wb") as file:
         for _ in range(tracks):
-            file.write(walk(rng, centres).tobytes())
+            file.write(walk(rng, centers).tobytes())
     return np.memmap(path, np.float16, "r").reshape(-1, 128)
 
 

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""Peak memory of a query job by size of the catalogue, with exact vectors and with codes alone.
+"""Peak memory of a query job by size of the catalog, with exact vectors and with codes alone.
 
     python benchmarks/query_memory.py --fingerprints 1000000,3000000
 
-Invented tracks make a small synthetic catalogue as large as wanted (pipelines/scale.py); 100 clips
+Invented tracks make a small synthetic catalog as large as wanted (pipelines/scale.py); 100 clips
 of 5 s are looked for in it by jobs/query_batch.py, with --rerank exact and --rerank pq. Memory is
 the proportional one (PSS) of the job and every Ray process it started, at its peak.
 """
@@ -13,7 +13,7 @@ import sys
 import tempfile
 from collections import Counter
 
-from memory import run_job, synthesise
+from memory import run_job, synthesize
 
 from pipelines.common import cli
 
@@ -27,7 +27,7 @@ def options() -> argparse.Namespace:
         type=cli.numbers(50_000, 1e9),
         default="1000000,3000000",
         metavar="N,..",
-        help="catalogue sizes",
+        help="catalog sizes",
     )
     return parser.parse_args()
 
@@ -35,24 +35,24 @@ def options() -> argparse.Namespace:
 def main(chosen: argparse.Namespace) -> tuple[dict, int]:
     import ray
 
-    from grafp.catalog.catalog import Catalogue
+    from grafp.catalog.catalog import Catalog
     from pipelines.evaluating.distractors import with_distractors
-    from pipelines.indexing.flow import index_catalogue
+    from pipelines.indexing.flow import index_catalog
 
     summary: dict[str, dict] = {}
     with tempfile.TemporaryDirectory() as folder:
-        synthesise(f"{folder}/music", _TRACKS, _SECONDS)
-        synthesise(f"{folder}/queries", 100, 5.0)
-        index_catalogue(f"{folder}/music", f"{folder}/small", say=cli.say)
-        small = Catalogue.open_published(f"{folder}/small")
+        synthesize(f"{folder}/music", _TRACKS, _SECONDS)
+        synthesize(f"{folder}/queries", 100, 5.0)
+        index_catalog(f"{folder}/music", f"{folder}/small")
+        small = Catalog.open_published(f"{folder}/small")
         assert small.manifest is not None
         each = small.manifest.counts["fingerprints"] / _TRACKS
         for size in chosen.fingerprints:
             root = f"{folder}/{size:.0f}"
-            manifest = with_distractors(small, root, round(size / each), say=cli.say)
+            manifest = with_distractors(small, root, round(size / each))
             ray.shutdown()  # the job starts its own
             count = manifest.counts["fingerprints"]
-            cli.say(f"{count:,} fingerprints in {len(manifest.shards)} shards")
+            print(f"{count:,} fingerprints in {len(manifest.shards)} shards")
             for rerank in ("exact", "pq"):
                 places = ["--catalog", root, "--queries", f"{folder}/queries"]
                 peak, seconds = run_job(
@@ -60,7 +60,7 @@ def main(chosen: argparse.Namespace) -> tuple[dict, int]:
                     "--min-score", "0.8",
                 )  # fmt: skip
                 total, held = sum(peak.values()), _of_search(peak)
-                cli.say(
+                print(
                     f"  --rerank {rerank:5}  {total:6,.0f} MiB, of which search actors "
                     f"{held:6,.0f} MiB; {seconds:.0f} s"
                 )

@@ -35,9 +35,9 @@ def options() -> argparse.Namespace:
 def main(chosen: argparse.Namespace) -> tuple[dict, int]:
     sizes = _records(chosen.tracks)
     for name, size in sizes.items():
-        cli.say(f"{name:20} {size:9,.1f} bytes")
+        print(f"{name:20} {size:9,.1f} bytes")
     decode = round(_decode_rate())
-    cli.say(f"one processor decodes {decode} s of mp3, stereo at 44.1 kHz, in a second")
+    print(f"one processor decodes {decode} s of mp3, stereo at 44.1 kHz, in a second")
     return {"bytes": sizes, "decode": decode}, cli.DONE
 
 

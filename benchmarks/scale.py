@@ -4,11 +4,11 @@
     python benchmarks/scale.py
     python benchmarks/scale.py --fingerprints 1000000 --fill-at-most 250000
 
-Synthetic fingerprints (random walks between cluster centres, as in benchmarks/query.py) in shards
-of at most --shard, searched by the project's own search. A catalogue larger than --fill-at-most
+Synthetic fingerprints (random walks between cluster centers, as in benchmarks/query.py) in shards
+of at most --shard, searched by the project's own search. A catalog larger than --fill-at-most
 gets the template of its full size, but only so many fingerprints: what grows with the shards is
 multiplied, and its row is marked "extrapolated".
-Recall is that of the part that was filled: in the whole catalogue more wrong fingerprints compete,
+Recall is that of the part that was filled: in the whole catalog more wrong fingerprints compete,
 so it is a bound from above. Seconds are of processors (user and system time), so other work on the
 machine changes them little.
 
@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from query import BATCH, QUERY_SEGMENTS, TRACK_SEGMENTS, make_catalogue, noisy, sample
+from query import BATCH, QUERY_SEGMENTS, TRACK_SEGMENTS, make_catalog, noisy, sample
 
 from pipelines.common import cli
 
@@ -44,14 +44,14 @@ def options() -> argparse.Namespace:
         type=cli.numbers(10_000, 1e12),
         default="1000000,10000000,100000000",
         metavar="N,..",
-        help="catalogue sizes",
+        help="catalog sizes",
     )
     parser.add_argument(
         "--fill-at-most",
         type=cli.positive_int,
         default=10_000_000,
         metavar="N",
-        help="fingerprints really filled; larger catalogues are extrapolated",
+        help="fingerprints really filled; larger catalogs are extrapolated",
     )
     parser.add_argument(
         "--shard", type=cli.positive_int, default=1_000_000, help="fingerprints of a shard at most"
@@ -60,7 +60,7 @@ def options() -> argparse.Namespace:
         "--nprobe",
         type=cli.numbers(1, 1 << 18),
         metavar="N,..",
-        help="lists to visit, one after the other; default: as the catalogue",
+        help="lists to visit, one after the other; default: as the catalog",
     )
     parser.add_argument("--queries", type=cli.positive_int, default=320, help="of each length")
     return parser.parse_args()
@@ -72,9 +72,9 @@ def main(chosen: argparse.Namespace) -> tuple[dict, int]:
     most = min(int(max(chosen.fingerprints)), chosen.fill_at_most)
     rows: list[dict[str, Any]] = []
     measured: dict[Any, list[dict[str, Any]]] = {}
-    cli.say(f"| {' | '.join(_HEADS)} |\n{'|---' * len(_HEADS)}|")
+    print(f"| {' | '.join(_HEADS)} |\n{'|---' * len(_HEADS)}|")
     with tempfile.TemporaryDirectory() as folder:
-        vectors_ND = make_catalogue(Path(folder, "vectors"), max(1, most // TRACK_SEGMENTS))
+        vectors_ND = make_catalog(Path(folder, "vectors"), max(1, most // TRACK_SEGMENTS))
         for size in chosen.fingerprints:
             parameters, part_ND = IndexParameters.for_size(int(size)), vectors_ND[: int(size)]
             same = parameters, len(part_ND)
@@ -82,13 +82,13 @@ def main(chosen: argparse.Namespace) -> tuple[dict, int]:
                 measured[same] = _measured(parameters, part_ND, chosen)
             for row in measured[same]:
                 rows.append(_grown(row, int(size)))
-                cli.say(_line(rows[-1]))
-    cli.say(f"found: with noise, at a cosine of {' / '.join(_NOISED.values())} to what is stored")
+                print(_line(rows[-1]))
+    print(f"found: with noise, at a cosine of {' / '.join(_NOISED.values())} to what is stored")
     if any(row["extrapolated"] for row in rows):
-        cli.say("extrapolated: found in the filled part; in the whole more wrong ones compete")
+        print("extrapolated: found in the filled part; in the whole more wrong ones compete")
     rates = _rates(rows) if len({row["nlist"] for row in rows}) > 1 else {}
     if rates:
-        cli.say("rates of one processor: " + _listed(rates))
+        print("rates of one processor: " + _listed(rates))
     return {"rows": rows, "rates": rates}, cli.DONE
 
 
@@ -119,7 +119,7 @@ def _measured(
 
 
 def _grown(row: dict[str, Any], size: int) -> dict[str, Any]:
-    """What was measured, of a catalogue of this size: every query visits all of its shards."""
+    """What was measured, of a catalog of this size: every query visits all of its shards."""
     times = size / row["filled"]
     extrapolated = {
         name: round(row[name] * times, 2) for name in ("scan_ms", "lists_visited", "codes_scanned")

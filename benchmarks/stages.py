@@ -3,7 +3,7 @@
 
     python benchmarks/stages.py --workers 1,2
 
-Synthesised MP3 files go through the stages of jobs/index_catalog.py: read and decode, encode,
+Synthesized MP3 files go through the stages of jobs/index_catalog.py: read and decode, encode,
 store. Speed counts from the first finished recordings, when all workers have started. Busy is the
 processor time of a stage's tasks as a share of the whole run, so 200 % is two processors; the
 encoders' share is of their number.
@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 
-from memory import synthesise
+from memory import synthesize
 
 from pipelines.common import cli
 
@@ -38,14 +38,14 @@ def main(chosen: argparse.Namespace) -> tuple[dict, int]:
     connect()
     summary = {}
     with tempfile.TemporaryDirectory() as folder:
-        synthesise(f"{folder}/music", chosen.tracks, chosen.seconds)
-        cli.say(f"{os.cpu_count()} processors, {chosen.tracks} tracks of {chosen.seconds:g} s")
-        cli.say("encoders  x real time  decode busy  encode busy  store busy")
+        synthesize(f"{folder}/music", chosen.tracks, chosen.seconds)
+        print(f"{os.cpu_count()} processors, {chosen.tracks} tracks of {chosen.seconds:g} s")
+        print("encoders  x real time  decode busy  encode busy  store busy")
         for count in map(int, chosen.workers):
             found = _measure(f"{folder}/music", f"{folder}/{count}", count)
             summary[str(count)] = found
             busy = "  ".join(f"{100 * found[stage]:9.0f} %" for stage in STAGES.values())
-            cli.say(f"{count:8}  {found['real_time']:11.0f}  {busy}")
+            print(f"{count:8}  {found['real_time']:11.0f}  {busy}")
     return summary, cli.DONE
 
 

@@ -30,9 +30,9 @@ if TYPE_CHECKING:
 VARIANTS: dict[str, tuple[dict, dict, dict]] = {
     "small": ({}, {}, {}),
     "another seed": ({"seed": 1}, {}, {}),
-    "no graph: k 1": ({}, {}, {"neighbours": 1}),
-    "k 2": ({}, {}, {"neighbours": 2}),
-    "k 8": ({}, {}, {"neighbours": 8}),
+    "no graph: k 1": ({}, {}, {"neighbors": 1}),
+    "k 2": ({}, {}, {"neighbors": 2}),
+    "k 8": ({}, {}, {"neighbors": 8}),
     "mean of nodes": ({}, {}, {"readout": 0}),
     "three stages": ({}, {}, {"channels": (64, 128, 256), "blocks": (2, 2, 4), "readout": 64}),
     "three stages, mean of nodes": (
@@ -113,7 +113,7 @@ def main(chosen: argparse.Namespace) -> tuple[dict, int]:
         )
         done[name] = judge.run(name)
         storage.write(kept, json.dumps(done, indent=1).encode())
-        cli.say(f"{name}: {done[name]}")
+        print(f"{name}: {done[name]}")
     _table(done)
     return {"variants": len(done), "results": done}, cli.DONE
 
@@ -138,10 +138,10 @@ class Judge:
         sources = list_sources({k: storage.join(corpus, v) for k, v in tables.items()})
         out = storage.absolute(out)
         store = storage.join(out, "data")
-        collected = collect_all(sources, store, out, resume=False, on_ray=False, say=cli.say)
+        collected = collect_all(sources, store, out, resume=False, on_ray=False)
         device = torch.device("cpu")
         everything = Budget.given(1000.0, device)
-        self.data = TrainingSet.open(collected, everything, device, 0, 0, 1, cli.say)
+        self.data = TrainingSet.open(collected, everything, device, 0, 0, 1)
         self.steps, self.pairs = steps, pairs
         self.models = storage.join(out, "models") if keep else None
         held = self.data.validation
@@ -207,12 +207,12 @@ class Judge:
 
 def _table(done: dict) -> None:
     base = done.get("small", {}).get("hit_rate", {}).get("rate", math.nan)
-    cli.say("| variant | within 50 ms, % | against small | parameters, M | CPU seconds |")
-    cli.say("|---|---|---|---|---|")
+    print("| variant | within 50 ms, % | against small | parameters, M | CPU seconds |")
+    print("|---|---|---|---|---|")
     for name in (name for name in VARIANTS if name in done):
         row = done[name]
         rate = row["hit_rate"]
-        cli.say(
+        print(
             f"| {name} | {100 * rate['rate']:.1f} ({100 * rate['low']:.1f} to "
             f"{100 * rate['high']:.1f}) | {100 * (rate['rate'] - base):+.1f} | "
             f"{row['parameters'] / 1e6:.1f} | {row['cpu_seconds']} |"

@@ -4,10 +4,10 @@
     python benchmarks/training.py
     python benchmarks/training.py --presets grafprint --pairs 256 --gpu
 
-Every row is a process of its own that trains on synthesised music, with rooms and noise, from
-random weights. "choosing neighbours" is the k-NN graph (paper, section II-B), "aggregating" is eq.
+Every row is a process of its own that trains on synthesized music, with rooms and noise, from
+random weights. "choosing neighbors" is the k-NN graph (paper, section II-B), "aggregating" is eq.
 2 with its gradient; both are parts of the network's share. The rows "as published" have the graph
-of the usual code instead: all distances, a partial sort, the neighbours' differences kept for the
+of the usual code instead: all distances, a partial sort, the neighbors' differences kept for the
 gradient. Two workers share a global batch over gloo.
 """
 
@@ -27,9 +27,9 @@ PARTS = {
     "data": "loading",
     "augment": "augmenting",
     "mel": "log-mel",
-    "knn": "choosing neighbours",
+    "knn": "choosing neighbors",
     "aggregate": "aggregating",
-    "optimizer": "optimiser",
+    "optimizer": "optimizer",
 }
 
 
@@ -55,9 +55,9 @@ def main(chosen: argparse.Namespace) -> tuple[dict, int]:
     rows += [(name, False, 1, 4) for name in names if name == "small"]
     if not chosen.gpu:
         rows += [(name, False, 2, 1) for name in names if name == "small"]
-    cli.say(f"{chosen.pairs} pairs a worker, {'a GPU' if chosen.gpu else 'one thread'} each\n")
+    print(f"{chosen.pairs} pairs a worker, {'a GPU' if chosen.gpu else 'one thread'} each\n")
     heads = ["pairs/s", "network", *PARTS.values(), "memory, MiB"]
-    cli.say(f"| preset | {' | '.join(heads)} |\n{'|---' * (len(heads) + 1)}|")
+    print(f"| preset | {' | '.join(heads)} |\n{'|---' * (len(heads) + 1)}|")
     results = {}
     for name, published, workers, parts in rows:
         title = f"{name}, {workers} workers" if workers > 1 else name
@@ -65,9 +65,7 @@ def main(chosen: argparse.Namespace) -> tuple[dict, int]:
         title += f", --accumulate {parts}" if parts > 1 else ""
         results[title] = row = _measure(name, published, workers, parts, chosen)
         shares = [f"{100 * row['share'][part]:.1f} %" for part in ("network", *PARTS)]
-        cli.say(
-            f"| {title} | {row['pairs_per_second']:.1f} | {' | '.join(shares)} | {row['mib']} |"
-        )
+        print(f"| {title} | {row['pairs_per_second']:.1f} | {' | '.join(shares)} | {row['mib']} |")
     return results, cli.DONE
 
 
@@ -105,7 +103,7 @@ def _worker(
         dist.init_process_group("gloo", init_method=rendezvous, rank=rank, world_size=workers)
     trainer = _trainer(preset, pairs, parts, torch.device("cuda" if gpu else "cpu"), rank, workers)
     trainer.model.train()
-    aggregation = _publish() if published else grafp.model.graph._MaxOverNeighbours
+    aggregation = _publish() if published else grafp.model.graph._MaxOverNeighbors
     trainer._step()  # the first one allocates
     clock = _Clock(trainer, aggregation)
     # All ranks take as many steps, each long enough to be timed.
@@ -145,7 +143,7 @@ class _Clock:
         self._wrap(PairSampler, "draw", "data")
         self._wrap(Augmenter, "__call__", "augment")
         self._wrap(grafp.training.trainer, "log_mel", "mel")
-        self._wrap(grafp.model.encoder, "nearest_neighbours", "knn")
+        self._wrap(grafp.model.encoder, "nearest_neighbors", "knn")
         self._wrap(grafp.model.encoder, "max_relative", "aggregate")
         aggregation.backward = staticmethod(self.timed("aggregate", aggregation.backward))
         self._wrap(trainer.optimizer, "step", "optimizer")
@@ -218,7 +216,7 @@ def _publish():
 
     import grafp.model.encoder
 
-    def nearest_neighbours(nodes_BNC: torch.Tensor, k: int) -> torch.Tensor:
+    def nearest_neighbors(nodes_BNC: torch.Tensor, k: int) -> torch.Tensor:
         with torch.no_grad(), torch.autocast(nodes_BNC.device.type, enabled=False):
             unit_BNC = F.normalize(nodes_BNC.float(), dim=-1)
             return torch.cdist(unit_BNC, unit_BNC).topk(k, largest=False).indices
@@ -241,7 +239,7 @@ def _publish():
         def backward(ctx, grad_BNC):
             return *torch.autograd.grad(ctx.result, ctx.inside, grad_BNC), None
 
-    grafp.model.encoder.nearest_neighbours = nearest_neighbours
+    grafp.model.encoder.nearest_neighbors = nearest_neighbors
     grafp.model.encoder.max_relative = Aggregation.apply
     return Aggregation
 

@@ -55,7 +55,7 @@ def main(chosen: argparse.Namespace) -> tuple[dict, int]:
     nearest_B = _nearest(judge, query_BS)
     hits = int((np.abs(nearest_B - truth_B) <= 800).sum())
     rate = Rate(hits, len(truth_B)).to_dict()
-    cli.say(f"fingerprints of {chosen.window} s: {rate}")
+    print(f"fingerprints of {chosen.window} s: {rate}")
     return {"window": chosen.window, **rate}, cli.DONE
 
 

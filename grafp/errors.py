@@ -11,8 +11,8 @@ GrafpError
 │   └── ChannelAudio        channels that cannot be mixed to mono
 ├── StorageError            a file, bucket or credential problem
 │   └── StoreUnreachable    a store that does not answer, whatever is asked of it
-├── ModelError              a model bundle that cannot be used, or does not fit the catalogue
-├── CatalogueError          a catalogue that is missing, damaged or of another version
+├── ModelError              a model bundle that cannot be used, or does not fit the catalog
+├── CatalogError          a catalog that is missing, damaged or of another version
 ├── ClusterError            Ray is not there, or has not the machines that the work needs
 ├── TrainingError           training cannot start or has diverged
 └── OptionError             a command-line option with a value that cannot work
@@ -66,11 +66,11 @@ class StoreUnreachable(StorageError):
 
 
 class ModelError(GrafpError):
-    """A model bundle that cannot be loaded or run, or is not the one that made the catalogue."""
+    """A model bundle that cannot be loaded or run, or is not the one that made the catalog."""
 
 
-class CatalogueError(GrafpError):
-    """A catalogue that does not exist, is damaged, or has another format version."""
+class CatalogError(GrafpError):
+    """A catalog that does not exist, is damaged, or has another format version."""
 
 
 class TrainingError(GrafpError):

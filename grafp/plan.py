@@ -1,4 +1,4 @@
-"""What a catalogue of some size takes: storage, machines, nights, queries, and what breaks first.
+"""What a catalog of some size takes: storage, machines, nights, queries, and what breaks first.
 
     python -m grafp.plan --tracks 100e6 --minutes 3.5 --new-per-night 50e3 --queries-per-day 1e6
 
@@ -54,7 +54,7 @@ def _option(what: str, default: Any = MISSING, wanted: str = _ABOVE_0, **more: A
 class Case:
     """What is asked. Rates are of one processor in a second, as benchmarks/scale.py prints them."""
 
-    tracks: float = _option("in the catalogue, such as 100e6")
+    tracks: float = _option("in the catalog, such as 100e6")
     minutes: float = _option("mean length of a track", 3.5)
     hop: float = _option("seconds between two fingerprints", HOP_SECONDS, _HOP)
     rerank: str = _option("as query_batch.py", "exact", type=str, choices=("exact", "pq"))

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """See music identified: index a collection, then query noisy, reverberant excerpts of it.
 
-    make demo                       with synthesised music
+    make demo                       with synthesized music
     make demo AUDIO=~/Music         with your own
 
-A few tracks are kept out of the catalogue: their excerpts should be refused.
+A few tracks are kept out of the catalog: their excerpts should be refused.
 """
 
 import argparse
@@ -19,11 +19,11 @@ from pipelines.common import cli
 def options(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = cli.parser(__doc__)
     parser.add_argument(
-        "--audio", metavar="FOLDER", help="your own music; default: synthesise some"
+        "--audio", metavar="FOLDER", help="your own music; default: synthesize some"
     )
     parser.add_argument("--out", default="demo-out", metavar="FOLDER", help="made anew on each run")
     parser.add_argument(
-        "--tracks", type=cli.positive_int, default=48, help="pieces to synthesise, 30 s each"
+        "--tracks", type=cli.positive_int, default=48, help="pieces to synthesize, 30 s each"
     )
     parser.add_argument("--clips", type=cli.positive_int, default=60, help="excerpts to query")
     parser.add_argument(
@@ -39,7 +39,7 @@ def main(chosen: argparse.Namespace) -> tuple[dict, int]:
 
     from grafp.evaluation.truth import read_truth
     from grafp.storage.sources import list_items
-    from pipelines.indexing.flow import index_catalogue
+    from pipelines.indexing.flow import index_catalog
     from pipelines.querying.flow import query_batch
 
     started = time.monotonic()
@@ -48,21 +48,19 @@ def main(chosen: argparse.Namespace) -> tuple[dict, int]:
     if chosen.audio:
         items = list_items(chosen.audio)
     else:
-        cli.say(f"[1/4] Synthesising {chosen.tracks} pieces of 30 s")
-        _synthesise(f"{out}/music", chosen.tracks, chosen.seed)
+        print(f"[1/4] Synthesizing {chosen.tracks} pieces of 30 s")
+        _synthesize(f"{out}/music", chosen.tracks, chosen.seed)
         items = list_items(f"{out}/music")
     known, unknown = _keep_some_out(items)
-    cli.say(f"[2/4] Indexing {len(known)} tracks; {len(unknown)} are kept out of the catalogue")
-    indexed = index_catalogue(known, f"{out}/catalogue", say=cli.say)
-    cli.say(
+    print(f"[2/4] Indexing {len(known)} tracks; {len(unknown)} are kept out of the catalog")
+    indexed = index_catalog(known, f"{out}/catalog")
+    print(
         f"[3/4] Cutting {chosen.clips} excerpts of {chosen.seconds:g} s anywhere, "
         "adding a room and noise"
     )
     _cut(known, unknown, chosen, out)
-    cli.say("[4/4] Asking the catalogue")
-    answered, matches = query_batch(
-        f"{out}/catalogue", f"{out}/queries", f"{out}/answers", say=cli.say
-    )
+    print("[4/4] Asking the catalog")
+    answered, matches = query_batch(f"{out}/catalog", f"{out}/queries", f"{out}/answers")
     rates = write_report(f"{out}/answers", matches, read_truth(f"{out}/truth.csv"))
     _show(rates, out, time.monotonic() - started)
     return {**answered, **rates, "tracks": indexed["tracks"], "failed": indexed["failed"]}, cli.DONE
@@ -81,7 +79,7 @@ def _start_over(out: str) -> None:
     open(marker, "w").close()
 
 
-def _synthesise(folder: str, count: int, seed: int) -> None:
+def _synthesize(folder: str, count: int, seed: int) -> None:
     """Pieces in every format that we read."""
     from grafp import storage
     from grafp.audio import EXTENSIONS, encode, synthesis
@@ -91,7 +89,7 @@ def _synthesise(folder: str, count: int, seed: int) -> None:
         piece_S = synthesis.piece(seed * 10_000 + number)
         storage.write(f"{folder}/piece-{number:03d}{extension}", encode(piece_S, extension[1:]))
         if (number + 1) % 12 == 0 or number + 1 == count:
-            cli.say(f"  {number + 1}/{count} pieces")
+            print(f"  {number + 1}/{count} pieces")
 
 
 def _keep_some_out(items: list) -> tuple[list, list]:
@@ -123,7 +121,7 @@ def _cut(known: list, unknown: list, chosen: argparse.Namespace, out: str) -> No
         try:
             track_S = decode(storage.read(item.location), min_seconds=chosen.seconds)
         except AudioError as error:
-            cli.say(f"  no excerpt of {item.uri}: {error}")
+            print(f"  no excerpt of {item.uri}: {error}")
             continue
         start = int(random.integers(len(track_S) - int(chosen.seconds * SAMPLE_RATE) + 1))
         clip_S = cut_degraded(
@@ -158,12 +156,12 @@ def _show(rates: dict, out: str, seconds: float) -> None:
             rates["false_negative"]["total"],
         ),
     ]
-    cli.say("")
+    print("")
     for label, hits, total in rows:
-        cli.say(f"  {label:<42}{hits:>4} of {total}")
-    cli.say(f"\nDone in {seconds:.0f} s. Answers: {out}/answers/matches.parquet")
-    cli.say(f"A page to read: {out}/answers/report.html")
-    cli.say(f"Listen to the excerpts: {out}/queries/\n")
+        print(f"  {label:<42}{hits:>4} of {total}")
+    print(f"\nDone in {seconds:.0f} s. Answers: {out}/answers/matches.parquet")
+    print(f"A page to read: {out}/answers/report.html")
+    print(f"Listen to the excerpts: {out}/queries/\n")
 
 
 if __name__ == "__main__":

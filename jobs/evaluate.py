@@ -1,14 +1,14 @@
 #!/usr/bin/env python3
-"""Evaluate a catalogue on degraded excerpts of its own recordings: the paper's grid.
+"""Evaluate a catalog on degraded excerpts of its own recordings: the paper's grid.
 
-    python jobs/evaluate.py --catalog catalogue/ --audio music/ \\
+    python jobs/evaluate.py --catalog catalog/ --audio music/ \\
         --noise noise/ --rir rooms/ --out evaluation/
 
 A cut is tried at every length and ratio, with noise alone and in a room. With --protocol field,
 clips are cut at random samples, off the fingerprint grid, and the ratio is measured on the clip;
 with `paper` they begin on the grid and the ratio is that to the whole track, as in the literature.
-Recordings of --unknown, which are not in the catalogue, show how many clips are accepted wrongly.
---distractors asks the shortest clips in rooms again, of copies of the catalogue with so many
+Recordings of --unknown, which are not in the catalog, show how many clips are accepted wrongly.
+--distractors asks the shortest clips in rooms again, of copies of the catalog with so many
 invented tracks; they stay in OUT/scaled-N, to delete at will. Of tables with a column `split`, only
 rows marked `test` are used. Writes report.html, report.json and clips.parquet. Choose nothing by
 what you report: for that, training sets a validation part apart.
@@ -24,7 +24,7 @@ from pipelines.common import cli
 
 def options(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = cli.parser(__doc__)
-    parser.add_argument("--catalog", required=True, metavar="URI", help="the catalogue")
+    parser.add_argument("--catalog", required=True, metavar="URI", help="the catalog")
     parser.add_argument(
         "--audio", required=True, metavar="URI", help="what was indexed, as it was indexed"
     )
@@ -56,19 +56,19 @@ def options(arguments: list[str] | None = None) -> argparse.Namespace:
         "--search",
         choices=("index", "lsh"),
         default="index",
-        help="how fingerprints are looked up: the catalogue's index, or random-hyperplane hashes "
+        help="how fingerprints are looked up: the catalog's index, or random-hyperplane hashes "
         "like the paper's TE + LSH, made in memory for this evaluation",
     )
     parser.add_argument("--seed", type=int, default=0, help="of cuts, noise and rooms")
     parser.add_argument(
-        "--unknown", metavar="URI", help="recordings that are not in the catalogue, if you have any"
+        "--unknown", metavar="URI", help="recordings that are not in the catalog, if you have any"
     )
     parser.add_argument(
         "--distractors",
         type=cli.numbers(1.0, 1e9),
         default=[],
         metavar="N[,N...]",
-        help="invented tracks to add to copies of the catalogue",
+        help="invented tracks to add to copies of the catalog",
     )
     cli.add_encoder_options(parser)
     return parser.parse_args(arguments)
@@ -77,10 +77,10 @@ def options(arguments: list[str] | None = None) -> argparse.Namespace:
 def main(chosen: argparse.Namespace) -> tuple[dict, int]:
     from pipelines.common.placement import Encoders
     from pipelines.evaluating.flow import (
-        evaluate_catalogue,  # after the options: importing Ray is slow
+        evaluate_catalog,  # after the options: importing Ray is slow
     )
 
-    summary = evaluate_catalogue(
+    summary = evaluate_catalog(
         chosen.catalog,
         chosen.audio,
         chosen.noise,
@@ -95,7 +95,6 @@ def main(chosen: argparse.Namespace) -> tuple[dict, int]:
         unknown=chosen.unknown,
         distractors=[int(number) for number in chosen.distractors],
         encoders=Encoders(chosen.workers, chosen.gpu),
-        say=cli.say,
     )
     return summary, cli.DONE
 

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Bring a catalogue up to date with a collection of audio.
+"""Bring a catalog up to date with a collection of audio.
 
-    python jobs/index_catalog.py --audio music/ --catalog catalogue/
-    python jobs/index_catalog.py --audio s3://bucket/music --catalog s3://bucket/catalogue
+    python jobs/index_catalog.py --audio music/ --catalog catalog/
+    python jobs/index_catalog.py --audio s3://bucket/music --catalog s3://bucket/catalog
 
 Run it again, say nightly: only new and changed recordings are fingerprinted, and recordings
 that are gone from --audio are withdrawn. A recording that cannot be used gets its own row with
@@ -26,18 +26,18 @@ def options(arguments: list[str] | None = None) -> argparse.Namespace:
         help="folder or prefix, searched recursively, or CSV / Parquet with a path column",
     )
     parser.add_argument(
-        "--catalog", required=True, metavar="URI", help="where the catalogue is or will be"
+        "--catalog", required=True, metavar="URI", help="where the catalog is or will be"
     )
     parser.add_argument(
         "--model",
         metavar="NAME|URI",
-        help="shipped model or bundle; default: the catalogue's own, or `small` for a new one",
+        help="shipped model or bundle; default: the catalog's own, or `small` for a new one",
     )
     parser.add_argument(
         "--hop",
         type=cli.positive_float,
         metavar="S",
-        help="seconds between two fingerprints of a new catalogue: 0.5 makes it five times "
+        help="seconds between two fingerprints of a new catalog: 0.5 makes it five times "
         "smaller, and short queries harder to find; default: 0.1",
     )
     cli.add_work_options(parser, "recordings", max_failures="1%")
@@ -53,10 +53,10 @@ def options(arguments: list[str] | None = None) -> argparse.Namespace:
 def main(chosen: argparse.Namespace) -> tuple[dict, int]:
     from pipelines.common.placement import Encoders
     from pipelines.indexing.flow import (
-        index_catalogue,  # after the options: importing Ray takes seconds
+        index_catalog,  # after the options: importing Ray takes seconds
     )
 
-    summary = index_catalogue(
+    summary = index_catalog(
         chosen.audio,
         chosen.catalog,
         model=chosen.model,
@@ -65,10 +65,9 @@ def main(chosen: argparse.Namespace) -> tuple[dict, int]:
         max_seconds=chosen.max_seconds,
         allow_empty=chosen.allow_empty,
         dry_run=chosen.dry_run,
-        say=cli.say,
     )
     for failure in summary["failures"]:
-        cli.say(f"  failed: {failure['uri']}: {failure['reason']}")
+        print(f"  failed: {failure['uri']}: {failure['reason']}")
     tried = summary["failed"] + summary["embedded"]
     over = cli.too_many(summary["failed"], tried, chosen.max_failures)
     return summary, cli.TOO_MANY_FAILURES if over else cli.DONE

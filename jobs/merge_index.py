@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Care for a published catalogue: compact, withdraw, check, roll back, clean up.
+"""Care for a published catalog: compact, withdraw, check, roll back, clean up.
 
-    python jobs/merge_index.py --catalog s3://bucket/catalogue
-    python jobs/merge_index.py --catalog catalogue/ --remove withdrawn.txt
-    python jobs/merge_index.py --catalog catalogue/ --verify
-    python jobs/merge_index.py --catalog catalogue/ --rollback 20261122T030000-1a2b3c
-    python jobs/merge_index.py --catalog catalogue/ --clean --dry-run
+    python jobs/merge_index.py --catalog s3://bucket/catalog
+    python jobs/merge_index.py --catalog catalog/ --remove withdrawn.txt
+    python jobs/merge_index.py --catalog catalog/ --verify
+    python jobs/merge_index.py --catalog catalog/ --rollback 20261122T030000-1a2b3c
+    python jobs/merge_index.py --catalog catalog/ --clean --dry-run
 
 Without an option it compacts the index, or trains it anew, where that is due. Readers keep the
 snapshot that they opened; every change is a new snapshot, and the old one can be rolled back to.
@@ -21,7 +21,7 @@ from pipelines.common import cli
 
 def options(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = cli.parser(__doc__)
-    parser.add_argument("--catalog", required=True, metavar="URI", help="the catalogue")
+    parser.add_argument("--catalog", required=True, metavar="URI", help="the catalog")
     parser.add_argument(
         "--remove",
         metavar="FILE",
@@ -65,17 +65,16 @@ def main(chosen: argparse.Namespace) -> tuple[dict, int]:
     from pipelines.indexing import maintain
 
     if chosen.verify:
-        summary = maintain.verify(chosen.catalog, say=cli.say)
+        summary = maintain.verify(chosen.catalog)
         return summary, cli.FAILED if summary["damaged"] else cli.DONE
     if chosen.rollback:
-        return maintain.rollback(chosen.catalog, chosen.rollback, say=cli.say), cli.DONE
+        return maintain.rollback(chosen.catalog, chosen.rollback), cli.DONE
     if chosen.clean:
         summary = maintain.clean_up(
             chosen.catalog,
             keep_snapshots=chosen.keep,
             grace_hours=chosen.grace_hours,
             dry_run=chosen.dry_run,
-            say=cli.say,
         )
         return summary, cli.DONE
     summary = maintain.maintain(
@@ -83,7 +82,6 @@ def main(chosen: argparse.Namespace) -> tuple[dict, int]:
         remove=chosen.remove,
         compact=chosen.compact,
         retrain=chosen.retrain,
-        say=cli.say,
     )
     return summary, cli.DONE
 

@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
-"""Identify a batch of recordings: which track, from which second, or not in the catalogue.
+"""Identify a batch of recordings: which track, from which second, or not in the catalog.
 
-    python jobs/query_batch.py --catalog catalogue/ --queries clips/ --out answers/
-    python jobs/query_batch.py --catalog s3://bucket/catalogue --queries clips.csv --out s3://bucket/answers
+    python jobs/query_batch.py --catalog catalog/ --queries clips/ --out answers/
+    python jobs/query_batch.py --catalog s3://bucket/catalog --queries clips.csv --out s3://bucket/answers
 
-    python jobs/query_batch.py --timeline --catalog catalogue/ --queries radio/ --out answers/
+    python jobs/query_batch.py --timeline --catalog catalog/ --queries radio/ --out answers/
 
 Writes OUT/matches.parquet, one row per query and rank. With --truth (CSV: query, track, start_s;
-an empty track means not in the catalogue) also OUT/report.json and OUT/report.html. With --timeline
+an empty track means not in the catalog) also OUT/report.json and OUT/report.html. With --timeline
 one row per play, and a cue sheet for each recording.
 
 Exit code: 0 done, 1 failed, 2 bad arguments, 3 done but more failed than --max-failures.
@@ -23,7 +23,7 @@ from pipelines.common import cli
 def options(arguments: list[str] | None = None) -> argparse.Namespace:
     parser = cli.parser(__doc__)
     parser.add_argument(
-        "--catalog", required=True, metavar="URI", help="a catalogue made by index_catalog.py"
+        "--catalog", required=True, metavar="URI", help="a catalog made by index_catalog.py"
     )
     parser.add_argument(
         "--queries",
@@ -42,7 +42,7 @@ def options(arguments: list[str] | None = None) -> argparse.Namespace:
         "--fpr",
         type=float,
         metavar="RATE",
-        help="accept so many matches of recordings that are not in the catalogue, as a share of "
+        help="accept so many matches of recordings that are not in the catalog, as a share of "
         "them: 0.0001 to 0.1; default: 0.001",
     )
     accept.add_argument(
@@ -61,7 +61,7 @@ def options(arguments: list[str] | None = None) -> argparse.Namespace:
         "--search-actors",
         type=cli.positive_int,
         metavar="N",
-        help="share the catalogue's shards among so many; default: as their size asks for",
+        help="share the catalog's shards among so many; default: as their size asks for",
     )
     parser.add_argument(
         "--timeline",
@@ -106,7 +106,6 @@ def main(chosen: argparse.Namespace) -> tuple[dict, int]:
         search_actors=chosen.search_actors,
         encoders=Encoders(chosen.workers, chosen.gpu),
         max_seconds=chosen.max_seconds,
-        say=cli.say,
     )
     if truth is not None:
         summary |= write_report(chosen.out, matches, truth)

@@ -62,7 +62,7 @@ def options(arguments: list[str] | None = None) -> argparse.Namespace:
         help="time to train for, minutes; default: 60, unless --steps is given",
     )
     length.add_argument(
-        "--steps", type=cli.positive_int, metavar="N", help="optimiser steps to train for"
+        "--steps", type=cli.positive_int, metavar="N", help="optimizer steps to train for"
     )
     parser.add_argument(
         "--pairs",
@@ -76,7 +76,7 @@ def options(arguments: list[str] | None = None) -> argparse.Namespace:
         type=cli.positive_int,
         default=2,
         metavar="N",
-        help="neighbouring segments of one track in a batch; the others are of other tracks",
+        help="neighboring segments of one track in a batch; the others are of other tracks",
     )
     parser.add_argument(
         "--accumulate",
@@ -179,7 +179,6 @@ def main(chosen: argparse.Namespace) -> tuple[dict, int]:
         num_workers=chosen.num_workers,
         gpu=chosen.gpu,
         resume=chosen.resume,
-        say=cli.say,
     )
     return summary, cli.DONE
 

@@ -4,7 +4,7 @@ import csv
 import io
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +19,7 @@ from grafp.evaluation.protocol import Clip, make_clip
 from grafp.storage.sources import Item, read_table
 from pipelines.common.placement import Encoders
 from pipelines.common.runtime import connect
-from pipelines.indexing.flow import index_catalogue
+from pipelines.indexing.flow import index_catalog
 from pipelines.querying.flow import query_batch
 
 _TRUTH = ["query", "track", "start_s", "seconds", "snr_db", "condition"]
@@ -46,8 +46,6 @@ def write_files(
     noises: Sequence[np.ndarray],
     rooms: Sequence[np.ndarray],
     out: str,
-    *,
-    say: Callable[[str], None] = print,
 ) -> list[Query]:
     """Write what all systems get, the clips as WAV files at half of full scale, and truth.csv.
 
@@ -64,7 +62,7 @@ def write_files(
         try:
             track_S = decode(storage.read(track), min_seconds=longest)
         except (AudioError, StorageError) as error:
-            say(f"  no clip of {track}: {error}")
+            print(f"  no clip of {track}: {error}")
             continue
         for clip in (clip for clip in clips if clip.track == track):
             start, clip_S = make_clip(clip, track_S, noises, rooms)
@@ -97,16 +95,16 @@ def _write_table(path: str, rows: list[list[Any]]) -> None:
 
 
 def answer_with_grafp(
-    out: str, model: str, encoders: Encoders, *, say: Callable[[str], None] = print
+    out: str,
+    model: str,
+    encoders: Encoders,
 ) -> Outcome:
     """The best answer to each query in OUT, below grafp's own threshold too."""
     connect()  # starting Ray is not indexing
-    catalogue, started = f"{out}/catalogue", time.monotonic()
-    index_catalogue(f"{out}/references.csv", catalogue, model=model, encoders=encoders, say=say)
+    catalog, started = f"{out}/catalog", time.monotonic()
+    index_catalog(f"{out}/references.csv", catalog, model=model, encoders=encoders)
     indexed = time.monotonic()
-    _, table = query_batch(
-        catalogue, f"{out}/queries.csv", f"{out}/answers", encoders=encoders, say=say
-    )
+    _, table = query_batch(catalog, f"{out}/queries.csv", f"{out}/answers", encoders=encoders)
     ended = time.monotonic()
     found = {
         row["query"]: Found(row["track"], row["track_start_s"] - row["query_start_s"], row["score"])
@@ -117,7 +115,9 @@ def answer_with_grafp(
 
 
 def answer_with_program(
-    name: str, command: Sequence[str], out: str, *, say: Callable[[str], None] = print
+    name: str,
+    command: Sequence[str],
+    out: str,
 ) -> Outcome:
     """Run a program over the tables in OUT; what it prints is kept as OUT/NAME.tsv.
 
@@ -146,7 +146,7 @@ def answer_with_program(
             raise OptionError(f"exit code {process.returncode} after {len(lines)} lines")
         found = read_answers(lines, paths["queries"], paths["references"])
     except (OSError, OptionError) as error:
-        say(f"system {name}: {error}")
+        print(f"system {name}: {error}")
         return Outcome({}, missing=f"failed: {error}")
     index_s = None if indexed is None else indexed - started
     return Outcome(found, index_s, ended - (indexed or started))

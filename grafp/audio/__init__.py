@@ -3,11 +3,11 @@
 The modules beside the decoder (effects, mixing, speed) need PyTorch and are imported by name.
 """
 
-from grafp.audio.decoding import MAX_SECONDS, SILENCE_PEAK, decode, decode_stretches
+from grafp.audio.decoding import MAX_SECONDS, SILENCE_PEAK, decode, decode_chunks
 from grafp.audio.encoding import encode
 from grafp.audio.formats import EXTENSIONS, SAMPLE_RATE
 
 __all__ = [
-    "EXTENSIONS", "MAX_SECONDS", "SAMPLE_RATE", "SILENCE_PEAK", "decode", "decode_stretches",
+    "EXTENSIONS", "MAX_SECONDS", "SAMPLE_RATE", "SILENCE_PEAK", "decode", "decode_chunks",
     "encode",
 ]  # fmt: skip

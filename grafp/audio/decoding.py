@@ -49,11 +49,11 @@ def decode(
 
     Raises the subclass of AudioError that names the problem.
     """
-    chunks = list(_checked_chunks(data, min_seconds, max_seconds, allow_silent))
-    return np.concatenate(chunks)
+    blocks = list(_checked_blocks(data, min_seconds, max_seconds, allow_silent))
+    return np.concatenate(blocks)
 
 
-def decode_stretches(
+def decode_chunks(
     data: bytes,
     *,
     samples: int,
@@ -61,22 +61,22 @@ def decode_stretches(
     min_seconds: float = 1.0,
     max_seconds: float = MAX_SECONDS,
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """Decode a long recording in stretches, of which only one is in memory.
+    """Decode a long recording in chunks, of which only one is in memory.
 
     Args:
-        samples: of a stretch; the last one may be shorter.
+        samples: of a chunk; the last one may be shorter.
         overlap: how many samples it shares with the one before.
 
-    Yields the first sample and the float32 (samples,) of each stretch, at 16 kHz mono.
+    Yields the first sample and the float32 (samples,) of each chunk, at 16 kHz mono.
 
-    Raises what `decode` raises, some of it only after the last whole stretch: what was yielded
+    Raises what `decode` raises, some of it only after the last whole chunk: what was yielded
     until then is of a recording that cannot be used.
     """
     first, waiting, count = 0, [np.zeros(0, np.float32)], 0
-    for chunk in _checked_chunks(data, min_seconds, max_seconds, allow_silent=False):
-        waiting.append(chunk)
-        count += len(chunk)
-        if count > samples:  # "more": the last stretch is never the overlap alone
+    for block in _checked_blocks(data, min_seconds, max_seconds, allow_silent=False):
+        waiting.append(block)
+        count += len(block)
+        if count > samples:  # "more": the last chunk is never the overlap alone
             sound_S = np.concatenate(waiting)
             while len(sound_S) > samples:
                 yield first, sound_S[:samples]
@@ -85,7 +85,7 @@ def decode_stretches(
     yield first, np.concatenate(waiting)
 
 
-def _checked_chunks(
+def _checked_blocks(
     data: bytes, min_seconds: float, max_seconds: float, allow_silent: bool
 ) -> Iterator[np.ndarray]:
     """Mono sound as it is decoded; raises at the end what only the whole recording shows."""
@@ -97,12 +97,12 @@ def _checked_chunks(
             if not container.streams.audio:
                 raise UnreadableAudio("the file holds no audio stream")
             declared = _declared_seconds(container, data)
-            for chunk in _mono_chunks(container):
-                count += len(chunk)
-                peak = max(peak, _peak(chunk))
+            for block in _mono_blocks(container):
+                count += len(block)
+                peak = max(peak, _peak(block))
                 if count > max_seconds * SAMPLE_RATE:
                     raise TooLongAudio(f"longer than the limit of {max_seconds:g} s")
-                yield chunk
+                yield block
     except (av.error.FFmpegError, ValueError, UnicodeDecodeError) as error:
         if _ogg_is_cut(data):
             raise TruncatedAudio("the file is cut off before its first sound") from error
@@ -110,14 +110,14 @@ def _checked_chunks(
     _check(count / SAMPLE_RATE, peak, declared, data, min_seconds, allow_silent)
 
 
-def _peak(chunk: np.ndarray) -> float:
-    peak = float(np.abs(chunk).max(initial=0.0))
+def _peak(block: np.ndarray) -> float:
+    peak = float(np.abs(block).max(initial=0.0))
     if not peak <= LOUDEST_PEAK:  # "not": also where it is not a number
         raise UnreadableAudio("the file holds samples that are no numbers or far out of range")
     return peak
 
 
-def _mono_chunks(container: av.container.InputContainer) -> Iterator[np.ndarray]:
+def _mono_blocks(container: av.container.InputContainer) -> Iterator[np.ndarray]:
     stream = container.streams.audio[0]
     resampler, source = _mono_resampler(), None
     for packet in container.demux(stream):

@@ -11,20 +11,20 @@ _WIDTH = 0.95  # of the band that passes; what is left is the filter's slope
 _FFT, _HOP = 512, 128  # twice as long, beats would be blurred by 10 ms
 
 
-def change_speed(clips_BS: torch.Tensor, rate_B1: torch.Tensor, centre: float) -> torch.Tensor:
+def change_speed(clips_BS: torch.Tensor, rate_B1: torch.Tensor, center: float) -> torch.Tensor:
     """Clips at other speeds, tempo and pitch together, as of a turntable.
 
     Args:
         clips_BS: float32 (batch, samples).
         rate_B1: speed of each clip; 1.03 is 3 % faster.
-        centre: the sample that stays in place. Where a clip has no more sound, its edge is
+        center: the sample that stays in place. Where a clip has no more sound, its edge is
             repeated.
 
     Returns float32 (batch, samples).
     """
     rate_B1 = rate_B1.to(clips_BS.device, torch.float64)
     time_S = torch.arange(clips_BS.shape[1], device=clips_BS.device, dtype=torch.float64)
-    place_BS = centre + (time_S - centre) * rate_B1
+    place_BS = center + (time_S - center) * rate_B1
     return _read(clips_BS, place_BS, _WIDTH / max(1.0, float(rate_B1.max())))
 
 

@@ -1,4 +1,4 @@
-"""Pieces that sound like music, background noises and rooms, each synthesised from a seed.
+"""Pieces that sound like music, background noises and rooms, each synthesized from a seed.
 
 The project ships no audio: `make demo` and the tests run on these. A piece is composed as notes,
 then rendered note by note. Sections return, but no bar is played the same way twice, because a
@@ -33,7 +33,7 @@ class Timbre(NamedTuple):
     chorus: float = 0.0  # detuning between two voices, in semitones; 0 for one voice
     ratio: float = 1.0  # FM: modulator frequency to carrier frequency
     depth: float = 0.0  # FM: modulation index, in radians
-    colour: tuple[float, ...] = ()  # factor on each harmonic; its length is their number
+    color: tuple[float, ...] = ()  # factor on each harmonic; its length is their number
 
 
 TIMBRES = {
@@ -151,7 +151,7 @@ def _player(rng: Generator, names: Sequence[str]) -> Timbre:
         attack=timbre.attack * rng.uniform(0.7, 1.5),
         damp=timbre.damp * rng.uniform(0.6, 1.6),
         depth=timbre.depth * rng.uniform(0.6, 1.5),
-        colour=tuple(rng.lognormal(0, 0.5, 16).tolist()),
+        color=tuple(rng.lognormal(0, 0.5, 16).tolist()),
     )
 
 
@@ -260,9 +260,9 @@ def _series(timbre: Timbre, cycles: np.ndarray, decay: np.ndarray, highest: int)
 
     They are powers of the damped fundamental z, so the higher ones fade sooner, as on a string.
     """
-    colour = np.array(timbre.colour[:highest])
-    n = np.arange(1, colour.size + 1)
-    amplitudes = colour * n**-timbre.rolloff * np.where(n % 2, 1, timbre.even)
+    color = np.array(timbre.color[:highest])
+    n = np.arange(1, color.size + 1)
+    amplitudes = color * n**-timbre.rolloff * np.where(n % 2, 1, timbre.even)
     angle = _radians(cycles)
     z = decay * (np.cos(angle) + 1j * np.sin(angle))
     total = np.zeros_like(z)

@@ -1,4 +1,4 @@
-"""A catalogue: immutable snapshots over shards, templates and embedding files, and one pointer.
+"""A catalog: immutable snapshots over shards, templates and embedding files, and one pointer.
 
     CURRENT                              the published snapshot's id
     snapshots/<id>.json                  manifest: everything a reader needs, with sizes and hashes
@@ -24,50 +24,50 @@ import pyarrow.parquet as pq
 from grafp import storage
 from grafp.catalog.manifest import Manifest, StoredFile
 from grafp.catalog.tracks import TRACK_SCHEMA
-from grafp.errors import CatalogueError
+from grafp.errors import CatalogError
 from grafp.model.bundle import ModelCard, read_card
 
 DEFAULT_FPR = 0.001
 
 
 @dataclass
-class Catalogue:
-    """A catalogue's root and its published snapshot, if there is one."""
+class Catalog:
+    """A catalog's root and its published snapshot, if there is one."""
 
     root: str
     manifest: Manifest | None = None
     current_etag: str | None = field(default=None, repr=False)
 
     @classmethod
-    def open(cls, root: str) -> "Catalogue":
+    def open(cls, root: str) -> "Catalog":
         """Read what is published; a root with nothing in it opens empty.
 
-        Raises StorageError when the store cannot be reached, CatalogueError when it is damaged.
+        Raises StorageError when the store cannot be reached, CatalogError when it is damaged.
         """
         root = storage.absolute(root)
         pointer = storage.join(root, "CURRENT")
         info = storage.stat(pointer)
         if info is None:
             return cls(root)
-        catalogue = cls(root, None, info.etag)
-        catalogue.manifest = catalogue.snapshot(storage.read(pointer).decode().strip())
-        return catalogue
+        catalog = cls(root, None, info.etag)
+        catalog.manifest = catalog.snapshot(storage.read(pointer).decode().strip())
+        return catalog
 
     @classmethod
-    def open_published(cls, root: str) -> "Catalogue":
-        """Like `open`; raises CatalogueError when there is no catalogue."""
-        catalogue = cls.open(root)
-        if catalogue.manifest is None:
-            raise CatalogueError(
-                f"{root}: no catalogue here (no CURRENT file); make one with jobs/index_catalog.py"
+    def open_published(cls, root: str) -> "Catalog":
+        """Like `open`; raises CatalogError when there is no catalog."""
+        catalog = cls.open(root)
+        if catalog.manifest is None:
+            raise CatalogError(
+                f"{root}: no catalog here (no CURRENT file); make one with jobs/index_catalog.py"
             )
-        return catalogue
+        return catalog
 
     def snapshot(self, name: str) -> Manifest:
-        """A snapshot by its id. Raises CatalogueError when there is none or it is damaged."""
+        """A snapshot by its id. Raises CatalogError when there is none or it is damaged."""
         key = f"snapshots/{name}.json"
         if "/" in name or storage.stat(storage.join(self.root, key)) is None:
-            raise CatalogueError(f"{self.root}: no snapshot {name!r}")
+            raise CatalogError(f"{self.root}: no snapshot {name!r}")
         return Manifest.from_json(storage.read(storage.join(self.root, key)), key)
 
     def put(self, key: str, data: bytes) -> StoredFile:
@@ -76,25 +76,25 @@ class Catalogue:
         return StoredFile(key, len(data), hashlib.sha256(data).hexdigest())
 
     def get(self, file: StoredFile) -> bytes:
-        """Read a file and check it. Raises CatalogueError when it is not what was written."""
+        """Read a file and check it. Raises CatalogError when it is not what was written."""
         data = storage.read(storage.join(self.root, file.key))
         if len(data) != file.bytes or hashlib.sha256(data).hexdigest() != file.sha256:
-            raise CatalogueError(f"{self.root}/{file.key}: damaged (size or hash differs)")
+            raise CatalogError(f"{self.root}/{file.key}: damaged (size or hash differs)")
         return data
 
     def check_files(self, manifest: Manifest) -> None:
-        """Raise CatalogueError when a file that a snapshot needs is missing or was cut off."""
+        """Raise CatalogError when a file that a snapshot needs is missing or was cut off."""
         for file in manifest.files:
             info = storage.stat(storage.join(self.root, file.key))
             if info is None or info.size != file.bytes:
                 state = "missing" if info is None else "damaged (wrong size)"
-                raise CatalogueError(f"{self.root}/{file.key}: {state}")
+                raise CatalogError(f"{self.root}/{file.key}: {state}")
 
     def publish(self, manifest: Manifest) -> None:
         """Make a snapshot the current one.
 
-        Raises CatalogueError, having changed nothing that a reader sees, when somebody else
-        published since this catalogue was opened.
+        Raises CatalogError, having changed nothing that a reader sees, when somebody else
+        published since this catalog was opened.
         """
         key = storage.join(self.root, f"snapshots/{manifest.snapshot}.json")
         if storage.stat(key) is None:  # a snapshot that is rolled back to is not written again
@@ -104,7 +104,7 @@ class Catalogue:
         stored = storage.replace(pointer, content, self.current_etag)
         # Not stored, but ours: only the reply to the first attempt was lost.
         if not stored and storage.read(pointer) != content:
-            raise CatalogueError(
+            raise CatalogError(
                 f"{self.root}: another run published meanwhile; nothing was changed, run again"
             )
         info = storage.stat(pointer)
@@ -117,7 +117,7 @@ class Catalogue:
         return pq.read_table(io.BytesIO(self.get(self.manifest.tracks)), columns=columns)
 
     def put_model(self, model: ModelCard) -> str:
-        """Keep the bundle beside what it made, so that a query needs the catalogue alone."""
+        """Keep the bundle beside what it made, so that a query needs the catalog alone."""
         uri = storage.join(self.root, "models", model.model_id)
         for name, data in model.files.items():
             info = storage.stat(storage.join(uri, name))
@@ -131,28 +131,28 @@ class Catalogue:
         return storage.join(self.root, "models", self.manifest.model_id)
 
     def model(self) -> ModelCard:
-        """The model that made the published snapshot. Raises CatalogueError when it differs."""
+        """The model that made the published snapshot. Raises CatalogError when it differs."""
         assert self.manifest is not None
         model = read_card(self.model_uri())
         if model.sha256 != self.manifest.model_sha256:
-            raise CatalogueError(f"{self.model_uri()}: not the model that made this catalogue")
+            raise CatalogError(f"{self.model_uri()}: not the model that made this catalog")
         return model
 
     def threshold(self, fpr: float | None = None) -> Callable[[float], float]:
         """The score that a match must reach, by its length in seconds.
 
         Args:
-            fpr: queries that are not in the catalogue, yet matched, as a share; default:
-                `DEFAULT_FPR`, or what the model's card says if the catalogue is not calibrated.
+            fpr: queries that are not in the catalog, yet matched, as a share; default:
+                `DEFAULT_FPR`, or what the model's card says if the catalog is not calibrated.
 
-        Raises CatalogueError when a rate is asked for, but the catalogue has too few tracks.
+        Raises CatalogError when a rate is asked for, but the catalog has too few tracks.
         """
         assert self.manifest is not None
         calibration = self.manifest.calibration
         if calibration:
             return functools.partial(calibration.threshold, fpr or DEFAULT_FPR)
         if fpr is not None:
-            raise CatalogueError(
+            raise CatalogError(
                 f"{self.root}: too few tracks to know what a false-positive rate of {fpr:g} "
                 "needs; use --min-score"
             )

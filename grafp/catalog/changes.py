@@ -1,4 +1,4 @@
-"""What a nightly run has to do, and how the results join what the catalogue has."""
+"""What a nightly run has to do, and how the results join what the catalog has."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,7 +11,7 @@ MAX_ATTEMPTS = 3
 """A recording that failed so often is left alone until its file changes."""
 # Bytes of a fingerprint: float16 in embeddings and for re-ranking, PQ code and id.
 _BYTES_STORED = 2 * 2 * DIMENSION + 32 + 8
-_BYTES_A_SECOND = {".wav": 176_400, ".flac": 100_000}  # where the catalogue gives no better idea
+_BYTES_A_SECOND = {".wav": 176_400, ".flac": 100_000}  # where the catalog gives no better idea
 _COMPRESSED_BYTES_A_SECOND = 20_000
 
 Row = dict[str, Any]
@@ -71,7 +71,7 @@ def make_plan(items: list[Item], published: list[Row], source: str) -> Plan:
 
 
 def estimate(plan: Plan, hop_s: float) -> dict[str, float]:
-    """Roughly what a plan's work will bring, from file sizes and what the catalogue knows."""
+    """Roughly what a plan's work will bring, from file sizes and what the catalog knows."""
     heard = [row for row in plan.kept if row["status"] == "ok" and row["size"]]
     seconds = 0.0
     for extension in {_extension(item.uri) for item in plan.work}:

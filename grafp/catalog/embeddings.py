@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 
 from grafp import storage
 from grafp.catalog.tracks import TRACK_SCHEMA, TrackRef
-from grafp.errors import CatalogueError
+from grafp.errors import CatalogError
 from grafp.model.fingerprint import DIMENSION
 
 _EMBEDDINGS = pa.list_(pa.list_(pa.float16(), DIMENSION))
@@ -32,7 +32,7 @@ def read_fingerprints(
 ) -> Iterator[tuple[TrackRef, np.ndarray]]:
     """The float16 fingerprints, (segments, 128), of the wanted tracks of one embedding file.
 
-    Raises CatalogueError when the file is damaged.
+    Raises CatalogError when the file is damaged.
     """
     data = storage.read(storage.join(root, key))
     try:
@@ -43,7 +43,7 @@ def read_fingerprints(
         )
     except (pa.ArrowException, OSError) as error:
         reason = " ".join(str(error).split())[:200]
-        raise CatalogueError(f"{root}/{key}: a damaged embedding file ({reason})") from error
+        raise CatalogError(f"{root}/{key}: a damaged embedding file ({reason})") from error
     wanted = {track.stored_as: track for track in tracks}
     for row, track_id in enumerate(table["track_id"].to_pylist()):
         if track_id in wanted:

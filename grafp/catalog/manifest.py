@@ -2,10 +2,13 @@
 
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from grafp.errors import CatalogueError
+import numpy as np
+
+from grafp.errors import CatalogError
 from grafp.index.calibration import Calibration
 from grafp.index.size import IndexParameters
 from grafp.model.fingerprint import query_stride
@@ -15,7 +18,7 @@ FORMAT_VERSION = 3
 
 @dataclass(frozen=True)
 class StoredFile:
-    """A file of the catalogue: where under its root, and what it must contain."""
+    """A file of the catalog: where under its root, and what it must contain."""
 
     key: str
     bytes: int
@@ -75,7 +78,7 @@ class Manifest:
 
     @property
     def stride(self) -> int:
-        """Query hops between two fingerprints of the catalogue."""
+        """Query hops between two fingerprints of the catalog."""
         return query_stride(self.hop_s)
 
     @property
@@ -94,12 +97,12 @@ class Manifest:
 
     @classmethod
     def from_json(cls, data: bytes, name: str) -> "Manifest":
-        """Raises CatalogueError for another version or a damaged manifest."""
+        """Raises CatalogError for another version or a damaged manifest."""
         try:
             values = json.loads(data)
             if values["format_version"] != FORMAT_VERSION:
-                raise CatalogueError(
-                    f"{name}: catalogue format {values['format_version']}; "
+                raise CatalogError(
+                    f"{name}: catalog format {values['format_version']}; "
                     f"this version reads format {FORMAT_VERSION}"
                 )
             values["tracks"] = StoredFile(**values["tracks"])
@@ -111,9 +114,19 @@ class Manifest:
             values["shards"] = [ShardEntry.from_dict(entry) for entry in values["shards"]]
             manifest = cls(**values)
         except (ValueError, KeyError, TypeError) as error:
-            raise CatalogueError(f"{name}: damaged manifest ({error!r})") from error
+            raise CatalogError(f"{name}: damaged manifest ({error!r})") from error
         folder = os.path.dirname(manifest.template.key) if manifest.template else ""
         for entry in manifest.shards:
             if any(os.path.dirname(file.key) != folder for file in entry.files):
-                raise CatalogueError(f"{name}: shard {entry.shard_id} is of another template")
+                raise CatalogError(f"{name}: shard {entry.shard_id} is of another template")
         return manifest
+
+
+def index_health(shards: Sequence[ShardEntry]) -> dict[str, float]:
+    """Canary recall and list imbalance, means over the fingerprints."""
+    sizes = [entry.fingerprints for entry in shards]
+    canary, imbalance = (
+        np.average([getattr(entry, name) for entry in shards], weights=sizes)
+        for name in ("canary", "imbalance")
+    )
+    return {"canary": round(float(canary), 4), "imbalance": round(float(imbalance), 3)}

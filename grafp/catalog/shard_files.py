@@ -10,9 +10,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from grafp import storage
-from grafp.catalog.catalog import Catalogue
+from grafp.catalog.catalog import Catalog
 from grafp.catalog.manifest import Manifest, ShardEntry, StoredFile
-from grafp.errors import CatalogueError
+from grafp.errors import CatalogError
 from grafp.index.ivfpq import open_index
 from grafp.index.shards import DecodedVectors, Shard
 from grafp.model.fingerprint import DIMENSION
@@ -33,10 +33,10 @@ def open_shards(
         only: ids of the shards wanted, instead of all.
         decode: take fingerprints from the index's codes, and leave the exact ones where they are.
 
-    Raises CatalogueError when a file is not what was written.
+    Raises CatalogError when a file is not what was written.
     """
     cache_dir = os.path.join(tempfile.gettempdir(), f"grafp-cache-{os.getuid()}")
-    tracks = Catalogue(root, manifest).tracks(["ordinal", "status"])
+    tracks = Catalog(root, manifest).tracks(["ordinal", "status"])
     live = tracks.filter(pc.equal(tracks["status"], "ok"))["ordinal"].to_numpy()
     entries = [entry for entry in manifest.shards if only is None or entry.shard_id in only]
     return [_open_shard(root, entry, cache_dir, live, decode) for entry in entries]
@@ -74,6 +74,6 @@ def _checked_copy(uri: str, sha256: str, cache_dir: str) -> str:
         if digest != sha256:
             if path.startswith(cache_dir):
                 storage.delete(path)  # the next try copies it again
-            raise CatalogueError(f"{uri}: damaged (its hash differs)")
+            raise CatalogError(f"{uri}: damaged (its hash differs)")
         storage.write(mark, b"")
     return path

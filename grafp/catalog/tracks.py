@@ -35,7 +35,7 @@ TRACK_SCHEMA = pa.schema(
 
 @dataclass(frozen=True)
 class TrackRef:
-    """A track's fingerprints: their place in the catalogue's numbering and in its files."""
+    """A track's fingerprints: their place in the catalog's numbering and in its files."""
 
     ordinal: int
     stored_as: str

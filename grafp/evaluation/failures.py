@@ -83,7 +83,7 @@ def section(cases: Sequence[Case]) -> str:
     shown = ""
     for case in cases:
         clip, answer = case.clip, case.answer
-        unknown = f"{escape(clip.track)}, not in the catalogue"
+        unknown = f"{escape(clip.track)}, not in the catalog"
         truth = _place(answer.true_track, answer.true_start_s, unknown)
         found = _place(answer.track, answer.start_s, "nothing")
         images = "".join(

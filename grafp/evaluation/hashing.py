@@ -1,4 +1,4 @@
-"""Search by random-hyperplane hashes, for evaluations; never a part of a catalogue.
+"""Search by random-hyperplane hashes, for evaluations; never a part of a catalog.
 
 The transformer systems of the paper's Table II look fingerprints up by hash codes. Here all codes
 are compared, so nothing is lost to buckets: what differs from the index is the codes alone.

@@ -65,7 +65,7 @@ def grid(clips: Sequence[Clip], answers: Sequence[Answer]) -> list[Cell]:
 
 @dataclass(frozen=True)
 class Scale:
-    """How clips fare in a catalogue that is larger by distractors (paper, Table III)."""
+    """How clips fare in a catalog that is larger by distractors (paper, Table III)."""
 
     distractors: int
     tracks: int

@@ -50,7 +50,7 @@ class Answer:
     matched: bool
     error: str | None
     true_track: str | None
-    """None: not in the catalogue."""
+    """None: not in the catalog."""
     true_start_s: float | None
     """None: only the track is known."""
 
@@ -74,7 +74,7 @@ def score_answers(answers: list[Answer]) -> dict[str, Rate]:
     """Rates over a batch.
 
     `hit_track` and `hit_50ms` ask whether the best answer is right, whatever its score.
-    `false_positive`: queries that are not in the catalogue, but were matched.
+    `false_positive`: queries that are not in the catalog, but were matched.
     `false_negative`: queries that are in it, but were not matched to their track.
     """
     known = [answer for answer in answers if answer.true_track is not None]

@@ -1,8 +1,8 @@
 """From nearest fingerprints to "this track, at this second" (paper, section II-D).
 
-Each neighbour proposes where the query would have to start in its track (eq. 7); every proposal
+Each neighbor proposes where the query would have to start in its track (eq. 7); every proposal
 is scored with the exact fingerprints along the whole query (eq. 8). Positions and starts count
-in hops of the query; a catalogue's fingerprints may be `stride` of them apart.
+in hops of the query; a catalog's fingerprints may be `stride` of them apart.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from grafp.index.ivfpq import SEGMENT_BITS
 from grafp.index.shards import Alignments, Searcher, Shard, ShardSearch
 from grafp.model.fingerprint import peak_between
 
-NEIGHBOURS = 40  # per fingerprint
+NEIGHBORS = 40  # per fingerprint
 _CANDIDATES = 64  # proposals scored exactly per query, those with the most votes first
 _PRODUCTS_AT_ONCE = 1 << 22
 _SHIFT = 1 << (SEGMENT_BITS + 5)  # a start before the track's beginning stays in its own track
@@ -22,7 +22,7 @@ _SHIFT = 1 << (SEGMENT_BITS + 5)  # a start before the track's beginning stays i
 
 @dataclass(frozen=True)
 class Match:
-    """One place of the catalogue that a query may come from."""
+    """One place of the catalog that a query may come from."""
 
     ordinal: int
     start: float
@@ -38,19 +38,19 @@ class Match:
 
 def find_matches(
     queries: Sequence[np.ndarray],
-    catalogue: Searcher,
+    catalog: Searcher,
     *,
     top_k: int = 1,
-    neighbours: int = NEIGHBOURS,
+    neighbors: int = NEIGHBORS,
     without: Sequence[int] | None = None,
 ) -> list[list[Match]]:
     """The best place in each of the best tracks, for every query.
 
-    The answers do not depend on how the catalogue is divided into shards.
+    The answers do not depend on how the catalog is divided into shards.
 
     Args:
         queries: fingerprints of each query, float32 (segments, 128), one every query hop.
-        catalogue: all shards, here or elsewhere; each is searched once for all queries.
+        catalog: all shards, here or elsewhere; each is searched once for all queries.
         top_k: tracks wanted per query.
         without: for each query the ordinal of a track that must not be its answer.
 
@@ -59,33 +59,33 @@ def find_matches(
     if not sum(map(len, queries)):
         return [[] for _ in queries]
     bounds = np.cumsum([0, *map(len, queries)])
-    similarity_QK, id_QK = catalogue.nearest(np.concatenate(queries), neighbours)
+    similarity_QK, id_QK = catalog.nearest(np.concatenate(queries), neighbors)
     if without is not None:
         id_QK[(id_QK >> SEGMENT_BITS) == np.repeat(without, np.diff(bounds))[:, None]] = -1
     parts = [slice(*bounds[number : number + 2]) for number in range(len(queries))]
-    return best_places(queries, [(similarity_QK[p], id_QK[p]) for p in parts], catalogue, top_k)
+    return best_places(queries, [(similarity_QK[p], id_QK[p]) for p in parts], catalog, top_k)
 
 
 def best_places(
     queries: Sequence[np.ndarray],
     nearest: Sequence[tuple[np.ndarray, np.ndarray]],
-    catalogue: Searcher,
+    catalog: Searcher,
     top_k: int,
 ) -> list[list[Match]]:
     """`find_matches` of queries that were searched before, for they may overlap.
 
     Args:
-        nearest: similarities and ids of the neighbours of each query, both (segments, neighbours).
+        nearest: similarities and ids of the neighbors of each query, both (segments, neighbors).
     """
     proposed = [
-        _propose(similarity_MK, id_MK, query_MD, catalogue.stride)
+        _propose(similarity_MK, id_MK, query_MD, catalog.stride)
         for query_MD, (similarity_MK, id_MK) in zip(queries, nearest, strict=True)
     ]
     winners = [
-        _winners(alignments, products_CM, catalogue.stride, top_k)
-        for alignments, products_CM in zip(proposed, catalogue.products(proposed), strict=True)
+        _winners(alignments, products_CM, catalog.stride, top_k)
+        for alignments, products_CM in zip(proposed, catalog.products(proposed), strict=True)
     ]
-    return _refined(queries, winners, catalogue)
+    return _refined(queries, winners, catalog)
 
 
 def align(query_MD: np.ndarray, reference_ND: np.ndarray) -> Match | None:
@@ -141,7 +141,7 @@ def _rank_scores(products_CM: np.ndarray, start_C: np.ndarray, stride: int) -> n
 
 
 def _refined(
-    queries: Sequence[np.ndarray], winners: list[list[tuple[int, int]]], catalogue: Searcher
+    queries: Sequence[np.ndarray], winners: list[list[tuple[int, int]]], catalog: Searcher
 ) -> list[list[Match]]:
     """Matches with starts refined between grid points; one more look at all of them together."""
     around = np.arange(-2, 3)
@@ -154,12 +154,12 @@ def _refined(
         for query_MD, mine in zip(queries, winners, strict=True)
         if mine
     ]
-    products = iter(catalogue.products(looks))
+    products = iter(catalog.products(looks))
     matches = []
     for mine in winners:
         products_CM = next(products) if mine else np.zeros((0, 0))
         found = [
-            _match(*place, products_CM[5 * number : 5 * number + 5], catalogue.stride)
+            _match(*place, products_CM[5 * number : 5 * number + 5], catalog.stride)
             for number, place in enumerate(mine)
         ]
         matches.append(sorted(found, key=lambda match: (-match.rank_score, match.ordinal)))
@@ -167,7 +167,7 @@ def _refined(
 
 
 def _match(ordinal: int, start: int, products_5M: np.ndarray, stride: int) -> Match:
-    """The start refined by a parabola through three neighbouring scores."""
+    """The start refined by a parabola through three neighboring scores."""
     start_5 = start + np.arange(-2, 3)
     rank_5 = _rank_scores(products_5M, start_5, stride)
     covered_5M = ~np.isnan(products_5M)
@@ -175,7 +175,7 @@ def _match(ordinal: int, start: int, products_5M: np.ndarray, stride: int) -> Ma
     peak = 1 + int(np.argmax(rank_5[1:4]))
     length = products_5M.shape[1]
     first, last = np.flatnonzero(covered_5M[peak])[[0, -1]]
-    # At a track's edge a neighbour covers less of the query, so its score says nothing.
+    # At a track's edge a neighbor covers less of the query, so its score says nothing.
     beside_3M = covered_5M[peak - 1 : peak + 2]
     inside = beside_3M[:, :stride].any(axis=1).all() and beside_3M[:, -stride:].any(axis=1).all()
     return Match(

@@ -1,7 +1,7 @@
-"""How high a wrong answer scores in one catalogue, and so what a match must reach.
+"""How high a wrong answer scores in one catalog, and so what a match must reach.
 
-No audio and no outside data are needed: an excerpt of a catalogued track, searched with that
-track left out, is a recording that is not in the catalogue, and its best answer is wrong.
+No audio and no outside data are needed: an excerpt of a catalogd track, searched with that
+track left out, is a recording that is not in the catalog, and its best answer is wrong.
 """
 
 import math
@@ -18,12 +18,12 @@ _TAIL = 0.05
 
 @dataclass(frozen=True)
 class Calibration:
-    """Thresholds of one catalogue."""
+    """Thresholds of one catalog."""
 
     excerpts: int
     """What they were measured with."""
     fingerprints: int
-    """The catalogue's size then."""
+    """The catalog's size then."""
     thresholds: dict[str, dict[str, float]]
     """By length in seconds, by false-positive rate."""
 

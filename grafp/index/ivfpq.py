@@ -1,6 +1,6 @@
 """IVF-PQ over fingerprints with FAISS (paper, section II-D): one template, many filled shards.
 
-A template is trained once on a sample of the whole catalogue and never filled. Every shard is
+A template is trained once on a sample of the whole catalog and never filled. Every shard is
 a filled copy of it, so shards can be built in parallel and their answers compared.
 """
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import faiss
 import numpy as np
 
-from grafp.errors import CatalogueError
+from grafp.errors import CatalogError
 from grafp.index.size import IndexParameters, default_nprobe
 from grafp.model.fingerprint import DIMENSION
 
@@ -28,7 +28,7 @@ def train_template(sample_ND: np.ndarray, parameters: IndexParameters, seed: int
         DIMENSION, f"IVF{parameters.nlist},{parameters.codec}", faiss.METRIC_INNER_PRODUCT
     )
     index.cp.niter, index.cp.seed = 10, seed + 1
-    index.cp.min_points_per_centroid = 1  # small catalogues work; the size rule warns nobody
+    index.cp.min_points_per_centroid = 1  # small catalogs work; the size rule warns nobody
     if parameters.codec.startswith("PQ"):
         index.pq.cp.niter, index.pq.cp.seed = 10, seed + 1
     index.train(np.ascontiguousarray(sample_ND, np.float32))
@@ -57,7 +57,7 @@ def health(index: faiss.IndexIVF, vectors_ND: np.ndarray, ids_N: np.ndarray) -> 
     """How well a filled index works: imbalance of its lists, and recall of its canaries.
 
     Canaries are 200 of its own fingerprints with noise, at a cosine of about 0.8 to what is
-    stored, as a good recording's are; recall is the share found among 20 neighbours.
+    stored, as a good recording's are; recall is the share found among 20 neighbors.
     """
     rng = np.random.default_rng(0)
     heard = np.flatnonzero(vectors_ND.any(axis=1))
@@ -70,11 +70,11 @@ def health(index: faiss.IndexIVF, vectors_ND: np.ndarray, ids_N: np.ndarray) -> 
 
 
 def parse_index(data: bytes) -> faiss.IndexIVF:
-    """Raises CatalogueError when the bytes are not a whole index."""
+    """Raises CatalogError when the bytes are not a whole index."""
     try:
         return faiss.deserialize_index(np.frombuffer(data, np.uint8))
     except RuntimeError as error:
-        raise CatalogueError(f"a damaged index file: {str(error).splitlines()[0][:200]}") from error
+        raise CatalogError(f"a damaged index file: {str(error).splitlines()[0][:200]}") from error
 
 
 def open_index(path: str) -> faiss.IndexIVF:
@@ -82,7 +82,7 @@ def open_index(path: str) -> faiss.IndexIVF:
     try:
         return faiss.read_index(path, faiss.IO_FLAG_MMAP)
     except RuntimeError as error:
-        raise CatalogueError(f"{path}: a damaged index file") from error
+        raise CatalogError(f"{path}: a damaged index file") from error
 
 
 @dataclass(frozen=True)

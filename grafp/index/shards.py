@@ -27,10 +27,10 @@ class Alignments:
 
 
 class Searcher(Protocol):
-    """A whole catalogue that can be searched, wherever its shards are."""
+    """A whole catalog that can be searched, wherever its shards are."""
 
     stride: int
-    """Query hops between two fingerprints of the catalogue."""
+    """Query hops between two fingerprints of the catalog."""
 
     def nearest(self, queries_QD: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         """The k nearest fingerprints of each query: similarities and ids, (queries, k).
@@ -41,7 +41,7 @@ class Searcher(Protocol):
     def products(self, asked: Sequence[Alignments]) -> list[np.ndarray]:
         """Inner products of query and track for each alignment, float32 (alignments, query).
 
-        NaN where the track has no fingerprint: outside of it, between two of a catalogue with a
+        NaN where the track has no fingerprint: outside of it, between two of a catalog with a
         longer hop, or everywhere if query and track hardly overlap.
         """
 
@@ -54,7 +54,7 @@ class Vectors(Protocol):
 
 @dataclass(frozen=True)
 class Shard:
-    """One part of a catalogue, opened: its tracks are in no other part."""
+    """One part of a catalog, opened: its tracks are in no other part."""
 
     index: faiss.IndexIVF | None
     vectors_ND: Vectors
@@ -108,7 +108,7 @@ def _float32(vectors_ND: np.ndarray) -> np.ndarray:
 
 @dataclass
 class ShardSearch:
-    """The shards of a catalogue in this process, filled from one template; a `Searcher`."""
+    """The shards of a catalog in this process, filled from one template; a `Searcher`."""
 
     shards: Sequence[Shard]
     nprobe: int = 1
@@ -142,7 +142,7 @@ def merge_nearest(
 
 
 class DecodedVectors:
-    """Fingerprints decoded from the index's own codes, for catalogues whose vectors do not fit.
+    """Fingerprints decoded from the index's own codes, for catalogs whose vectors do not fit.
 
     Holds the codes in id order, in memory: 32 bytes a fingerprint.
     """

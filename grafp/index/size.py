@@ -5,8 +5,8 @@ from dataclasses import dataclass
 MAX_SHARD_FINGERPRINTS = 1_000_000
 _POINTS_PER_CENTROID = 39  # what FAISS wants to train a k-means centroid well
 _CODEC = "PQ64x4fs"
-"""64 sub-quantisers as in the paper, of 4 bits instead of 8: 32 bytes a fingerprint, which FAISS
-scans in registers several times as fast. Exact scores tell 40 neighbours apart instead of 20, so
+"""64 sub-quantizers as in the paper, of 4 bits instead of 8: 32 bytes a fingerprint, which FAISS
+scans in registers several times as fast. Exact scores tell 40 neighbors apart instead of 20, so
 clips of 2 s are found as often, of 1 s within a point: benchmarks/codecs.py."""
 _CODEC_MIN = 10_000  # with fewer, exact fingerprints cost little
 _MAX_LISTS = 4096
@@ -27,7 +27,7 @@ class IndexParameters:
     nlist: int
     """Inverted lists."""
     codec: str
-    """FAISS's name of the code, or SQfp16 for a small catalogue."""
+    """FAISS's name of the code, or SQfp16 for a small catalog."""
     nprobe: int
     """Lists to visit for each query fingerprint."""
     training_points: int
@@ -45,7 +45,7 @@ class IndexParameters:
         return cls(nlist, codec, default_nprobe(nlist), points)
 
     def outgrown_by(self, fingerprints: int) -> bool:
-        """Whether a catalogue of this size deserves to be trained anew."""
+        """Whether a catalog of this size deserves to be trained anew."""
         wanted = IndexParameters.for_size(fingerprints)
         coded = wanted.codec != "SQfp16" and self.codec == "SQfp16"
         return coded or wanted.nlist >= 4 * self.nlist

@@ -16,7 +16,7 @@ from torch import nn
 from grafp.errors import ModelError
 from grafp.model.features import FRAMES, MELS
 from grafp.model.fingerprint import DIMENSION
-from grafp.model.graph import max_relative, nearest_neighbours
+from grafp.model.graph import max_relative, nearest_neighbors
 
 NO_ENCODER = "the model card does not describe an encoder"
 
@@ -31,7 +31,7 @@ class EncoderConfig:
     """Width of each stage; between stages the grid halves both ways."""
     blocks: tuple[int, ...]
     """Graph blocks in each stage."""
-    neighbours: int
+    neighbors: int
     """k of the k-NN graph, the node itself included."""
     head: tuple[int, ...]
     """Hidden widths between the graph and the fingerprint."""
@@ -66,7 +66,7 @@ class EncoderConfig:
                 stem=tuple((int(c), int(k), int(f), int(t)) for c, k, f, t in values["stem"]),
                 channels=tuple(int(c) for c in values["channels"]),
                 blocks=tuple(int(b) for b in values["blocks"]),
-                neighbours=int(values["neighbours"]),
+                neighbors=int(values.get("neighbors") or values["neighbours"]),
                 head=tuple(int(h) for h in values["head"]),
                 readout=int(values.get("readout", 0)),  # older bundles have none
             )
@@ -78,7 +78,7 @@ class EncoderConfig:
     def _check(self) -> None:
         if not self.channels or len(self.channels) != len(self.blocks):
             raise ValueError("each stage needs its channels and its blocks")
-        check_sizes([*self.channels, *self.head, self.neighbours, *sum(self.stem, ())])
+        check_sizes([*self.channels, *self.head, self.neighbors, *sum(self.stem, ())])
         check_sizes(self.blocks, most=100)
         check_sizes([self.readout + 1])  # 0 is none
 
@@ -90,7 +90,7 @@ def check_sizes(sizes: Iterable[int], most: int = 1 << 16) -> None:
 
 
 class LinearNorm(nn.Module):
-    """A linear layer over channels followed by batch normalisation over all nodes."""
+    """A linear layer over channels followed by batch normalization over all nodes."""
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__()
@@ -103,7 +103,7 @@ class LinearNorm(nn.Module):
 
 
 class ConvNorm(nn.Module):
-    """A strided convolution on the grid followed by batch normalisation."""
+    """A strided convolution on the grid followed by batch normalization."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: tuple[int, int]) -> None:
         super().__init__()
@@ -117,9 +117,9 @@ class ConvNorm(nn.Module):
 class GraphBlock(nn.Module):
     """Graph convolution between two linear layers with a residual (eq. 2-4), then an FFN."""
 
-    def __init__(self, channels: int, neighbours: int) -> None:
+    def __init__(self, channels: int, neighbors: int) -> None:
         super().__init__()
-        self.neighbours = neighbours
+        self.neighbors = neighbors
         self.enter = LinearNorm(channels, channels)
         self.update = LinearNorm(2 * channels, channels)
         self.leave = LinearNorm(channels, channels)
@@ -128,7 +128,7 @@ class GraphBlock(nn.Module):
 
     def forward(self, nodes_BNC: torch.Tensor) -> torch.Tensor:
         x_BNC = self.enter(nodes_BNC)
-        relative_BNC = max_relative(x_BNC, nearest_neighbours(x_BNC, self.neighbours))
+        relative_BNC = max_relative(x_BNC, nearest_neighbors(x_BNC, self.neighbors))
         x_BNC = F.relu(self.update(torch.cat([x_BNC, relative_BNC], dim=-1)))
         nodes_BNC = nodes_BNC + self.leave(x_BNC)
         return nodes_BNC + self.narrow(F.relu(self.widen(nodes_BNC)))
@@ -149,7 +149,7 @@ class Encoder(nn.Module):
         )
         self.project = LinearNorm(widths[-1], config.channels[0])
         self.stages = nn.ModuleList(
-            nn.Sequential(*(GraphBlock(channels, config.neighbours) for _ in range(blocks)))
+            nn.Sequential(*(GraphBlock(channels, config.neighbors) for _ in range(blocks)))
             for channels, blocks in zip(config.channels, config.blocks, strict=True)
         )
         self.downsample = nn.ModuleList(

@@ -1,7 +1,7 @@
 """One second of audio to a 64 x 32 log-mel spectrogram (paper, section II-A and Table I).
 
 A spectrogram is computed from the segment's own 16,000 samples and nothing else: no padding
-and no frames shared with neighbours, so training and indexing see the same numbers.
+and no frames shared with neighbors, so training and indexing see the same numbers.
 """
 
 from functools import cache

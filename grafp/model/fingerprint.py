@@ -10,11 +10,11 @@ SEGMENT_SECONDS = 1.0
 """Audio that one fingerprint stands for (paper, Table I)."""
 SEGMENT_SAMPLES = round(SEGMENT_SECONDS * SAMPLE_RATE)
 HOP_SECONDS = 0.1
-"""Between two fingerprints of a query, and of a catalogue unless told otherwise (Table I)."""
+"""Between two fingerprints of a query, and of a catalog unless told otherwise (Table I)."""
 
 
 def query_stride(hop_s: float) -> int:
-    """Query hops between two fingerprints of a catalogue: queries are at 0.1 s or finer."""
+    """Query hops between two fingerprints of a catalog: queries are at 0.1 s or finer."""
     hop = round(hop_s * SAMPLE_RATE)
     least = math.ceil(hop_s / HOP_SECONDS - 1e-9)
     return next(n for n in range(least, hop + 1) if hop % n == 0)  # whole samples: no drift

@@ -1,4 +1,4 @@
-"""The graph: nearest neighbours in feature space, and max-relative aggregation over them.
+"""The graph: nearest neighbors in feature space, and max-relative aggregation over them.
 
 Nodes are rows of a B x N x C tensor: N points of a spectrogram's feature map, C channels each.
 """
@@ -12,7 +12,7 @@ import torch.nn.functional as F
 _AT_ONCE = {"cpu": 1 << 18, "cuda": 1 << 27}
 
 
-def nearest_neighbours(nodes_BNC: torch.Tensor, k: int) -> torch.Tensor:
+def nearest_neighbors(nodes_BNC: torch.Tensor, k: int) -> torch.Tensor:
     """Each node's k nearest nodes, itself included (paper, section II-B).
 
     Euclidean distance between unit vectors orders as their inner product does, so one batched
@@ -47,10 +47,10 @@ def _ranked(nodes_BNC: torch.Tensor, k: int) -> torch.Tensor:
     return torch.cat(chosen, dim=-1)
 
 
-class _MaxOverNeighbours(torch.autograd.Function):
+class _MaxOverNeighbors(torch.autograd.Function):
     """max over j in N(i) of x_j; the gradient goes to the winner, shared among equals.
 
-    Neighbours are gathered again for the gradient: keeping them would take k times the memory.
+    Neighbors are gathered again for the gradient: keeping them would take k times the memory.
     """
 
     @staticmethod
@@ -65,7 +65,7 @@ class _MaxOverNeighbours(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad_BNC: torch.Tensor) -> tuple[torch.Tensor, None]:
         nodes_BNC, rows_R, best_BNC = ctx.saved_tensors
-        # 1 where a neighbour equals the maximum, else 0; comparing would be several times slower.
+        # 1 where a neighbor equals the maximum, else 0; comparing would be several times slower.
         won_BNKC = (_rows(nodes_BNC, rows_R) - best_BNC.unsqueeze(2)).sign_().add_(1)
         won_BNKC *= (grad_BNC / won_BNKC.sum(dim=2)).unsqueeze(2)
         flat_MC = torch.zeros_like(grad_BNC).view(-1, grad_BNC.shape[-1])
@@ -81,8 +81,8 @@ def _rows(nodes_BNC: torch.Tensor, rows_R: torch.Tensor) -> torch.Tensor:
 
 
 def max_relative(nodes_BNC: torch.Tensor, index_BNK: torch.Tensor) -> torch.Tensor:
-    """max over neighbours of (x_j - x_i), per channel (paper, eq. 2); shape of `nodes_BNC`.
+    """max over neighbors of (x_j - x_i), per channel (paper, eq. 2); shape of `nodes_BNC`.
 
     x_i does not depend on j, so the maximum is taken first and subtracted from once.
     """
-    return _MaxOverNeighbours.apply(nodes_BNC, index_BNK) - nodes_BNC
+    return _MaxOverNeighbors.apply(nodes_BNC, index_BNK) - nodes_BNC

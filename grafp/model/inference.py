@@ -1,4 +1,4 @@
-"""The fast form of an encoder, and whole recordings to fingerprints."""
+"""The inference form of an encoder, and whole recordings to fingerprints."""
 
 import copy
 import warnings
@@ -18,7 +18,7 @@ from grafp.model.presets import AnyEncoder
 NODES_AT_ONCE = {"cpu": 1 << 14, "cuda": 1 << 19}
 
 
-def fast_form(
+def inference_form(
     encoder: AnyEncoder, device: torch.device | str = "cpu", dtype: torch.dtype | None = None
 ) -> AnyEncoder:
     """A copy for inference: batch norms folded into the layer before, `dtype` inside the blocks.
@@ -63,7 +63,7 @@ class _Reduced(nn.Module):
         return out.float() if self.widen else out
 
 
-def fast_dtype(device: torch.device) -> torch.dtype:
+def inference_dtype(device: torch.device) -> torch.dtype:
     """bfloat16 where the processor multiplies it natively, else float32."""
     if device.type == "cuda":
         native = torch.cuda.is_bf16_supported(including_emulation=False)
@@ -74,13 +74,13 @@ def fast_dtype(device: torch.device) -> torch.dtype:
 
 
 def trusted_dtype(encoder: AnyEncoder, device: torch.device) -> torch.dtype:
-    """`fast_dtype`, or float32 where that gives this encoder, on this device, wrong fingerprints.
+    """`inference_dtype`, or float32 where that gives this encoder wrong fingerprints here.
 
     Worth a trial each time: for some shapes, on some processors, kernels of PyTorch are wrong in
     bfloat16 (convolutions with strides, with AMX: issues 163347 and 169688 of pytorch/pytorch;
     some of them from 32 spectrograms on). Those of the presets with a graph are right.
     """
-    dtype, was_training = fast_dtype(device), encoder.training
+    dtype, was_training = inference_dtype(device), encoder.training
     noise_BFT = torch.rand(32, MELS, FRAMES, generator=torch.Generator().manual_seed(0)).to(device)
     encoder.eval()
     with torch.inference_mode():
@@ -110,7 +110,7 @@ class Fingerprinter:
     """Recordings to fingerprints with one encoder on one device."""
 
     encoder: AnyEncoder
-    """In its fast form, see `fast_form`."""
+    """In its inference form, see `inference_form`."""
     device: torch.device
     hop_seconds: float = HOP_SECONDS
 
@@ -118,7 +118,7 @@ class Fingerprinter:
     def from_encoder(
         cls, encoder: AnyEncoder, device: str = "cpu", hop_seconds: float = HOP_SECONDS
     ) -> "Fingerprinter":
-        return cls(fast_form(encoder, device), torch.device(device), hop_seconds)
+        return cls(inference_form(encoder, device), torch.device(device), hop_seconds)
 
     def __call__(self, samples_S: np.ndarray) -> np.ndarray:
         """Fingerprint a recording.

@@ -48,13 +48,13 @@ class Axis:
 
 @dataclass(frozen=True)
 class Line:
-    """One line of a chart; `colour` counts from 0."""
+    """One line of a chart; `color` counts from 0."""
 
     label: str
     """Empty: not in the legend."""
     x: Sequence[float]
     y: Sequence[float]
-    colour: int
+    color: int
     bounds: Sequence[tuple[float, float]] = ()
     """An interval around each point."""
     dashed: bool = False
@@ -74,9 +74,9 @@ def line_chart(title: str, lines: Sequence[Line], x: Axis, y: Axis) -> str:
             told = f"{line.label} at {line.x[n]:.3g}: {line.y[n]:.1f}"
             part += (
                 f'<path class="f" transform="translate({across:.1f},{up:.1f})" '
-                f'd="{_SHAPES[line.colour % COLOURS]}"><title>{escape(told)}</title></path>'
+                f'd="{_SHAPES[line.color % COLOURS]}"><title>{escape(told)}</title></path>'
             )
-        drawn += f'<g class="c{line.colour % COLOURS}">{part}</g>'
+        drawn += f'<g class="c{line.color % COLOURS}">{part}</g>'
     return _figure(title, [_key(line) for line in lines if line.label], _axes(x, y) + drawn)
 
 
@@ -103,15 +103,15 @@ def histogram(
     tallest = max((share.max() for share in many or shares.values()), default=1.0)
     y = Axis("% of the group", _round_ticks(tallest))
     drawn, keys = "", []
-    for colour, (name, values) in enumerate(groups.items()):
-        keys.append(_key(Line(f"{name} ({len(values):,})", (), (), colour, points=False)))
+    for color, (name, values) in enumerate(groups.items()):
+        keys.append(_key(Line(f"{name} ({len(values):,})", (), (), color, points=False)))
         if name not in shares:
             continue
         steps = "".join(
             f"V{_y(y, share):.1f}H{_x(x, edge):.1f}" for share, edge in zip(shares[name], edges[1:])
         )
         path = f"M{_x(x, edges[0]):.1f},{_y(y, 0):.1f}{steps}V{_y(y, 0):.1f}"
-        drawn += f'<path class="area c{colour % COLOURS}" d="{path}"/>'
+        drawn += f'<path class="area c{color % COLOURS}" d="{path}"/>'
     if mark:
         at = _x(x, mark[0])
         end, aside = ("end", -4) if at > _WIDTH / 2 else ("start", 4)
@@ -194,11 +194,11 @@ def _figure(title: str, keys: Sequence[str], drawn: str) -> str:
 
 def _key(line: Line) -> str:
     """A line of the legend."""
-    shape = _SHAPES[line.colour % COLOURS]
+    shape = _SHAPES[line.color % COLOURS]
     point = f'<path class="f" transform="translate(13,5)" d="{shape}"/>' if line.points else ""
     kind = "s dash" if line.dashed else "s"
     return (
-        f'<span class="legend"><svg viewBox="0 0 26 10" class="c{line.colour % COLOURS}" '
+        f'<span class="legend"><svg viewBox="0 0 26 10" class="c{line.color % COLOURS}" '
         f'aria-hidden="true"><path class="{kind}" d="M0,5H26"/>{point}</svg> '
         f"{escape(line.label)}</span>"
     )

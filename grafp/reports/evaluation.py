@@ -23,10 +23,10 @@ from grafp.reports.pages import card, cards, numbers, page, table
 
 _SHARE = Axis("within 50 ms, %", (0, 20, 40, 60, 80, 100))
 _PROTOCOLS = {
-    "field": "Protocol <b>field</b>: clips begin at any sample, off the grid of the catalogue's "
+    "field": "Protocol <b>field</b>: clips begin at any sample, off the grid of the catalog's "
     "fingerprints, and the ratio of music to noise is measured on the clip itself.",
     "paper": "Protocol <b>paper</b>, for comparison with the literature: clips begin on the grid "
-    "of the catalogue's fingerprints, so that a clip's fingerprints fall on reference ones, and "
+    "of the catalog's fingerprints, so that a clip's fingerprints fall on reference ones, and "
     "the noise is scaled to the level of the whole track, so that loud passages are hardly "
     "disturbed and quiet ones drown. Nothing else differs from the protocol <b>field</b>, which "
     "is what a microphone hears.",
@@ -58,7 +58,7 @@ def grid_page(
         f'<div class="figures">{_over_ratio(cells)}{_over_length(cells)}</div>'
         "<h2>How exact must the second be?</h2><p>The same answers within the paper's four "
         "tolerances (Fig. 2), all ratios together. The paper uses coarser fingerprints and a "
-        "model of its own for each; here it is one catalogue.</p>"
+        "model of its own for each; here it is one catalog.</p>"
         f'{_granularity(clips, answers)}<div class="figures">{_offsets(answers)}</div>'
         f"<h2>Scores, and what to accept</h2>{_scores(clips, answers)}"
         f"{_scaling(scales)}<h2>What went most wrong</h2>{section(cases)}"
@@ -133,9 +133,9 @@ def _rate(rate: Rate, more: str = "") -> str:
     return f"{_percent(rate)}<small>{low:.1f} to {high:.1f}{more}</small>"
 
 
-def _line(label: str, x: Sequence[float], rates: Sequence[Rate], colour: int) -> Line:
+def _line(label: str, x: Sequence[float], rates: Sequence[Rate], color: int) -> Line:
     bounds = [(100 * low, 100 * high) for low, high in (rate.interval() for rate in rates)]
-    return Line(label, x, [100 * rate.value for rate in rates], colour, bounds)
+    return Line(label, x, [100 * rate.value for rate in rates], color, bounds)
 
 
 def _over_ratio(cells: Sequence[Cell]) -> str:
@@ -144,15 +144,15 @@ def _over_ratio(cells: Sequence[Cell]) -> str:
     for reverb in sorted({cell.reverb for cell in cells}):
         mine = [cell for cell in cells if cell.reverb == reverb]
         lines = []
-        for colour, length in enumerate(sorted({cell.seconds for cell in mine})):
+        for color, length in enumerate(sorted({cell.seconds for cell in mine})):
             row = [cell for cell in mine if cell.seconds == length and cell.rates["hit_50ms"].total]
             ratios = [cell.snr_db for cell in row]
-            lines.append(_line(f"{length:g} s", ratios, [c.rates["hit_50ms"] for c in row], colour))
+            lines.append(_line(f"{length:g} s", ratios, [c.rates["hit_50ms"] for c in row], color))
             paper = [cell for cell in row if cell.paper is not None]
             values = [cell.paper or 0.0 for cell in paper]
             if len(values) > 1:
                 x = [cell.snr_db for cell in paper]
-                lines.append(Line("", x, values, colour, dashed=True, points=False))
+                lines.append(Line("", x, values, color, dashed=True, points=False))
         dashed = "; dashed: the paper" if any(line.dashed for line in lines) else ""
         axis = Axis("signal-to-noise ratio, dB", sorted({cell.snr_db for cell in mine}))
         charts += line_chart(
@@ -168,12 +168,10 @@ def _over_length(cells: Sequence[Cell]) -> str:
     for reverb in sorted({cell.reverb for cell in cells} if len(lengths) > 1 else ()):
         mine = [c for c in cells if c.reverb == reverb and c.rates["hit_50ms"].total]
         lines = []
-        for colour, ratio in enumerate(sorted({cell.snr_db for cell in mine})):
+        for color, ratio in enumerate(sorted({cell.snr_db for cell in mine})):
             row = [cell for cell in mine if cell.snr_db == ratio]
             seconds = [cell.seconds for cell in row]
-            lines.append(
-                _line(f"{ratio:g} dB", seconds, [c.rates["hit_50ms"] for c in row], colour)
-            )
+            lines.append(_line(f"{ratio:g} dB", seconds, [c.rates["hit_50ms"] for c in row], color))
         axis = Axis("length of the clip, s", lengths)
         charts += line_chart(f"{CONDITIONS[reverb].capitalize()}, by length", lines, axis, _SHARE)
     return charts
@@ -203,18 +201,18 @@ def _scores(clips: Sequence[Clip], answers: Sequence[ClipAnswer]) -> str:
     """Distributions of scores by length with the threshold, and what other thresholds would do."""
     axis = Axis("score of the best answer", (0, 0.2, 0.4, 0.6, 0.8, 1.0))
     charts, curves = "", []
-    for colour, length in enumerate(sorted({clip.seconds for clip in clips})):
+    for color, length in enumerate(sorted({clip.seconds for clip in clips})):
         mine = [a for c, a in zip(clips, answers, strict=True) if c.seconds == length]
         groups: dict[str, list[float]] = {"right track": [], "wrong track": []}
         for answer in mine:
             kind = "right track" if answer.right_track else "wrong track"
-            kind = "not in the catalogue" if answer.true_track is None else kind
+            kind = "not in the catalog" if answer.true_track is None else kind
             if answer.score is not None:
                 groups.setdefault(kind, []).append(answer.score)
         threshold = mine[0].threshold
         mark = (threshold, f"threshold {threshold:.2f}")
         charts += histogram(f"Clips of {length:g} s", groups, axis, mark=mark)
-        curves += _trade_off(f"{length:g} s", mine, colour)
+        curves += _trade_off(f"{length:g} s", mine, color)
     if not curves:
         note = "<p>No clips of unknown recordings (--unknown), so no trade-off of errors.</p>"
         return f'<div class="figures">{charts}</div>{note}'
@@ -227,7 +225,7 @@ def _scores(clips: Sequence[Clip], answers: Sequence[ClipAnswer]) -> str:
     return f'<div class="figures">{charts}</div>'
 
 
-def _trade_off(label: str, answers: Sequence[ClipAnswer], colour: int) -> list[Line]:
+def _trade_off(label: str, answers: Sequence[ClipAnswer], color: int) -> list[Line]:
     """Both errors at thresholds just above the unknown clips' scores, and at the applied one."""
     unknown = np.sort([a.score or -1.0 for a in answers if a.true_track is None])
     known = [a for a in answers if a.true_track is not None]
@@ -243,7 +241,7 @@ def _trade_off(label: str, answers: Sequence[ClipAnswer], colour: int) -> list[L
     steps = np.unique(np.quantile(unknown, np.linspace(0, 1, 200), method="nearest"))
     curve = errors(np.append(-1.0, np.nextafter(steps, 2.0)))
     point = errors(np.array([answers[0].threshold]))
-    return [Line(label, *curve, colour, points=False), Line("", *point, colour)]
+    return [Line(label, *curve, color, points=False), Line("", *point, color)]
 
 
 def _scaling(scales: Sequence[Scale]) -> str:
@@ -257,7 +255,7 @@ def _scaling(scales: Sequence[Scale]) -> str:
         _line(f"{r:g} dB", sizes, [scale.cells[n].rates["hit_50ms"] for scale in scales], n)
         for n, r in enumerate(ratios)
     ]
-    chart = line_chart("Within 50 ms, by catalogue", lines, Axis("tracks", sizes, True), _SHARE)
+    chart = line_chart("Within 50 ms, by catalog", lines, Axis("tracks", sizes, True), _SHARE)
     head = "".join(f'<th scope="col">{ratio:g} dB</th>' for ratio in ratios)
     body = ""
     for scale in scales:
@@ -279,16 +277,16 @@ def _scaling(scales: Sequence[Scale]) -> str:
     what = f"{first.seconds:g} s, {CONDITIONS[first.reverb]}"
     caption = f"{what}: within 50 ms, % (the paper's Table III)"
     top = (
-        f'<tr><th scope="col">Catalogue</th>{head}<th scope="col">unknown accepted</th>'
+        f'<tr><th scope="col">Catalog</th>{head}<th scope="col">unknown accepted</th>'
         '<th scope="col">best wrong answer is invented</th></tr>'
     )
     return (
-        "<h2>In a larger catalogue</h2><p>The same clips against copies of the catalogue with "
+        "<h2>In a larger catalog</h2><p>The same clips against copies of the catalog with "
         "invented tracks: real tracks' fingerprints with the signs of their principal components "
         "flipped at random, one draw a track. If they are as easily taken for the right track as "
         "music is, they are as often the best wrong answer as there are of them: the last column "
         "tells how often they are, and how often they should be. Below the share that they should "
-        "have, a real catalogue of this size is harder. There is no trained AST baseline to "
+        "have, a real catalog of this size is harder. There is no trained AST baseline to "
         "compare with; the paper's numbers are of its own data.</p>"
         f'{numbers(caption, top, body)}<div class="figures">{chart}</div>'
     )

@@ -1,8 +1,8 @@
 """Cue sheets: the timeline of a recording in the form that players read.
 
-A cue sheet knows where a track begins, not where it ends, so what is between two plays is a track
-of its own, titled "unknown". It was made for compact discs: from track 100 and minute 100 on
-numbers have three digits, which strict readers refuse.
+A cue sheet knows where a track begins, not where it ends. What is between two detections is a
+track of its own, titled "unknown". The format was made for compact discs: from track 100 and
+minute 100 on, numbers have three digits, which strict readers refuse.
 """
 
 import hashlib
@@ -11,22 +11,24 @@ from collections import Counter
 from collections.abc import Sequence
 
 UNKNOWN = "unknown"
-_LEAST_UNKNOWN_SECONDS = 3.0  # between two plays; a shorter gap goes to the one before
+_LEAST_UNKNOWN_SECONDS = 3.0  # between two detections; a shorter gap goes to the one before
 _FRAMES = 75  # a second
 _LONGEST_NAME = 50  # characters, of up to four bytes; file systems take 255 bytes
 
 
-def cue_sheet(recording: str, plays: Sequence[tuple[float, float, str]], duration_s: float) -> str:
+def cue_sheet(
+    recording: str, detections: Sequence[tuple[float, float, str]], duration_s: float
+) -> str:
     """The text of a cue sheet.
 
     Args:
         recording: its URI; the sheet names the last part, as if it lay beside the recording.
-        plays: (start, end, URI of the track) in seconds, in order and without overlap.
+        detections: (start, end, URI of the track) in seconds, in order and without overlap.
         duration_s: of the recording, seconds.
     """
     entries: list[tuple[float, str]] = []
     end_s = 0.0
-    for start_s, next_end_s, track in plays:
+    for start_s, next_end_s, track in detections:
         if start_s - end_s >= _LEAST_UNKNOWN_SECONDS:
             entries.append((end_s, UNKNOWN))
         # A sheet begins at its beginning.

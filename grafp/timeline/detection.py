@@ -1,22 +1,22 @@
-"""Where known tracks sound in a stretch of a long recording.
+"""Where known tracks sound in a chunk of a long recording.
 
 Windows of a few seconds are identified like short queries. Those that agree in the track and in
-the place, the time in the track less the time in the recording, point to a play; the inner
+the place, the time in the track less the time in the recording, point to a detection; the inner
 products of all fingerprints along that line show where it begins and ends. A track that is played
-again lies at another place, and is another play.
+again lies at another place, and is another detection.
 """
 
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from grafp.index.alignment import NEIGHBOURS, best_places
+from grafp.index.alignment import NEIGHBORS, best_places
 from grafp.index.shards import Alignments, Searcher
 from grafp.model.fingerprint import SEGMENT_SECONDS
 
 WINDOW_SECONDS = 5.0
 SAME_PLACE_SECONDS = 0.3
-BRIDGE_SECONDS = 10.0  # of speech or noise within a play
+BRIDGE_SECONDS = 10.0  # of speech or noise within a detection
 _STEP_SECONDS = 2.5
 _TRACKS = 3  # per window: two in a cross-fade, and one more
 _SMOOTH_SECONDS = 1.0
@@ -25,8 +25,8 @@ _LEAST_RUN_SECONDS = 2.0  # what is alike for less may be chance
 
 
 @dataclass(frozen=True)
-class Play:
-    """A stretch of a recording in which a track sounds; times in seconds."""
+class Detection:
+    """A chunk of a recording in which a track sounds; times in seconds."""
 
     ordinal: int
     start_s: float
@@ -36,7 +36,7 @@ class Play:
     score: float
     """Mean inner product over what was heard."""
     heard_s: float
-    """How much of the stretch is alike; bridged gaps are not."""
+    """How much of the chunk is alike; bridged gaps are not."""
 
     @property
     def place_s(self) -> float:
@@ -45,10 +45,10 @@ class Play:
 
     @property
     def weight(self) -> float:
-        """Of two plays in one stretch the heavier is believed."""
+        """Of two detections in one chunk the heavier is believed."""
         return self.heard_s * (self.score - _LEVEL)
 
-    def between(self, start_s: float, end_s: float) -> "Play":
+    def between(self, start_s: float, end_s: float) -> "Detection":
         """What of it lies between two times."""
         start_s, end_s = max(start_s, self.start_s), min(end_s, self.end_s)
         return replace(
@@ -62,32 +62,32 @@ class Play:
 
 @dataclass(frozen=True)
 class _Line:
-    """Windows that agree: fingerprint n of the stretch is number n + place of the track."""
+    """Windows that agree: fingerprint n of the chunk is number n + place of the track."""
 
     ordinal: int
     place: float
     first: int
     last: int
-    """Fingerprints of the stretch, both included."""
+    """Fingerprints of the chunk, both included."""
 
 
-def find_plays(
+def find_detections(
     vectors_MD: np.ndarray,
-    catalogue: Searcher,
+    catalog: Searcher,
     hop_s: float,
     min_score: float,
     begin_s: float = 0.0,
-) -> list[Play]:
-    """Everything in a stretch of a recording that may be a play, for `grafp.timeline.sequence` to judge.
+) -> list[Detection]:
+    """Everything in a chunk of a recording that may be a detection, for `sequence` to choose from.
 
     Args:
-        vectors_MD: fingerprints of the stretch, float32 (segments, 128); zeros where it is silent.
+        vectors_MD: fingerprints of the chunk, float32 (segments, 128); zeros where it is silent.
         hop_s: seconds between them.
-        min_score: what a window of `WINDOW_SECONDS` must reach to point to a play.
-        begin_s: where in the recording the stretch begins, seconds.
+        min_score: what a window of `WINDOW_SECONDS` must reach to point to a detection.
+        begin_s: where in the recording the chunk begins, seconds.
     """
-    waiting = _lines(_seen(vectors_MD, catalogue, hop_s, min_score), hop_s)
-    plays: list[Play] = []
+    waiting = _lines(_seen(vectors_MD, catalog, hop_s, min_score), hop_s)
+    detections: list[Detection] = []
     edge = round(_SMOOTH_SECONDS / hop_s)
     while waiting:
         looks = [_look(line, len(vectors_MD), hop_s) for line in waiting]
@@ -100,26 +100,24 @@ def find_plays(
             for line, look in zip(waiting, looks, strict=True)
         ]
         further = []
-        for line, look, [product_N] in zip(waiting, looks, catalogue.products(asked), strict=True):
-            longer = _grown(line, look, product_N, len(vectors_MD), edge, catalogue.stride)
+        for line, look, [product_N] in zip(waiting, looks, catalog.products(asked), strict=True):
+            longer = _grown(line, look, product_N, len(vectors_MD), edge, catalog.stride)
             if longer != line:
                 further.append(longer)
             else:
-                plays += _plays_on(line, look.start, product_N, hop_s, begin_s)
+                detections += _detections_on(line, look.start, product_N, hop_s, begin_s)
         waiting = further
-    return plays
+    return detections
 
 
-def _seen(
-    vectors_MD: np.ndarray, catalogue: Searcher, hop_s: float, min_score: float
-) -> list[_Line]:
+def _seen(vectors_MD: np.ndarray, catalog: Searcher, hop_s: float, min_score: float) -> list[_Line]:
     """What each window points to; every fingerprint is searched once."""
     heard = np.flatnonzero(vectors_MD.any(axis=1))
     if not len(heard):
         return []
-    similarity_MK = np.zeros((len(vectors_MD), NEIGHBOURS), np.float32)
-    id_MK = np.full((len(vectors_MD), NEIGHBOURS), -1)
-    similarity_MK[heard], id_MK[heard] = catalogue.nearest(vectors_MD[heard], NEIGHBOURS)
+    similarity_MK = np.zeros((len(vectors_MD), NEIGHBORS), np.float32)
+    id_MK = np.full((len(vectors_MD), NEIGHBORS), -1)
+    similarity_MK[heard], id_MK[heard] = catalog.nearest(vectors_MD[heard], NEIGHBORS)
     size, step = round(WINDOW_SECONDS / hop_s), round(_STEP_SECONDS / hop_s)
     latest = max(0, len(vectors_MD) - size)
     firsts = [*range(0, latest, step), latest]
@@ -127,7 +125,7 @@ def _seen(
     found = best_places(
         [vectors_MD[w] for w in windows],
         [(similarity_MK[w], id_MK[w]) for w in windows],
-        catalogue,
+        catalog,
         _TRACKS,
     )
     return [
@@ -186,25 +184,25 @@ def _sounds(product_N: np.ndarray, stride: int) -> bool:
     return len(known) * stride > len(product_N) - stride and bool(known.mean() > _LEVEL)
 
 
-def _plays_on(
+def _detections_on(
     line: _Line, begin: int, product_M: np.ndarray, hop_s: float, begin_s: float
-) -> list[Play]:
-    """The stretches of a line that are alike; `begin` is the fingerprint of the first product."""
+) -> list[Detection]:
+    """The chunks of a line that are alike; `begin` is the fingerprint of the first product."""
     inside = np.flatnonzero(~np.isnan(product_M))
     if not len(inside):
         return []
     begin += int(inside[0])
     product_N = np.interp(np.arange(inside[0], inside[-1] + 1), inside, product_M[inside])
     smooth_N = _smoothed(product_N, round(_SMOOTH_SECONDS / hop_s))
-    plays = []
+    detections = []
     for first, last in _runs(smooth_N > _LEVEL, hop_s):
         heard_N = product_N[first : last + 1][smooth_N[first : last + 1] > _LEVEL]
         start_s = _edge(first, hop_s)
         end_s = (len(product_N) - 1) * hop_s + SEGMENT_SECONDS
         end_s -= _edge(len(product_N) - 1 - last, hop_s)
         at_s = begin_s + begin * hop_s
-        plays.append(
-            Play(
+        detections.append(
+            Detection(
                 ordinal=line.ordinal,
                 start_s=at_s + start_s,
                 end_s=at_s + end_s,
@@ -213,7 +211,7 @@ def _plays_on(
                 heard_s=len(heard_N) * hop_s,
             )
         )
-    return plays
+    return detections
 
 
 def _smoothed(values_N: np.ndarray, width: int) -> np.ndarray:
@@ -237,7 +235,7 @@ def _runs(alike_N: np.ndarray, hop_s: float) -> list[tuple[int, int]]:
 
 
 def _edge(hops: int, hop_s: float) -> float:
-    """Seconds from where the line begins to a play whose first fingerprint is so many hops later.
+    """Seconds from the begin of a line to a detection that starts so many hops later.
 
     Where music sets in, the first fingerprint that is alike is half music. Where the track itself
     or the recording begins, it is all music; products that rise within a second say no other.

@@ -4,7 +4,7 @@ Every vector is a negative of every other, so the parts of a batch cannot be los
 Gradient caching (Gao et al. 2021, "Scaling Deep Contrastive Learning Batch Size under Memory
 Limited Setup") embeds all parts without what a gradient needs, takes the gradient of the loss with
 respect to the vectors, and then embeds one part after the other again to carry it on. It costs one
-more forward pass, and is exact for networks that treat segments alone; batch norm normalises with
+more forward pass, and is exact for networks that treat segments alone; batch norm normalizes with
 the statistics of each part.
 """
 

@@ -126,7 +126,7 @@ class TrainConfig:
 
     preset: str = "small"
     steps: int | None = None
-    """Length in optimiser steps; None: until `minutes` are over."""
+    """Length in optimizer steps; None: until `minutes` are over."""
     minutes: float | None = None
     pairs: int = 128
     """Positive pairs in a batch, per worker."""

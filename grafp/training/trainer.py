@@ -191,7 +191,7 @@ class Trainer:
         return float(value)
 
     def state(self) -> dict[str, Any]:
-        """What a checkpoint holds: weights, optimiser, progress, history and the best weights."""
+        """What a checkpoint holds: weights, optimizer, progress, history and the best weights."""
         return {
             "model": self.encoder.state_dict(),
             "optimizer": self.optimizer.state_dict(),

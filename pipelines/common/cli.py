@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 from grafp import errors
 from grafp.errors import GrafpError, OptionError
+from pipelines.common import logs
 
 _WORKERS_ERROR = re.compile(r"^grafp\.errors\.(\w+): (.+)$", re.MULTILINE)
 DONE, FAILED, BAD_ARGUMENTS, TOO_MANY_FAILURES = 0, 1, 2, 3
@@ -19,6 +20,7 @@ DONE, FAILED, BAD_ARGUMENTS, TOO_MANY_FAILURES = 0, 1, 2, 3
 
 def run(main: Callable[[argparse.Namespace], tuple[dict, int]], options: argparse.Namespace) -> int:
     """Run a job; print its summary as the last line, or one line about what went wrong."""
+    logs.show()
     try:
         summary, code = main(options)
     except Exception as error:  # the one boundary: Ray wraps what its workers raise
@@ -43,11 +45,6 @@ def known_error(error: BaseException | None) -> GrafpError | None:
         name, reason = told[-1]
         return getattr(errors, name, GrafpError)(reason)
     return None
-
-
-def say(line: str) -> None:
-    """Progress, at once, on standard output."""
-    print(line, flush=True)
 
 
 def parser(description: str) -> argparse.ArgumentParser:

@@ -14,7 +14,7 @@ import numpy as np
 import ray.data
 
 from grafp import storage
-from grafp.audio import SAMPLE_RATE, decode, decode_stretches
+from grafp.audio import SAMPLE_RATE, decode, decode_chunks
 from grafp.errors import AudioError, StorageError, UnreadableAudio
 from grafp.storage.sources import Item, read_recording
 
@@ -54,18 +54,18 @@ def decode_row(
     return result
 
 
-def decoded_stretches(
+def decoded_chunks(
     items: list[Item], max_seconds: float, samples: int, overlap: int
 ) -> ray.data.Dataset:
-    """Long recordings, one row per stretch (`grafp.audio.decode_stretches`), see `_stretches`."""
+    """Long recordings, one row per chunk (`grafp.audio.decode_chunks`), see `_chunks`."""
     rows = _rows(items)
     dataset = ray.data.from_items(rows, override_num_blocks=max(1, min(len(rows), 4096)))
     arguments = {"max_seconds": max_seconds, "samples": samples, "overlap": overlap}
-    return dataset.flat_map(_stretches, fn_kwargs=arguments, num_cpus=_DECODE_CPUS)
+    return dataset.flat_map(_chunks, fn_kwargs=arguments, num_cpus=_DECODE_CPUS)
 
 
-def _stretches(row: dict, max_seconds: float, samples: int, overlap: int) -> Iterator[dict]:
-    """The stretches of one recording; `duration_s` is what each adds to those before.
+def _chunks(row: dict, max_seconds: float, samples: int, overlap: int) -> Iterator[dict]:
+    """The chunks of one recording; `duration_s` is what each adds to those before.
 
     A row that failed may follow others: the recording cannot be used.
     """
@@ -77,7 +77,7 @@ def _stretches(row: dict, max_seconds: float, samples: int, overlap: int) -> Ite
         with _marked(row["location"]) as was_deadly:
             if was_deadly:
                 _apart(_last_sample)(data, **options)
-            for first, sound_S in decode_stretches(data, **options):
+            for first, sound_S in decode_chunks(data, **options):
                 added = len(sound_S) - (overlap if first else 0)
                 result |= {"begin_s": first / SAMPLE_RATE, "duration_s": added / SAMPLE_RATE}
                 yield {**result, "pcm": sound_S.tobytes()}
@@ -87,7 +87,7 @@ def _stretches(row: dict, max_seconds: float, samples: int, overlap: int) -> Ite
 
 def _last_sample(data: bytes, **options: Any) -> int:
     """Decode everything and keep nothing."""
-    return max(first + len(sound_S) for first, sound_S in decode_stretches(data, **options))
+    return max(first + len(sound_S) for first, sound_S in decode_chunks(data, **options))
 
 
 def _rows(items: list[Item]) -> list[dict]:

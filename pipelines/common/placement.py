@@ -5,10 +5,9 @@ minutes, and spot machines may not be there at all: flows wait GRAFP_WAIT_SECOND
 they need, saying so, and then go on with less or end with one line.
 """
 
-import functools
+import logging
 import os
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import ray
@@ -17,12 +16,12 @@ from ray.util.placement_group import placement_group, remove_placement_group
 
 from grafp.errors import OptionError
 
+logger = logging.getLogger(__name__)
+
 Bundle = dict[str, float]
-Say = Callable[[str], None]
 _PART_OF_A_CPU = 0.5
 """What an encoder reserves: a pool that took every CPU would leave none to feed it."""
 _SAY_EVERY = 30.0
-_say = functools.partial(print, flush=True)
 
 
 def on_a_cluster() -> bool:
@@ -42,7 +41,10 @@ def wait_seconds() -> float:
     return value
 
 
-def available(bundles: list[Bundle], what: str, say: Say = _say) -> bool:
+def available(
+    bundles: list[Bundle],
+    what: str,
+) -> bool:
     """Whether there is room for all bundles at once, if need be after waiting for machines.
 
     On a cluster the bundles are asked for, which makes an autoscaler start machines, and given
@@ -57,7 +59,7 @@ def available(bundles: list[Bundle], what: str, say: Say = _say) -> bool:
             waited = time.monotonic() - started
             if waited - said > _SAY_EVERY:
                 said = waited
-                say(f"  waiting for {what}; the cluster has {what_there_is()}")
+                logger.info(f"  waiting for {what}; the cluster has {what_there_is()}")
             if waited > wait_seconds():
                 return False
         return True
@@ -100,7 +102,9 @@ class Encoders:
     gpu: bool | None = None
     """None takes GPUs that are there; True waits for one, and then does with processors."""
 
-    def pool(self, say: Say = _say) -> dict[str, object]:
+    def pool(
+        self,
+    ) -> dict[str, object]:
         """Arguments of a Ray Data stage of encoder actors: one a GPU, or one a processor.
 
         Raises OptionError when GPUs are asked for on a machine without.
@@ -110,9 +114,9 @@ class Encoders:
         if self.gpu and not gpus:
             if not on_a_cluster():
                 raise OptionError("--gpu: this machine has no GPU that Ray sees; leave it out")
-            gpus = int(available([{"GPU": 1}], "a GPU", say))
+            gpus = int(available([{"GPU": 1}], "a GPU"))
             if not gpus:
-                say(f"no GPU came within {wait_seconds():g} s: encoding on processors")
+                logger.info(f"no GPU came within {wait_seconds():g} s: encoding on processors")
         count = self.count or gpus or max(1, int(there.get("CPU", 1)))
         need = {"num_gpus": 1} if gpus else {"num_cpus": _PART_OF_A_CPU}
         return {"compute": ray.data.ActorPoolStrategy(min_size=1, max_size=count), **need}

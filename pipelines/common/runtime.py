@@ -6,7 +6,7 @@ import queue
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
 # Read by Ray when it is imported or started. Nothing is reported to anyone.
@@ -23,6 +23,7 @@ from ray.util.metrics import Counter
 from grafp.errors import ClusterError
 from pipelines.common import placement
 
+logger = logging.getLogger(__name__)
 T = TypeVar("T")
 _QUIET, _STALLED = 60.0, 3600.0
 
@@ -72,7 +73,9 @@ def _check_head(address: str) -> None:
         raise ClusterError(f"RAY_ADDRESS={address}: no Ray head answers there ({error})") from error
 
 
-def not_for_ever(batches: Iterable[T], say: Callable[[str], None]) -> Iterator[T]:
+def not_for_ever(
+    batches: Iterable[T],
+) -> Iterator[T]:
     """The same, saying every minute that none comes.
 
     Ray waits for machines that are gone as long as they are gone. Raises ClusterError when nothing
@@ -98,7 +101,7 @@ def not_for_ever(batches: Iterable[T], say: Callable[[str], None]) -> Iterator[T
             text = f"nothing finished for {waited:.0f} s; there are {placement.what_there_is()}"
             if waited >= _STALLED:
                 raise ClusterError(f"{text}; run the same again when there are more") from None
-            say(f"  {text}")
+            logger.info(f"  {text}")
             continue
         if error:
             raise error
@@ -109,11 +112,12 @@ def not_for_ever(batches: Iterable[T], say: Callable[[str], None]) -> Iterator[T
 
 
 def finished_rows(
-    dataset: ray.data.Dataset, total: int | None, say: Callable[[str], None]
+    dataset: ray.data.Dataset,
+    total: int | None,
 ) -> Iterator[dict]:
     """The rows of a dataset as its last stage finishes them, saying how far the work is.
 
-    Rows need `status` and `duration_s`; `total` is how many there will be, None where stretches
+    Rows need `status` and `duration_s`; `total` is how many there will be, None where chunks
     of recordings come and nobody knows.
     """
     started = said = time.monotonic()
@@ -122,7 +126,7 @@ def finished_rows(
     done = failed = 0
     seconds = 0.0
     batches = dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
-    for batch in not_for_ever(batches, say):
+    for batch in not_for_ever(batches):
         rows = batch.to_pylist()
         for row in rows:
             recordings.inc(tags={"status": row["status"]})
@@ -136,8 +140,10 @@ def finished_rows(
             said, elapsed = now, now - started
             speed = f"{seconds / 3600:.2f} h of audio, {seconds / elapsed:.0f}x real time"
             if total is None:
-                say(f"  {done} stretches, {speed}, {failed} failed")
+                logger.info(f"  {done} chunks, {speed}, {failed} failed")
             else:
                 left = elapsed / done * (total - done)
-                say(f"  {done}/{total} recordings, {speed}, {failed} failed, {left:.0f} s left")
+                logger.info(
+                    f"  {done}/{total} recordings, {speed}, {failed} failed, {left:.0f} s left"
+                )
         yield from rows

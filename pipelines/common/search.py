@@ -1,4 +1,4 @@
-"""A catalogue's shards spread over Ray actors, each of which holds only its own."""
+"""A catalog's shards spread over Ray actors, each of which holds only its own."""
 
 import heapq
 import os
@@ -12,12 +12,12 @@ import ray.actor
 
 from grafp.catalog.manifest import Manifest, ShardEntry
 from grafp.catalog.shard_files import open_shards
-from grafp.errors import CatalogueError, ClusterError
+from grafp.errors import CatalogError, ClusterError
 from grafp.index.shards import Alignments, ShardSearch, merge_nearest
 from pipelines.common import placement
 
 _ACTOR_BYTES = 8 << 30
-"""Of shards for one actor; a catalogue that is smaller is held by one, or by one a machine."""
+"""Of shards for one actor; a catalog that is smaller is held by one, or by one a machine."""
 
 
 _CPUS = 0.01
@@ -39,11 +39,11 @@ class _Holder:
     ) -> None:
         faiss.omp_set_num_threads(len(os.sched_getaffinity(0)))
         manifest = Manifest.from_json(manifest_json, root)
-        self._damage: CatalogueError | None = None
+        self._damage: CatalogError | None = None
         try:
             opened = open_shards(root, manifest, only=shards, decode=decode)
             self._search = method(opened, manifest.nprobe, stride)
-        except CatalogueError as error:  # raised when asked: Ray tells of a failed start at length
+        except CatalogError as error:  # raised when asked: Ray tells of a failed start at length
             self._damage = error
 
     def nearest(self, queries_QD: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
@@ -71,10 +71,10 @@ class SpreadSearch:
         """Start the actors; they end when this object and its copies are gone.
 
         Args:
-            root: the catalogue's; its snapshot need not be published.
+            root: the catalog's; its snapshot need not be published.
             actors: how many share the shards; default: as their size asks for.
             decode: see `grafp.catalog.shard_files.open_shards`.
-            stride: 1 if queries come at the catalogue's hop; default: the manifest's.
+            stride: 1 if queries come at the catalog's hop; default: the manifest's.
             method: how each actor searches its shards.
 
         Raises ClusterError when the indexes do not fit into the memory of all machines.

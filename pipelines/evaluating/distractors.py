@@ -1,16 +1,16 @@
-"""A catalogue made larger without audio: invented tracks, drawn where real fingerprints lie.
+"""A catalog made larger without audio: invented tracks, drawn where real fingerprints lie.
 
 A distractor is the sequence of fingerprints of a real track, moved as a whole: of each principal
 component of all fingerprints the sign is kept or flipped, by one draw for the track. Their mean,
 covariance and movement in time stay what they are in music, but nothing sounds like it. (That
 distractors in the latent space reproduce scaling curves: arXiv:2509.18620.) They deceive somewhat
-less than other music does, most of all in the tail of the scores, so hit rates in a catalogue made
-larger by them are a bound from above; grafp.evaluation.hit_rates.Scale.deceived measures by how much.
+less than other music does, most of all in the tail of the scores, so hit rates in a catalog made
+larger by them are a bound from above; `Scale.deceived` measures by how much.
 """
 
 import hashlib
 import io
-from collections.abc import Callable
+import logging
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 import ray
 
 from grafp import storage
-from grafp.catalog.catalog import Catalogue
+from grafp.catalog.catalog import Catalog
 from grafp.catalog.embeddings import EMBEDDING_SCHEMA, by_file, read_fingerprints
 from grafp.catalog.manifest import Manifest
 from grafp.catalog.tracks import Row, TrackRef, live_refs
@@ -27,6 +27,8 @@ from grafp.model.fingerprint import DIMENSION
 from pipelines.common.runtime import connect
 from pipelines.indexing.flow import Run
 from pipelines.indexing.upkeep import IndexState, extend
+
+logger = logging.getLogger(__name__)
 
 _NAME = "distractor "
 
@@ -52,9 +54,13 @@ class Distribution:
 
 
 def with_distractors(
-    source: Catalogue, root: str, count: int, *, seed: int = 0, say: Callable[[str], None] = print
+    source: Catalog,
+    root: str,
+    count: int,
+    *,
+    seed: int = 0,
 ) -> Manifest:
-    """Publish a catalogue under `root` of the source's tracks and `count` distractors.
+    """Publish a catalog under `root` of the source's tracks and `count` distractors.
 
     All tracks of the source are used equally often; a larger count begins with the distractors
     of a smaller one. Nothing in `root` refers to the source: delete it at will.
@@ -65,12 +71,12 @@ def with_distractors(
     rows = [row for row in source.tracks().to_pylist() if row["status"] == "ok"]
     real = live_refs(rows)
     files = by_file(real.values())
-    say(f"drawing {count:,} distractors from {len(real):,} tracks")
+    logger.info(f"drawing {count:,} distractors from {len(real):,} tracks")
     distribution = ray.put(_distribution(source, files))
-    catalogue = Catalogue.open(root)
-    catalogue.put_model(source.model())
+    catalog = Catalog.open(root)
+    catalog.put_model(source.model())
     ray.get([_copy.remote(source.root, root, key) for key in files])
-    # In another order, so that a few distractors come from all over the catalogue.
+    # In another order, so that a few distractors come from all over the catalog.
     order = [sorted(real)[n] for n in np.random.default_rng(seed).permutation(len(real))]
     numbers = {ordinal: n for n, ordinal in enumerate(order)}
     work = []
@@ -85,14 +91,14 @@ def with_distractors(
         row |= {"ordinal": manifest.next_ordinal + row.pop("number"), "model_id": manifest.model_id}
         row |= {"hop_s": manifest.hop_s, "duration_s": row["n_segments"] * manifest.hop_s}
     rows += drawn
-    state = extend(catalogue, IndexState(), live_refs(rows), say)
-    run = Run.begin(catalogue, manifest.model_id, manifest.model_sha256, manifest.hop_s)
+    state = extend(catalog, IndexState(), live_refs(rows))
+    run = Run.begin(catalog, manifest.model_id, manifest.model_sha256, manifest.hop_s)
     scaled = run.manifest(rows, state, next_ordinal=manifest.next_ordinal + count)
-    catalogue.publish(scaled)
+    catalog.publish(scaled)
     return scaled
 
 
-def _distribution(source: Catalogue, files: dict[str, list[TrackRef]]) -> Distribution:
+def _distribution(source: Catalog, files: dict[str, list[TrackRef]]) -> Distribution:
     parts = ray.get([_moments.remote(source.root, key, refs) for key, refs in files.items()])
     count, sum_D, square_DD = (sum(column) for column in zip(*parts, strict=True))
     mean_D = sum_D / count

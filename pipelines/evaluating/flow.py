@@ -1,10 +1,11 @@
-"""Hit rates of a catalogue on degraded excerpts of its own tracks, over the flow of a query batch.
+"""Hit rates of a catalog on degraded excerpts of its own tracks, over the flow of a query batch.
 
 One cut serves all lengths, ratios and conditions; noise and room are drawn anew for each. See
 grafp.evaluation.protocol.Clip for the two protocols.
 """
 
 import json
+import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -14,7 +15,7 @@ import ray
 
 from grafp import storage
 from grafp.audio import MAX_SECONDS, SAMPLE_RATE, decode
-from grafp.catalog.catalog import Catalogue
+from grafp.catalog.catalog import Catalog
 from grafp.catalog.manifest import Manifest
 from grafp.errors import AudioError, OptionError, StorageError
 from grafp.evaluation.failures import show, worst
@@ -29,6 +30,8 @@ from pipelines.common.runtime import connect, finished_rows
 from pipelines.evaluating.distractors import is_distractor, with_distractors
 from pipelines.querying.flow import answered, live_tracks
 
+logger = logging.getLogger(__name__)
+
 PROTOCOLS = ("field", "paper")
 SEARCHES: dict[str, type[ShardSearch]] = {"index": ShardSearch, "lsh": HashSearch}
 
@@ -38,15 +41,15 @@ class Material:
     """What an evaluation is made of."""
 
     known: list[Item]
-    """Recordings of the catalogue, long enough for every clip."""
+    """Recordings of the catalog, long enough for every clip."""
     unknown: list[Item]
     noises: list[np.ndarray]
     rooms: list[np.ndarray]
     """int16 waveforms, like `noises`; may be empty if no clip is reverberant."""
 
 
-def evaluate_catalogue(
-    catalogue_uri: str,
+def evaluate_catalog(
+    catalog_uri: str,
     audio: str,
     noise: str,
     rooms: str,
@@ -61,25 +64,24 @@ def evaluate_catalogue(
     unknown: str | None = None,
     distractors: Sequence[int] = (),
     encoders: Encoders = ENCODERS,
-    say: Callable[[str], None] = print,
 ) -> dict:
-    """Evaluate a catalogue on its own audio, write the report under OUT, return the summary.
+    """Evaluate a catalog on its own audio, write the report under OUT, return the summary.
 
     Args:
         protocol: of the clips, one of PROTOCOLS.
         search: by what fingerprints are looked up, one of SEARCHES.
-        unknown: recordings that are not in the catalogue; a quarter as many clips are theirs.
-        distractors: for each number a copy of the catalogue with so many invented tracks, under
+        unknown: recordings that are not in the catalog; a quarter as many clips are theirs.
+        distractors: for each number a copy of the catalog with so many invented tracks, under
             OUT, is asked for the shortest clips in rooms (the paper's Table III).
 
-    Raises OptionError when the audio and the catalogue do not fit.
+    Raises OptionError when the audio and the catalog do not fit.
     """
     started = time.monotonic()
-    catalogue = Catalogue.open_published(catalogue_uri)
-    assert catalogue.manifest is not None
+    catalog = Catalog.open_published(catalog_uri)
+    assert catalog.manifest is not None
     recordings = list_items(audio)
-    material = _material(catalogue, recordings, noise, rooms, unknown, max(seconds), say)
-    grid_s = catalogue.manifest.hop_s if protocol == "paper" else None
+    material = _material(catalog, recordings, noise, rooms, unknown, max(seconds))
+    grid_s = catalog.manifest.hop_s if protocol == "paper" else None
     clips: list[Clip] = []
     for items, count in ((material.known, queries), (material.unknown, max(1, queries // 4))):
         drawn = draw_clips(
@@ -93,22 +95,22 @@ def evaluate_catalogue(
         clips += [replace(clip, number=len(clips) + clip.number) for clip in drawn]
 
     def ask(uri: str, clips: Sequence[Clip]) -> list[ClipAnswer]:
-        return evaluate(uri, material, clips, method=SEARCHES[search], encoders=encoders, say=say)
+        return evaluate(uri, material, clips, method=SEARCHES[search], encoders=encoders)
 
-    answers = ask(catalogue_uri, clips)
+    answers = ask(catalog_uri, clips)
     made = [n for n, answer in enumerate(answers) if answer.error is None]
     if not made:
         raise OptionError(f"no clip could be made: {answers[0].error}")
     clips, answers = [clips[n] for n in made], [answers[n] for n in made]
-    say(markdown(grid(clips, answers)))
-    scales = _scales(catalogue, distractors, out, clips, answers, ask, say)
+    logger.info(markdown(grid(clips, answers)))
+    scales = _scales(catalog, distractors, out, clips, answers, ask)
     facts = {
-        "catalogue": catalogue_uri,
-        "snapshot": catalogue.manifest.snapshot,
-        "model": catalogue.manifest.model_id,
-        **catalogue.manifest.counts,
+        "catalog": catalog_uri,
+        "snapshot": catalog.manifest.snapshot,
+        "model": catalog.manifest.model_id,
+        **catalog.manifest.counts,
         "protocol": protocol,
-        "search": f"LSH, {HASH_BITS} bits" if search == "lsh" else "the catalogue's index",
+        "search": f"LSH, {HASH_BITS} bits" if search == "lsh" else "the catalog's index",
         "recordings with clips": len(material.known),
         "unknown recordings": len(material.unknown),
         "clips": len(clips),
@@ -133,40 +135,38 @@ def evaluate_catalogue(
 
 
 def _material(
-    catalogue: Catalogue,
+    catalog: Catalog,
     recordings: Sequence[Item],
     noise: str,
     rooms: str,
     unknown: str | None,
     longest: float,
-    say: Callable[[str], None],
 ) -> Material:
     durations = {
-        r["uri"]: r["duration_s"] for r in catalogue.tracks().to_pylist() if r["status"] == "ok"
+        r["uri"]: r["duration_s"] for r in catalog.tracks().to_pylist() if r["status"] == "ok"
     }
     known = [item for item in _test_part(recordings) if item.uri in durations]
     if not known:
-        raise OptionError("--audio: none of it is in the catalogue")
+        raise OptionError("--audio: none of it is in the catalog")
     strangers = for_testing(unknown) if unknown else []
     if both := [item.uri for item in strangers if item.uri in durations]:
-        raise OptionError(f"--unknown {unknown}: {both[0]} is in the catalogue")
+        raise OptionError(f"--unknown {unknown}: {both[0]} is in the catalog")
     usable = [item for item in known if durations[item.uri] >= longest + 1]
     if not usable:
         raise OptionError(f"--seconds: no recording is longer than {longest:g} s")
-    noises, impulses = (waveforms(for_testing(uri), say) for uri in (noise, rooms))
+    noises, impulses = (waveforms(for_testing(uri)) for uri in (noise, rooms))
     return Material(usable, strangers, noises, impulses)
 
 
 def _scales(
-    catalogue: Catalogue,
+    catalog: Catalog,
     sizes: Sequence[int],
     out: str,
     clips: Sequence[Clip],
     answers: Sequence[ClipAnswer],
     ask: Callable[[str, Sequence[Clip]], list[ClipAnswer]],
-    say: Callable[[str], None],
 ) -> list[Scale]:
-    """The shortest clips in rooms, against the catalogue and against each scaled copy of it."""
+    """The shortest clips in rooms, against the catalog and against each scaled copy of it."""
     shortest = min(clip.seconds for clip in clips)
     asked = [n for n, clip in enumerate(clips) if clip.reverb and clip.seconds == shortest]
     if not sizes or not asked:
@@ -177,26 +177,25 @@ def _scales(
         real = manifest.counts["tracks"] - manifest.counts["copies"] - count
         return Scale.of(count, real, manifest.counts["fingerprints"], few, found, is_distractor)
 
-    assert catalogue.manifest is not None
-    scales = [scale(0, catalogue.manifest, [answers[n] for n in asked])]
+    assert catalog.manifest is not None
+    scales = [scale(0, catalog.manifest, [answers[n] for n in asked])]
     for count in sizes:
         # A place of its own for each snapshot: what an earlier model left must not be used again.
-        root = storage.join(out, f"scaled-{count}", catalogue.manifest.snapshot)
-        manifest = with_distractors(catalogue, root, count, say=say)
+        root = storage.join(out, f"scaled-{count}", catalog.manifest.snapshot)
+        manifest = with_distractors(catalog, root, count)
         found = ask(root, few)
         scales.append(scale(count, manifest, found))
-        say(f"{count:,} distractors:{markdown(scales[-1].cells)}")
+        logger.info(f"{count:,} distractors:{markdown(scales[-1].cells)}")
     return scales
 
 
 def evaluate(
-    catalogue_uri: str,
+    catalog_uri: str,
     material: Material,
     clips: Sequence[Clip],
     *,
     method: type[ShardSearch] = ShardSearch,
     encoders: Encoders = ENCODERS,
-    say: Callable[[str], None] = print,
 ) -> list[ClipAnswer]:
     """The best answer to every clip, in their order; matched if it reaches the model's threshold.
 
@@ -206,9 +205,9 @@ def evaluate(
     if not noises or (not rooms and any(clip.reverb for clip in clips)):
         raise OptionError("the evaluation needs noises, and rooms for reverberant clips")
     connect()
-    catalogue = Catalogue.open_published(catalogue_uri)
-    uris = live_tracks(catalogue)
-    threshold = catalogue.threshold()
+    catalog = Catalog.open_published(catalog_uri)
+    uris = live_tracks(catalog)
+    threshold = catalog.threshold()
     by_track: dict[str, list[dict]] = {}
     for clip in clips:
         by_track.setdefault(clip.track, []).append(asdict(clip))
@@ -225,10 +224,10 @@ def evaluate(
     asked = {clip.number: clip for clip in clips}
     answers: dict[int, ClipAnswer] = {}
     # The second may be the best wrong.
-    found = answered(dataset, catalogue, encoders, top_k=2, method=method)
+    found = answered(dataset, catalog, encoders, top_k=2, method=method)
     known = {uri for copies in uris.values() for uri in copies}
     repeating = self_repeating(material.known)
-    for row in finished_rows(found, len(clips), say):
+    for row in finished_rows(found, len(clips)):
         clip = asked[row["number"]]
         answer = _answer(row, clip, uris, clip.track in known, threshold(clip.seconds))
         if clip.track in repeating:
@@ -251,14 +250,16 @@ def _test_part(items: Sequence[Item]) -> list[Item]:
     return [item for item in items if item.row.get("split") in (None, "", "test")]
 
 
-def waveforms(items: list[Item], say: Callable[[str], None]) -> list[np.ndarray]:
+def waveforms(
+    items: list[Item],
+) -> list[np.ndarray]:
     """Decoded noises or rooms as int16, the form in which workers share them."""
     decoded = []
     for item in items:
         try:
             samples_S = decode(storage.read(item.location), min_seconds=0.0)
         except (AudioError, StorageError) as error:
-            say(f"  left out: {item.uri}: {error}")
+            logger.info(f"  left out: {item.uri}: {error}")
             continue
         decoded.append((samples_S.clip(-1, 1) * 32767).astype(np.int16))
     return decoded

@@ -7,8 +7,9 @@ those are: a run that died is continued by doing the same again, and finds what 
 import hashlib
 import io
 import json
+import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any
 
@@ -18,15 +19,17 @@ import pyarrow.parquet as pq
 import ray
 
 from grafp import storage
-from grafp.catalog.catalog import Catalogue
+from grafp.catalog.catalog import Catalog
 from grafp.catalog.embeddings import by_file, read_fingerprints
 from grafp.catalog.manifest import ShardEntry, StoredFile
 from grafp.catalog.tracks import TrackRef
-from grafp.errors import CatalogueError, StorageError
+from grafp.errors import CatalogError, StorageError
 from grafp.index.ivfpq import fill, fingerprint_ids, health, parse_index, train_template
 from grafp.index.size import MAX_SHARD_FINGERPRINTS, IndexParameters
 from grafp.model.fingerprint import DIMENSION
 from pipelines.common.placement import memory_claim
+
+logger = logging.getLogger(__name__)
 
 _BYTES_A_FINGERPRINT = 500  # of a filling task: benchmarks/merge.py, two at once, 1.6 GiB
 _FILL_BYTES = 500 << 20  # of any filling task: Python, libraries, one embedding file
@@ -45,14 +48,14 @@ def filling_bytes(fingerprints: int) -> int:
 
 
 def train(
-    catalogue: Catalogue, tracks: list[TrackRef], parameters: IndexParameters
+    catalog: Catalog, tracks: list[TrackRef], parameters: IndexParameters
 ) -> tuple[str, StoredFile]:
     """Train a template on a random sample over all tracks; its id and where it is."""
     name = _name(asdict(parameters), tracks)
     template_id = f"{parameters.codec.lower()}-{name[:12]}"
     key = f"index/{template_id}/template.faiss"
-    uri = storage.join(catalogue.root, key)
-    published = catalogue.manifest.template if catalogue.manifest else None
+    uri = storage.join(catalog.root, key)
+    published = catalog.manifest.template if catalog.manifest else None
     if is_fresh(storage.stat(uri)):
         data = storage.read(uri)
         stored = StoredFile(key, len(data), hashlib.sha256(data).hexdigest())
@@ -60,10 +63,10 @@ def train(
             return template_id, stored
     share = min(1.0, parameters.training_points / max(1, sum(t.n_segments for t in tracks)))
     work = [
-        _sample.remote(catalogue.root, key, group, share) for key, group in by_file(tracks).items()
+        _sample.remote(catalog.root, key, group, share) for key, group in by_file(tracks).items()
     ]
     template = ray.get(_train.remote(parameters, *work))
-    return template_id, catalogue.put(key, template)
+    return template_id, catalog.put(key, template)
 
 
 @ray.remote(num_cpus=0.5)
@@ -86,28 +89,27 @@ def _train(parameters: IndexParameters, *samples: list[tuple[int, np.ndarray]]) 
 
 
 def fill_shards(
-    catalogue: Catalogue,
+    catalog: Catalog,
     template_id: str,
     template: StoredFile,
     tracks: list[TrackRef],
-    say: Callable[[str], None],
 ) -> list[ShardEntry]:
     """Fill copies of the template with the tracks, in parallel; each shard holds whole tracks.
 
     A filling task holds one shard, of at most MAX_SHARD_FINGERPRINTS; see `filling_bytes`.
     """
-    template_ref = ray.put(catalogue.get(template))
+    template_ref = ray.put(catalog.get(template))
     work = []
     for group in _shard_groups(tracks):
         size = sum(track.n_segments for track in group)
         memory = memory_claim(filling_bytes(size))
         work.append(
-            _fill.options(memory=memory).remote(catalogue.root, template_id, template_ref, group)
+            _fill.options(memory=memory).remote(catalog.root, template_id, template_ref, group)
         )
     entries = []
     for number, ref in enumerate(work, 1):
         entries.append(ShardEntry.from_dict(ray.get(ref)))
-        say(f"  shard {number}/{len(work)}: {entries[-1].fingerprints:,} fingerprints")
+        logger.info(f"  shard {number}/{len(work)}: {entries[-1].fingerprints:,} fingerprints")
     return entries
 
 
@@ -130,10 +132,10 @@ def _fill(root: str, template_id: str, template: bytes, tracks: list[TrackRef]) 
     shard_id = _name(template_id, tracks)[:16]
     prefix = f"index/{template_id}/{shard_id}"
     record = storage.join(root, f"{prefix}.json")
-    catalogue = Catalogue(root)
+    catalog = Catalog(root)
     if is_fresh(storage.stat(record)):
         found = ShardEntry.from_dict(json.loads(storage.read(record)))
-        if _is_whole(catalogue, found):
+        if _is_whole(catalog, found):
             return asdict(found)
     counts = np.array([track.n_segments for track in tracks])
     first_rows = np.cumsum(counts) - counts
@@ -158,9 +160,9 @@ def _fill(root: str, template_id: str, template: bytes, tracks: list[TrackRef]) 
     pq.write_table(table, buffer)
     entry = ShardEntry(
         shard_id=shard_id,
-        index=catalogue.put(f"{prefix}.faiss", index),
-        vectors=catalogue.put(f"{prefix}.vectors", vectors_ND.tobytes()),
-        tracks=catalogue.put(f"{prefix}.tracks.parquet", buffer.getvalue()),
+        index=catalog.put(f"{prefix}.faiss", index),
+        vectors=catalog.put(f"{prefix}.vectors", vectors_ND.tobytes()),
+        tracks=catalog.put(f"{prefix}.tracks.parquet", buffer.getvalue()),
         fingerprints=len(vectors_ND),
         imbalance=imbalance,
         canary=canary,
@@ -169,11 +171,11 @@ def _fill(root: str, template_id: str, template: bytes, tracks: list[TrackRef]) 
     return asdict(entry)
 
 
-def _is_whole(catalogue: Catalogue, entry: ShardEntry) -> bool:
+def _is_whole(catalog: Catalog, entry: ShardEntry) -> bool:
     try:
         for file in (entry.index, entry.vectors, entry.tracks):
-            catalogue.get(file)
-    except (CatalogueError, StorageError):
+            catalog.get(file)
+    except (CatalogError, StorageError):
         return False
     return True
 

@@ -1,13 +1,13 @@
-"""Thresholds of a catalogue from its own fingerprints, measured after its index was built."""
+"""Thresholds of a catalog from its own fingerprints, measured after its index was built."""
 
-from collections.abc import Callable
+import logging
 from dataclasses import replace
 
 import numpy as np
 import ray
 
 from grafp.audio import SAMPLE_RATE
-from grafp.catalog.catalog import Catalogue
+from grafp.catalog.catalog import Catalog
 from grafp.catalog.embeddings import by_file, read_fingerprints
 from grafp.catalog.manifest import Manifest
 from grafp.catalog.tracks import TrackRef
@@ -17,20 +17,21 @@ from grafp.model.fingerprint import segment_count
 from pipelines.common.search import SpreadSearch
 from pipelines.indexing.duplicates import NEAR
 
+logger = logging.getLogger(__name__)
+
 MIN_TRACKS = 30
 """With fewer, the best wrong answer says little; what the model's card says counts instead."""
 _EXCERPTS, _EXCERPTS_A_TRACK = 1_000, 10
-_GROWN = 1.2  # measured anew when the catalogue grew by more
-_NEIGHBOURS = 60  # most of the nearest are of the excerpt's own track, which does not count
+_GROWN = 1.2  # measured anew when the catalog grew by more
+_NEIGHBORS = 60  # most of the nearest are of the excerpt's own track, which does not count
 _AT_ONCE = 64
 _TELLING_S = 5.0  # from this length on, a score of NEAR means the same recording
 
 
 def calibrated(
-    catalogue: Catalogue,
+    catalog: Catalog,
     manifest: Manifest,
     live: dict[int, TrackRef],
-    say: Callable[[str], None],
 ) -> Manifest:
     """The manifest with thresholds that suit its size; measured only where that changed much."""
     if len(live) < MIN_TRACKS:
@@ -38,19 +39,19 @@ def calibrated(
     count, old = sum(ref.n_segments for ref in live.values()), manifest.calibration
     if old and old.fingerprints / _GROWN <= count <= old.fingerprints * _GROWN:
         return manifest
-    search = SpreadSearch(catalogue.root, manifest, stride=1)
+    search = SpreadSearch(catalog.root, manifest, stride=1)
     work = [
-        _search.remote(search, catalogue.root, manifest.hop_s, key, group)
+        _search.remote(search, catalog.root, manifest.hop_s, key, group)
         for key, group in by_file(_sample(list(live.values()))).items()
     ]
     found = [scores for part in ray.get(work) for scores in part]
     measured = _thresholds(found, count)
-    say(f"thresholds measured with {len(found)} excerpts: {_line(measured)}")
+    logger.info(f"thresholds measured with {len(found)} excerpts: {_line(measured)}")
     return replace(manifest, calibration=measured)
 
 
 def _sample(tracks: list[TrackRef]) -> list[TrackRef]:
-    """Tracks at random, the same for the same catalogue; several times where there are few."""
+    """Tracks at random, the same for the same catalog; several times where there are few."""
     rng = np.random.default_rng(len(tracks))
     times = min(_EXCERPTS_A_TRACK, -(-_EXCERPTS // len(tracks)))
     chosen = rng.permutation(np.repeat(np.arange(len(tracks)), times))[:_EXCERPTS]
@@ -81,7 +82,7 @@ def _search(
             answers = find_matches(
                 [excerpts[n][:length] for n in some],
                 search,
-                neighbours=_NEIGHBOURS,
+                neighbors=_NEIGHBORS,
                 without=[own[n] for n in some],
             )
             for n, matches in zip(some, answers, strict=True):

@@ -4,7 +4,7 @@ import numpy as np
 import pyarrow as pa
 import ray
 
-from grafp.catalog.catalog import Catalogue
+from grafp.catalog.catalog import Catalog
 from grafp.catalog.embeddings import read_fingerprints
 from grafp.catalog.manifest import Manifest
 from grafp.catalog.shard_files import open_shards
@@ -30,7 +30,7 @@ DUPLICATE_SCHEMA = pa.schema(
 
 
 def near_duplicates(
-    catalogue: Catalogue, manifest: Manifest, table: list[Row], new: list[TrackRef]
+    catalog: Catalog, manifest: Manifest, table: list[Row], new: list[TrackRef]
 ) -> list[dict]:
     """For each new track the other track, if any, that an excerpt of it also matches, see `NEAR`.
 
@@ -41,9 +41,9 @@ def near_duplicates(
     if not new or len(uris) < 2:
         return []
     small = sum(entry.index.bytes for entry in manifest.shards) < _SMALL_BYTES
-    search = None if small else SpreadSearch(catalogue.root, manifest, stride=1)
+    search = None if small else SpreadSearch(catalog.root, manifest, stride=1)
     work = [
-        _search.remote(search, catalogue.root, manifest.to_json(), new[i : i + _TRACKS_A_TASK])
+        _search.remote(search, catalog.root, manifest.to_json(), new[i : i + _TRACKS_A_TASK])
         for i in range(0, len(new), _TRACKS_A_TASK)
     ]
     found = [

@@ -6,7 +6,7 @@ recording that cannot be used is a row with a status and a reason.
 
 import hashlib
 import io
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -73,7 +73,6 @@ def embed(
     known: Iterable[str],
     encoders: Encoders,
     max_seconds: float,
-    say: Callable[[str], None],
 ) -> list[dict]:
     """Fingerprint recordings into Parquet files; returns one row per recording.
 
@@ -83,7 +82,7 @@ def embed(
     stored = encoded(recordings, model_uri, store.hop_s, encoders).map_batches(
         store, batch_size=_TRACKS_A_FILE, batch_format="pyarrow", num_cpus=0.25
     )
-    return list(finished_rows(stored, len(items), say))
+    return list(finished_rows(stored, len(items)))
 
 
 def left_over(

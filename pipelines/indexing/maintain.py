@@ -1,6 +1,7 @@
-"""Care of a published catalogue: verify, roll back, withdraw by name, compact, clean up."""
+"""Care of a published catalog: verify, roll back, withdraw by name, compact, clean up."""
 
 import io
+import logging
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -10,26 +11,25 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from grafp import storage
-from grafp.catalog.catalog import Catalogue
+from grafp.catalog.catalog import Catalog
 from grafp.catalog.manifest import Manifest
 from grafp.catalog.tracks import Row, live_refs
-from grafp.errors import CatalogueError, GrafpError, ModelError, OptionError, StorageError
+from grafp.errors import CatalogError, GrafpError, ModelError, OptionError, StorageError
 from grafp.storage.sources import read_table
 from pipelines.common.runtime import connect
 from pipelines.indexing import upkeep
 from pipelines.indexing.calibrate import calibrated
 from pipelines.indexing.flow import Run
 
-Say = Callable[[str], None]
+logger = logging.getLogger(__name__)
 
 
 def maintain(
-    catalogue_uri: str,
+    catalog_uri: str,
     *,
     remove: str | None = None,
     compact: bool = False,
     retrain: bool = False,
-    say: Say = print,
 ) -> dict:
     """Withdraw tracks by name, and compact or train the index anew if that is due or asked for.
 
@@ -39,39 +39,39 @@ def maintain(
     Returns the new snapshot's id and counts. Raises OptionError for a track that is not there.
     """
     started = time.monotonic()
-    catalogue = Catalogue.open_published(catalogue_uri)
-    old = catalogue.manifest
+    catalog = Catalog.open_published(catalog_uri)
+    old = catalog.manifest
     assert old is not None
-    rows = catalogue.tracks().to_pylist()
+    rows = catalog.tracks().to_pylist()
     removed = _withdraw(rows, remove) if remove else []
     connect()
     before = upkeep.IndexState.of(old)
-    state = upkeep.extend(catalogue, before, live_refs(rows), say, retrain=retrain, compact=compact)
+    state = upkeep.extend(catalog, before, live_refs(rows), retrain=retrain, compact=compact)
     if removed or state != before:
-        run = Run.begin(catalogue, old.model_id, old.model_sha256, old.hop_s)
+        run = Run.begin(catalog, old.model_id, old.model_sha256, old.hop_s)
         manifest = run.manifest(rows, state, old.next_ordinal)
-        catalogue.publish(calibrated(catalogue, manifest, live_refs(rows), say))
-        say(f"published snapshot {manifest.snapshot}")
+        catalog.publish(calibrated(catalog, manifest, live_refs(rows)))
+        logger.info(f"published snapshot {manifest.snapshot}")
     else:
-        say("nothing is due")
-    assert catalogue.manifest is not None
+        logger.info("nothing is due")
+    assert catalog.manifest is not None
     return {
-        "snapshot": catalogue.manifest.snapshot,
+        "snapshot": catalog.manifest.snapshot,
         "removed": len(removed),
         "shards_before": len(before.shards),
         "shards": len(state.shards),
-        **catalogue.manifest.counts,
+        **catalog.manifest.counts,
         "seconds": round(time.monotonic() - started, 2),
     }
 
 
 def _withdraw(rows: list[Row], uri: str) -> list[str]:
-    """Mark the tracks that a file names; a track that is not in the catalogue is an error."""
+    """Mark the tracks that a file names; a track that is not in the catalog is an error."""
     names = list(_names(uri))
     by_uri = {row["uri"]: row for row in rows}
     for number, name in enumerate(names, 1):
         if name not in by_uri:
-            raise OptionError(f"--remove {uri}, entry {number}: {name} is not in the catalogue")
+            raise OptionError(f"--remove {uri}, entry {number}: {name} is not in the catalog")
         if by_uri[name]["status"] == "withdrawn":
             raise OptionError(f"--remove {uri}, entry {number}: {name} is withdrawn already")
         by_uri[name]["status"] = "withdrawn"
@@ -90,44 +90,49 @@ def _names(uri: str) -> Iterator[str]:
         yield str(name)
 
 
-def rollback(catalogue_uri: str, snapshot: str, *, say: Say = print) -> dict:
+def rollback(
+    catalog_uri: str,
+    snapshot: str,
+) -> dict:
     """Publish an older snapshot again, after checking that all its files are there.
 
-    Raises CatalogueError, with nothing changed, when it is unknown or incomplete.
+    Raises CatalogError, with nothing changed, when it is unknown or incomplete.
     """
-    catalogue = Catalogue.open_published(catalogue_uri)
-    assert catalogue.manifest is not None
-    before = catalogue.manifest.snapshot
-    manifest = catalogue.snapshot(snapshot)
-    catalogue.check_files(manifest)
-    Catalogue(catalogue.root, manifest).model()
-    catalogue.publish(manifest)
-    say(f"published snapshot {snapshot} again, instead of {before}")
+    catalog = Catalog.open_published(catalog_uri)
+    assert catalog.manifest is not None
+    before = catalog.manifest.snapshot
+    manifest = catalog.snapshot(snapshot)
+    catalog.check_files(manifest)
+    Catalog(catalog.root, manifest).model()
+    catalog.publish(manifest)
+    logger.info(f"published snapshot {snapshot} again, instead of {before}")
     return {"snapshot": snapshot, "instead_of": before, **manifest.counts}
 
 
-def verify(catalogue_uri: str, *, say: Say = print) -> dict:
+def verify(
+    catalog_uri: str,
+) -> dict:
     """Read everything that the published snapshot names; `damaged` says what is wrong.
 
     A file is in memory while it is read; four are read at a time.
     """
-    catalogue = Catalogue.open_published(catalogue_uri)
-    manifest = catalogue.manifest
+    catalog = Catalog.open_published(catalog_uri)
+    manifest = catalog.manifest
     assert manifest is not None
     problems: list[str] = []
     with ThreadPoolExecutor(max_workers=4) as pool:
-        problems += filter(None, pool.map(lambda f: _problem(catalogue.get, f), manifest.files))
-        problems += filter(None, [_problem(lambda _: catalogue.model(), None)])
+        problems += filter(None, pool.map(lambda f: _problem(catalog.get, f), manifest.files))
+        problems += filter(None, [_problem(lambda _: catalog.model(), None)])
         embeddings: dict[str, dict[str, int]] = {}
         if not any(manifest.tracks.key in problem for problem in problems):
-            for ref in live_refs(catalogue.tracks().to_pylist()).values():
+            for ref in live_refs(catalog.tracks().to_pylist()).values():
                 embeddings.setdefault(ref.embedding_file, {})[ref.stored_as] = ref.n_segments
-        checks = pool.map(lambda e: _embedding_problem(catalogue.root, *e), embeddings.items())
+        checks = pool.map(lambda e: _embedding_problem(catalog.root, *e), embeddings.items())
         problems += filter(None, checks)
     for problem in problems:
-        say(f"  damaged: {problem}")
+        logger.info(f"  damaged: {problem}")
     files = len(manifest.files) + len(embeddings)
-    say(f"{files} files of snapshot {manifest.snapshot} read, {len(problems)} damaged")
+    logger.info(f"{files} files of snapshot {manifest.snapshot} read, {len(problems)} damaged")
     return {
         "snapshot": manifest.snapshot,
         "files": files,
@@ -139,7 +144,7 @@ def verify(catalogue_uri: str, *, say: Say = print) -> dict:
 def _problem(read: Callable, what: object) -> str | None:
     try:
         read(what)
-    except (StorageError, CatalogueError, ModelError) as error:
+    except (StorageError, CatalogError, ModelError) as error:
         return str(error)
     return None
 
@@ -159,33 +164,32 @@ def _embedding_problem(root: str, key: str, wanted: dict[str, int]) -> str | Non
 
 
 def clean_up(
-    catalogue_uri: str,
+    catalog_uri: str,
     *,
     keep_snapshots: int,
     grace_hours: float,
     dry_run: bool = False,
-    say: Say = print,
 ) -> dict:
     """Remove old snapshots, and files that no snapshot left needs and that are old enough.
 
     The newest `keep_snapshots` stay, the published one always. Files younger than `grace_hours`
     stay: a run may be about to publish them (it uses leftovers of up to merge.REUSE_SECONDS).
     """
-    catalogue = Catalogue.open_published(catalogue_uri)
-    assert catalogue.manifest is not None
-    files = {f.uri[len(catalogue.root) + 1 :]: f for f in storage.list_files(catalogue.root)}
+    catalog = Catalog.open_published(catalog_uri)
+    assert catalog.manifest is not None
+    files = {f.uri[len(catalog.root) + 1 :]: f for f in storage.list_files(catalog.root)}
     manifests = sorted(
         (
-            catalogue.snapshot(key[len("snapshots/") : -len(".json")])
+            catalog.snapshot(key[len("snapshots/") : -len(".json")])
             for key in files
             if key.startswith("snapshots/") and key.endswith(".json")
         ),
         key=lambda manifest: (manifest.created, manifest.snapshot),
     )
-    kept = {m.snapshot: m for m in [*manifests[-keep_snapshots:], catalogue.manifest]}
+    kept = {m.snapshot: m for m in [*manifests[-keep_snapshots:], catalog.manifest]}
     needed = {"CURRENT"}
     for manifest in kept.values():
-        needed |= _needed_by(catalogue, manifest)
+        needed |= _needed_by(catalog, manifest)
     oldest = time.time() - 3600 * grace_hours
     gone = [
         key
@@ -195,12 +199,12 @@ def clean_up(
     # Manifests and records of shards first: if this dies, none vouches for what is gone.
     gone.sort(key=lambda key: not key.endswith(".json"))
     for key in [] if dry_run else gone:
-        storage.delete(storage.join(catalogue.root, key))
+        storage.delete(storage.join(catalog.root, key))
     freed = sum(files[key].size for key in gone)
     snapshots = sum(m.snapshot not in kept for m in manifests)
-    say(f"{len(gone)} files, {freed / 1e6:,.1f} MB {'would be' if dry_run else ''} removed")
+    logger.info(f"{len(gone)} files, {freed / 1e6:,.1f} MB {'would be' if dry_run else ''} removed")
     return {
-        "snapshot": catalogue.manifest.snapshot,
+        "snapshot": catalog.manifest.snapshot,
         "removed_files": len(gone),
         "removed_mb": round(freed / 1e6, 3),
         "snapshots_kept": len(kept),
@@ -208,8 +212,8 @@ def clean_up(
     }
 
 
-def _needed_by(catalogue: Catalogue, manifest: Manifest) -> set[str]:
-    tracks = replace(catalogue, manifest=manifest).tracks()
+def _needed_by(catalog: Catalog, manifest: Manifest) -> set[str]:
+    tracks = replace(catalog, manifest=manifest).tracks()
     return {
         f"snapshots/{manifest.snapshot}.json",
         *(file.key for file in manifest.files),

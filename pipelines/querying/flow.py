@@ -1,5 +1,6 @@
-"""A batch of recordings against a catalogue: fingerprint, search, align, accept or refuse."""
+"""A batch of recordings against a catalog: fingerprint, search, align, accept or refuse."""
 
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,9 +11,9 @@ import pyarrow.compute as pc
 import ray.data
 
 from grafp.audio import MAX_SECONDS
-from grafp.catalog.catalog import Catalogue
+from grafp.catalog.catalog import Catalog
 from grafp.catalog.manifest import Manifest
-from grafp.errors import CatalogueError
+from grafp.errors import CatalogError
 from grafp.index.alignment import Match, find_matches
 from grafp.index.shards import ShardSearch
 from grafp.matches import write_matches
@@ -23,6 +24,8 @@ from pipelines.common.encode import encoded
 from pipelines.common.placement import ENCODERS, Encoders
 from pipelines.common.runtime import connect, finished_rows
 from pipelines.common.search import SpreadSearch
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -91,7 +94,7 @@ _ANSWER_SCHEMA = pa.schema(
 
 
 def query_batch(
-    catalogue_uri: str,
+    catalog_uri: str,
     queries: str | list[Item],
     out: str,
     *,
@@ -102,55 +105,54 @@ def query_batch(
     search_actors: int | None = None,
     encoders: Encoders = ENCODERS,
     max_seconds: float = MAX_SECONDS,
-    say: Callable[[str], None] = print,
 ) -> tuple[dict, pa.Table]:
     """Identify recordings; writes OUT/matches.parquet and returns the summary and the table.
 
     Args:
-        fpr: see `Catalogue.threshold`; `min_score` overrides it.
+        fpr: see `Catalog.threshold`; `min_score` overrides it.
         decode: see `open_shards`.
         search_actors: see `SpreadSearch`.
 
-    Raises StorageError or CatalogueError with nothing written.
+    Raises StorageError or CatalogError with nothing written.
     """
     started = time.monotonic()
-    catalogue, manifest = open_for_queries(catalogue_uri)
-    threshold = catalogue.threshold(fpr) if min_score is None else lambda _: min_score
+    catalog, manifest = open_for_queries(catalog_uri)
+    threshold = catalog.threshold(fpr) if min_score is None else lambda _: min_score
     items = list_items(queries) if isinstance(queries, str) else queries
-    uris = live_tracks(catalogue)
-    say(f"{len(items)} queries against {len(uris)} tracks, snapshot {manifest.snapshot}")
+    uris = live_tracks(catalog)
+    logger.info(f"{len(items)} queries against {len(uris)} tracks, snapshot {manifest.snapshot}")
     connect()
     answers = answered(
         decoded(items, max_seconds),
-        catalogue,
+        catalog,
         encoders,
         top_k,
         search_actors=search_actors,
         decode=decode,
     )
-    done = sorted(finished_rows(answers, len(items), say), key=lambda row: row["number"])
+    done = sorted(finished_rows(answers, len(items)), key=lambda row: row["number"])
     lines = [line for answer in done for line in _lines(answer, items, uris, threshold)]
     table = write_matches(out, lines)
     return _summary(done, table, started), table
 
 
-def open_for_queries(catalogue_uri: str) -> tuple[Catalogue, Manifest]:
-    """A published catalogue with its snapshot, refused now rather than by every actor.
+def open_for_queries(catalog_uri: str) -> tuple[Catalog, Manifest]:
+    """A published catalog with its snapshot, refused now rather than by every actor.
 
-    Raises CatalogueError when it is not there, has no tracks, or lacks a file or its model.
+    Raises CatalogError when it is not there, has no tracks, or lacks a file or its model.
     """
-    catalogue = Catalogue.open_published(catalogue_uri)
-    assert catalogue.manifest is not None
-    if not catalogue.manifest.shards:
-        raise CatalogueError(f"{catalogue_uri}: the catalogue has no usable tracks")
-    catalogue.check_files(catalogue.manifest)
-    catalogue.model()
-    return catalogue, catalogue.manifest
+    catalog = Catalog.open_published(catalog_uri)
+    assert catalog.manifest is not None
+    if not catalog.manifest.shards:
+        raise CatalogError(f"{catalog_uri}: the catalog has no usable tracks")
+    catalog.check_files(catalog.manifest)
+    catalog.model()
+    return catalog, catalog.manifest
 
 
-def live_tracks(catalogue: Catalogue) -> dict[int, list[str]]:
+def live_tracks(catalog: Catalog) -> dict[int, list[str]]:
     """The tracks that can be an answer: ordinal to URIs, several for exact copies."""
-    tracks = catalogue.tracks()
+    tracks = catalog.tracks()
     tracks = tracks.filter(pc.equal(tracks["status"], "ok"))
     uris: dict[int, list[str]] = {}
     for ordinal, uri in zip(tracks["ordinal"].to_pylist(), tracks["uri"].to_pylist(), strict=True):
@@ -160,7 +162,7 @@ def live_tracks(catalogue: Catalogue) -> dict[int, list[str]]:
 
 def answered(
     recordings: ray.data.Dataset,
-    catalogue: Catalogue,
+    catalog: Catalog,
     encoders: Encoders,
     top_k: int,
     *,
@@ -169,14 +171,14 @@ def answered(
     method: type[ShardSearch] = ShardSearch,
 ) -> ray.data.Dataset:
     """Recordings (rows with `pcm`) to rows with their matches, in no particular order."""
-    manifest = catalogue.manifest
+    manifest = catalog.manifest
     assert manifest is not None
     search = SpreadSearch(
-        catalogue.root, manifest, actors=search_actors, decode=decode, method=method
+        catalog.root, manifest, actors=search_actors, decode=decode, method=method
     )
     hop_s = manifest.query_hop_s
-    return encoded(recordings, catalogue.model_uri(), hop_s, encoders).map_batches(
-        MatchBatch(search, hop_s, top_k, catalogue.model().offset_bias_s),
+    return encoded(recordings, catalog.model_uri(), hop_s, encoders).map_batches(
+        MatchBatch(search, hop_s, top_k, catalog.model().offset_bias_s),
         batch_size=32,
         batch_format="pyarrow",
         num_cpus=0.3,

@@ -1,9 +1,10 @@
-"""Long recordings to timelines: decoded, fingerprinted and searched in stretches, then joined.
+"""Long recordings to timelines: decoded, fingerprinted and searched in chunks, then joined.
 
-A stretch overlaps the one before, so a play that the seam cuts is whole or longer on one side of
-it. Nothing outlives a stretch but its plays.
+A chunk overlaps the one before, so a detection that the seam cuts is whole or longer on one side of
+it. Nothing outlives a chunk but its detections.
 """
 
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -13,25 +14,27 @@ import pyarrow as pa
 
 from grafp import storage
 from grafp.audio import SAMPLE_RATE
-from grafp.catalog.catalog import Catalogue
+from grafp.catalog.catalog import Catalog
 from grafp.matches import write_matches
 from grafp.model.fingerprint import DIMENSION
 from grafp.storage.sources import Item, list_items
 from grafp.timeline.cue import cue_sheet, file_names
-from grafp.timeline.detection import WINDOW_SECONDS, Play, find_plays
+from grafp.timeline.detection import WINDOW_SECONDS, Detection, find_detections
 from grafp.timeline.sequence import timeline
-from pipelines.common.decode import decoded_stretches
+from pipelines.common.decode import decoded_chunks
 from pipelines.common.encode import encoded
 from pipelines.common.placement import ENCODERS, Encoders
 from pipelines.common.runtime import connect, finished_rows
 from pipelines.common.search import SpreadSearch
 from pipelines.querying.flow import live_tracks, open_for_queries
 
+logger = logging.getLogger(__name__)
+
 MAX_SECONDS = 86_400.0
-_STRETCH_SECONDS = 300.0
+_CHUNK_SECONDS = 300.0
 _OVERLAP_SECONDS = 20.0
-_POINTING_FPR = 0.03  # of a window; the play that windows point to is judged by its own length
-_PLAY = pa.struct(
+_POINTING_FPR = 0.03  # of a window; the detection that windows point to is judged by its own length
+_DETECTION = pa.struct(
     [("ordinal", pa.int64())]
     + [(name, pa.float64()) for name in ("start_s", "end_s", "track_start_s", "score", "heard_s")]
 )
@@ -41,14 +44,14 @@ _FOUND_SCHEMA = pa.schema(
         ("status", pa.string()),
         ("error", pa.string()),
         ("duration_s", pa.float64()),
-        ("plays", pa.list_(_PLAY)),
+        ("detections", pa.list_(_DETECTION)),
     ]
 )
 
 
 @dataclass(frozen=True)
-class FindPlays:
-    """A Ray Data stage: fingerprints of stretches to what may be plays."""
+class FindDetections:
+    """A Ray Data stage: fingerprints of chunks to what may be detections."""
 
     search: SpreadSearch
     hop_s: float
@@ -58,19 +61,19 @@ class FindPlays:
         rows = []
         for row in batch.to_pylist():
             vectors = np.frombuffer(row.pop("embeddings"), np.float16).astype(np.float32)
-            plays = find_plays(
+            detections = find_detections(
                 vectors.reshape(-1, DIMENSION),
                 self.search,
                 self.hop_s,
                 self.min_score,
                 row["begin_s"],
             )
-            rows.append({**row, "plays": [asdict(play) for play in plays]})
+            rows.append({**row, "detections": [asdict(detection) for detection in detections]})
         return pa.Table.from_pylist(rows, schema=_FOUND_SCHEMA)
 
 
 def timeline_batch(
-    catalogue_uri: str,
+    catalog_uri: str,
     recordings: str | list[Item],
     out: str,
     *,
@@ -80,49 +83,51 @@ def timeline_batch(
     search_actors: int | None = None,
     encoders: Encoders = ENCODERS,
     max_seconds: float = MAX_SECONDS,
-    say: Callable[[str], None] = print,
 ) -> tuple[dict, pa.Table]:
-    """All plays in long recordings; returns the summary and the table.
+    """All detections in long recordings; returns the summary and the table.
 
-    Writes OUT/matches.parquet, a row per play, and a cue sheet per recording that could be read.
-    `fpr` is the rate for plays of their length, not for a whole recording; see
-    `Catalogue.threshold`. `min_score` overrides it.
+    Writes OUT/matches.parquet, a row per detection, and a cue sheet per readable recording.
+    `fpr` is the rate for detections of their length, not for a whole recording; see
+    `Catalog.threshold`. `min_score` overrides it.
 
-    Raises StorageError or CatalogueError with nothing written.
+    Raises StorageError or CatalogError with nothing written.
     """
     started = time.monotonic()
-    catalogue, manifest = open_for_queries(catalogue_uri)
-    threshold, pointing_score = _thresholds(catalogue, fpr, min_score)
+    catalog, manifest = open_for_queries(catalog_uri)
+    threshold, pointing_score = _thresholds(catalog, fpr, min_score)
     items = list_items(recordings) if isinstance(recordings, str) else recordings
-    uris = live_tracks(catalogue)
-    say(f"{len(items)} recordings against {len(uris)} tracks, snapshot {manifest.snapshot}")
+    uris = live_tracks(catalog)
+    logger.info(f"{len(items)} recordings against {len(uris)} tracks, snapshot {manifest.snapshot}")
     connect()
     hop_s = manifest.query_hop_s
-    search = SpreadSearch(catalogue.root, manifest, actors=search_actors, decode=decode)
-    stretches = decoded_stretches(
+    search = SpreadSearch(catalog.root, manifest, actors=search_actors, decode=decode)
+    chunks = decoded_chunks(
         items,
         max_seconds,
-        round(_STRETCH_SECONDS * SAMPLE_RATE),
+        round(_CHUNK_SECONDS * SAMPLE_RATE),
         round(_OVERLAP_SECONDS * SAMPLE_RATE),
     )
-    found = encoded(stretches, catalogue.model_uri(), hop_s, encoders).map_batches(
-        FindPlays(search, hop_s, pointing_score),
+    found = encoded(chunks, catalog.model_uri(), hop_s, encoders).map_batches(
+        FindDetections(search, hop_s, pointing_score),
         batch_size=4,
         batch_format="pyarrow",
         num_cpus=0.3,
     )
     by_recording: list[list[dict]] = [[] for _ in items]
-    for row in finished_rows(found, None, say):
+    for row in finished_rows(found, None):
         by_recording[row["number"]].append(row)
     lines, sheets = [], {}
     for item, rows, name in zip(items, by_recording, file_names([i.uri for i in items])):
         error = next((row["error"] for row in rows if row["status"] != "ok"), None)
         duration_s = sum(row["duration_s"] for row in rows)
-        parts = [Play(**play) for row in rows for play in row["plays"]]
-        plays = timeline(parts, threshold) if error is None else []
-        lines += _lines(item.uri, plays, duration_s, error, uris, threshold)
+        parts = [Detection(**detection) for row in rows for detection in row["detections"]]
+        detections = timeline(parts, threshold) if error is None else []
+        lines += _lines(item.uri, detections, duration_s, error, uris, threshold)
         if error is None:
-            spans = [(play.start_s, play.end_s, uris[play.ordinal][0]) for play in plays]
+            spans = [
+                (detection.start_s, detection.end_s, uris[detection.ordinal][0])
+                for detection in detections
+            ]
             sheets[name] = cue_sheet(item.uri, spans, duration_s)
     table = write_matches(out, lines)
     for name, text in sheets.items():
@@ -141,45 +146,45 @@ def timeline_batch(
 
 
 def _thresholds(
-    catalogue: Catalogue, fpr: float | None, min_score: float | None
+    catalog: Catalog, fpr: float | None, min_score: float | None
 ) -> tuple[Callable[[float], float], float]:
-    """What a play must reach by its length, and what a window must reach to point to one."""
+    """What a detection must reach by its length, and what a window must reach to point to one."""
     if min_score is not None:
         return lambda _: min_score, min_score
-    assert catalogue.manifest is not None
-    threshold = catalogue.threshold(fpr)
-    if catalogue.manifest.calibration is None:
+    assert catalog.manifest is not None
+    threshold = catalog.threshold(fpr)
+    if catalog.manifest.calibration is None:
         return threshold, threshold(WINDOW_SECONDS)
-    return threshold, catalogue.threshold(_POINTING_FPR)(WINDOW_SECONDS)
+    return threshold, catalog.threshold(_POINTING_FPR)(WINDOW_SECONDS)
 
 
 def _lines(
     uri: str,
-    plays: list[Play],
+    detections: list[Detection],
     duration_s: float,
     error: str | None,
     uris: dict[int, list[str]],
     threshold: Callable[[float], float],
 ) -> list[dict]:
-    """The rows of one recording: its plays in time order, or one row that says there is none.
+    """The rows of one recording: its detections in time order, or one row that says there is none.
 
     Of exact copies of a track the first is named.
     """
     row = {"query": uri, "rank": 1, "matched": False, "error": error}
-    if not plays:
+    if not detections:
         empty = {"query_start_s": 0.0, "query_end_s": duration_s}
         return [{**row, **empty, "threshold": threshold(duration_s)}]
     return [
         {
             **row,
-            "query_start_s": play.start_s,
-            "query_end_s": play.end_s,
+            "query_start_s": detection.start_s,
+            "query_end_s": detection.end_s,
             "rank": rank,
-            "track": uris[play.ordinal][0],
-            "track_start_s": play.track_start_s,
-            "score": play.score,
+            "track": uris[detection.ordinal][0],
+            "track_start_s": detection.track_start_s,
+            "score": detection.score,
             "matched": True,
-            "threshold": threshold(play.heard_s),
+            "threshold": threshold(detection.heard_s),
         }
-        for rank, play in enumerate(plays, 1)
+        for rank, detection in enumerate(detections, 1)
     ]

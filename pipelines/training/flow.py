@@ -11,8 +11,8 @@ OUT/summary.json   steps, loss, hit rate
 OUT/run            Ray Train's own
 """
 
+import logging
 import time
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -29,6 +29,8 @@ from pipelines.training import run_file
 from pipelines.training.prepare import collect_all, list_sources
 from pipelines.training.worker import CHECKPOINT, build_trainer, finish, take_up
 
+logger = logging.getLogger(__name__)
+
 
 def train_model(
     music: str,
@@ -43,7 +45,6 @@ def train_model(
     num_workers: int = 1,
     gpu: bool | None = None,
     resume: bool = False,
-    say: Callable[[str], None] = print,
 ) -> dict:
     """Train a model and leave a bundle under OUT/model; returns the run's summary.
 
@@ -81,14 +82,11 @@ def train_model(
         check_workers(num_workers, gpu)
     run_file.write(out, settings)
     store = data or storage.join(out, "data")
-    collected = collect_all(sources, store, out, resume=resume, on_ray=num_workers > 0, say=say)
+    collected = collect_all(sources, store, out, resume=resume, on_ray=num_workers > 0)
     _check_groups(sources[0].uri, collected["music"], config, max(1, num_workers))
     task: dict[str, Any] = {"data": collected, "memory_gb": memory_gb, "out": out, "config": config}
     task |= {"start_from": first and {"model": first.model_id, "files": first.files}}
-    if num_workers == 0:
-        summary = _train_here(task, gpu, say)
-    else:
-        summary = train_on_ray(task, num_workers, gpu)
+    summary = train_on_ray(task, num_workers, gpu) if num_workers else _train_here(task, gpu)
     return {**summary, "seconds": round(time.monotonic() - started, 1)}
 
 
@@ -112,16 +110,19 @@ def _check_groups(uri: str, music: Collected, config: TrainConfig, workers: int)
         )
 
 
-def _train_here(task: dict, gpu: bool | None, say: Callable[[str], None]) -> dict:
+def _train_here(
+    task: dict,
+    gpu: bool | None,
+) -> dict:
     if gpu and not torch.cuda.is_available():
         raise OptionError("--gpu: this machine has no GPU that PyTorch sees; leave it out")
     use_gpu = torch.cuda.is_available() if gpu is None else gpu
     device = torch.device("cuda" if use_gpu else "cpu")
-    trainer, data = build_trainer(task, device, 0, 1, say)
-    save = take_up(trainer, task, say)
+    trainer, data = build_trainer(task, device, 0, 1)
+    save = take_up(trainer, task)
 
     def report(progress: Progress, checkpoint_due: bool) -> None:
-        say(progress.line())
+        logger.info(progress.line())
         if checkpoint_due:
             save()
 

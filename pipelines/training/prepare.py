@@ -4,7 +4,6 @@ OUT/data.json says which collections a run uses, so that --resume goes on with t
 """
 
 import json
-from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
@@ -37,7 +36,6 @@ def collect_all(
     *,
     resume: bool,
     on_ray: bool,
-    say: Callable[[str], None],
 ) -> dict[str, Collected]:
     """Have all collections in shards under `store`, which a run under `out` will use.
 
@@ -49,7 +47,7 @@ def collect_all(
     if before:
         _check_same(before, sources)
     collected = {
-        one.what: collect(one, store, say, _on_ray if on_ray else None, before.get(one.what))
+        one.what: collect(one, store, _on_ray if on_ray else None, before.get(one.what))
         for one in sources
     }
     values = {what: asdict(one) for what, one in collected.items()}
@@ -85,7 +83,10 @@ def _told(before: Collected, now: Sources) -> str:
         return "what it was is not known any more"
 
 
-def _on_ray(parts: list[Part], writer: PartWriter, say: Callable[[str], None]) -> None:
+def _on_ray(
+    parts: list[Part],
+    writer: PartWriter,
+) -> None:
     import ray.data  # here, since training in this process does without
 
     from pipelines.common.runtime import connect, finished_rows
@@ -97,7 +98,7 @@ def _on_ray(parts: list[Part], writer: PartWriter, say: Callable[[str], None]) -
     results = ray.data.from_items(rows, override_num_blocks=min(len(rows), 4096)).flat_map(
         _decode_part, fn_kwargs={"writer": writer}, num_cpus=1
     )
-    for _ in finished_rows(results, sum(map(len, parts)), say):
+    for _ in finished_rows(results, sum(map(len, parts))):
         pass
 
 

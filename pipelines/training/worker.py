@@ -1,6 +1,7 @@
 """One worker of a training run, over Ray or in this process: set up, take up, finish."""
 
 import json
+import logging
 from collections.abc import Callable
 
 import torch
@@ -16,19 +17,24 @@ from grafp.training.history import Events, curves_png
 from grafp.training.trainer import Trainer
 from grafp.training.validation import Validation
 
+logger = logging.getLogger(__name__)
+
 SUMMARY = "summary.json"
 CHECKPOINT = "checkpoint.pt"
 VALIDATION_AUGMENT = AugmentConfig(reverb=0.5, music_noise=0.0, snr_db=(0.0, 20.0))
 
 
 def build_trainer(
-    task: dict, device: torch.device, rank: int, world: int, say: Callable[[str], None]
+    task: dict,
+    device: torch.device,
+    rank: int,
+    world: int,
 ) -> tuple[Trainer, dict[str, float]]:
     """Load the data and set up one worker; returns it, and what the card says of the data."""
     config: TrainConfig = task["config"]
     memory = task["memory_gb"]
     budget = Budget.given(memory, device) if memory else Budget.of(task["out"], rank, world, device)
-    data = TrainingSet.open(task["data"], budget, device, config.seed, rank, world, say)
+    data = TrainingSet.open(task["data"], budget, device, config.seed, rank, world)
     validation = None
     if data.validation:
         held = data.validation
@@ -51,7 +57,10 @@ def build_trainer(
     return trainer, data.description
 
 
-def take_up(trainer: Trainer, task: dict, say: Callable[[str], None]) -> Callable[[], None]:
+def take_up(
+    trainer: Trainer,
+    task: dict,
+) -> Callable[[], None]:
     """Continue where the run's checkpoint stands, on all ranks; returns what saves one, on rank 0.
 
     Raises TrainingError when the checkpoint is damaged, StorageError.
@@ -59,7 +68,7 @@ def take_up(trainer: Trainer, task: dict, say: Callable[[str], None]) -> Callabl
     uri = storage.join(task["out"], CHECKPOINT)
     if state := checkpoint.read(uri):
         trainer.load(state)
-        say(f"resumed after step {trainer.progress.step}")
+        logger.info(f"resumed after step {trainer.progress.step}")
     if trainer.rank:
         return lambda: None
     events = Events(storage.join(task["out"], "tensorboard"), trainer.progress.step)

@@ -22,9 +22,11 @@ from ray.train.torch import TorchTrainer, get_device
 from grafp import storage
 from grafp.errors import ClusterError, GrafpError, OptionError
 from grafp.training.history import Progress
-from pipelines.common import placement
+from pipelines.common import logs, placement
 from pipelines.common.runtime import connect
 from pipelines.training.worker import SUMMARY, build_trainer, finish, take_up
+
+logger = logging.getLogger(__name__)
 
 _RUN_NAME = "run"
 
@@ -114,20 +116,16 @@ def _worker(task: dict) -> None:
     if device.type == "cpu":
         torch.set_num_threads(min(task["threads"], len(os.sched_getaffinity(0))))
 
-    def say(line: str) -> None:
-        if rank == 0:
-            sys.stdout.write(f"{line}\n")  # Ray Train makes two lines of what is printed
-            sys.stdout.flush()
-
-    trainer, data = build_trainer(task, device, rank, world, say)
-    save, warned = take_up(trainer, task, say), False
+    logs.show(logging.INFO if rank == 0 else logging.WARNING)
+    trainer, data = build_trainer(task, device, rank, world)
+    save, warned = take_up(trainer, task), False
 
     def report(progress: Progress, checkpoint_due: bool) -> None:
         nonlocal warned
-        say(progress.line())
+        logger.info(progress.line())
         leaving = ray.train.get_preemption_info() is not None
         if leaving and not warned:
-            say("a machine is about to go: saving a checkpoint")
+            logger.info("a machine is about to go: saving a checkpoint")
         checkpoint_due, warned = checkpoint_due or (leaving and not warned), leaving
         if checkpoint_due:
             save()

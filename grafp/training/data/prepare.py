@@ -7,6 +7,7 @@ See grafp/pcm.py for the shards. Tables are never written over: runs that use on
 """
 
 import json
+import logging
 import os
 import time
 from collections import Counter
@@ -33,12 +34,13 @@ from grafp.training.data.pcm import (
     write_parquet,
 )
 
+logger = logging.getLogger(__name__)
+
 TABLE = PART.append(pa.field("held", pa.bool_()))
 """Columns of a collection's table; `status` can be "duplicate", `held` is for validation."""
 _NAMED_FAILURES = 20
 
-Say = Callable[[str], None]
-Spread = Callable[[list[Part], PartWriter, Say], None]
+Spread = Callable[[list[Part], PartWriter], None]
 """Has the writer work on every part, somewhere."""
 
 
@@ -65,7 +67,6 @@ class Collected:
 def collect(
     sources: Sources,
     store: str,
-    say: Say,
     spread: Spread | None = None,
     before: Collected | None = None,
 ) -> Collected:
@@ -88,22 +89,22 @@ def collect(
     else:
         collected = Collected(store, digest, _published(manifest_uri) or "")
         if not _is_whole(collected, sizes, good):
-            say(f"{sources.what}: decoding {len(sources.rows)} recordings into {store}")
-            key = _decode(sources, store, sizes, manifest_uri, say, spread or _here)
+            logger.info(f"{sources.what}: decoding {len(sources.rows)} recordings into {store}")
+            key = _decode(sources, store, sizes, manifest_uri, spread or _here)
             collected = Collected(store, digest, key)
-    _tell(sources, collected.table(), say)
+    _tell(sources, collected.table())
     return collected
 
 
 def _decode(
-    sources: Sources, store: str, sizes: dict[str, int], manifest_uri: str, say: Say, spread: Spread
+    sources: Sources, store: str, sizes: dict[str, int], manifest_uri: str, spread: Spread
 ) -> str:
     """Decode, and publish the manifest; returns the key of the table."""
     writer, parts = PartWriter(store, sources.what), sources.parts()
     finished = [Collected(store, "", writer.key(part)) for part in parts]
     with ThreadPoolExecutor(max_workers=16) as pool:  # a request each, on S3
         done = pool.map(lambda one: _is_whole(one, sizes, {"ok", "failed"}), finished)
-        spread([part for part, is_done in zip(parts, done) if not is_done], writer, say)
+        spread([part for part, is_done in zip(parts, done) if not is_done], writer)
         tables = pool.map(Collected.table, finished)
         rows = [row for table in tables for row in table.to_pylist()]
     table = pa.Table.from_pylist(_judged(rows), schema=TABLE)
@@ -128,14 +129,17 @@ def _decode(
     return key
 
 
-def _here(parts: list[Part], writer: PartWriter, say: Say) -> None:
+def _here(
+    parts: list[Part],
+    writer: PartWriter,
+) -> None:
     total, done, said = sum(map(len, parts)), 0, time.monotonic()
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:  # decoding leaves Python's lock
         for part in parts:
             done += len(writer(part, spread=pool.map))
             if time.monotonic() - said > 5:
                 said = time.monotonic()
-                say(f"  {done}/{total} recordings")
+                logger.info(f"  {done}/{total} recordings")
 
 
 def _published(manifest_uri: str) -> str | None:
@@ -180,7 +184,10 @@ def _groups_held_out(groups: set[str]) -> set[str]:
     return {max(groups)} if len(groups) >= 5 else set()
 
 
-def _tell(sources: Sources, table: pa.Table, say: Say) -> None:
+def _tell(
+    sources: Sources,
+    table: pa.Table,
+) -> None:
     """Say what can be used, and what cannot for which reason.
 
     Raises TrainingError when nothing can.
@@ -188,9 +195,9 @@ def _tell(sources: Sources, table: pa.Table, say: Say) -> None:
     rows = table.to_pylist()
     failed = [row for row in rows if row["status"] in ("failed", "unread")]
     for row in failed[:_NAMED_FAILURES]:
-        say(f"  left out: {row['uri']}: {row['error']}")
+        logger.info(f"  left out: {row['uri']}: {row['error']}")
     if len(failed) > _NAMED_FAILURES:
-        say(f"  left out: {len(failed) - _NAMED_FAILURES} more")
+        logger.info(f"  left out: {len(failed) - _NAMED_FAILURES} more")
     usable = [row for row in rows if row["status"] == "ok"]
     if not usable:
         least = f"of at least {MIN_SECONDS[sources.what]:g} s"
@@ -198,7 +205,7 @@ def _tell(sources: Sources, table: pa.Table, say: Say) -> None:
     sides = Counter(row["held"] for row in usable)
     hours = sum(row["samples"] for row in usable) / SAMPLE_RATE / 3600
     doubles = len(rows) - len(usable) - len(failed)
-    say(
+    logger.info(
         f"{sources.what}: {sides[False]} for training, {sides[True]} for validation, "
         f"{hours:.2f} h" + (f"; {doubles} exact duplicates left out" if doubles else "")
     )

@@ -1,6 +1,6 @@
 """What a training run hears, and batches of positive pairs drawn from it."""
 
-from collections.abc import Callable
+import logging
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +18,8 @@ from grafp.training.data.partition import Budget, Music, Pool, Share
 from grafp.training.data.pcm import read_pcm
 from grafp.training.data.prepare import Collected
 
+logger = logging.getLogger(__name__)
+
 _TRIES = 8  # to find a place that is not silent
 _VALIDATION_TRACKS = 500  # each is asked for once
 
@@ -27,7 +29,7 @@ class PairSampler:
     """Draws anchors and their time-shifted partners, from one recording of a group.
 
     `per_track` segments of one recording in a batch, close together, are each other's negatives:
-    they teach the encoder to tell neighbouring places apart.
+    they teach the encoder to tell neighboring places apart.
     """
 
     music: Music
@@ -150,7 +152,6 @@ class TrainingSet:
         seed: int,
         rank: int,
         world: int,
-        say: Callable[[str], None],
     ) -> "TrainingSet":
         """Load a rank's share of the music, all noise and all rooms.
 
@@ -158,7 +159,7 @@ class TrainingSet:
         """
         music = Share.of(collected["music"], rank, world).load(budget, device, (seed, rank))
         if isinstance(music, Pool):
-            say(f"the music does not fit in memory: {music.slots} shards at a time")
+            logger.info(f"the music does not fit in memory: {music.slots} shards at a time")
         tables = {what: one.usable() for what, one in collected.items()}
 
         def load(what: str, held: bool) -> list[torch.Tensor]:

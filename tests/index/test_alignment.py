@@ -1,0 +1,289 @@
+"""Sequence matching on synthetic catalogs whose truth is known."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from vectors import clip, on_grid, recording, shards_of, unit
+
+from grafp.index.alignment import Match, align, find_matches
+from grafp.index.shards import DecodedVectors, Shard, ShardSearch
+
+ORDINALS = (0, 1, 2, 3, 7, 40, 41, 500, 1_000_000)
+
+
+def best(query: np.ndarray, shards: ShardSearch) -> Match:
+    [[match]] = find_matches([query], shards)
+    return match
+
+
+@pytest.fixture(scope="module")
+def fine() -> dict[int, np.ndarray]:
+    return {ordinal: recording(120, ordinal) for ordinal in ORDINALS}
+
+
+@pytest.fixture(scope="module")
+def tracks(fine: dict[int, np.ndarray]) -> dict[int, np.ndarray]:
+    return {ordinal: on_grid(vectors) for ordinal, vectors in fine.items()}
+
+
+@pytest.fixture(scope="module")
+def shards(tracks: dict[int, np.ndarray]) -> ShardSearch:
+    return shards_of(tracks)
+
+
+@pytest.mark.parametrize("noise", [0.0, 1.0, 2.0])
+def test_noisy_clips_are_found_in_their_track_at_their_place(
+    noise: float, fine: dict[int, np.ndarray], shards: ShardSearch
+) -> None:
+    places = [(ordinal, start) for ordinal in ORDINALS for start in (0, 13, 57, 105)]
+    queries = [clip(fine[ordinal], start, 15, noise) for ordinal, start in places]
+    answers = find_matches(queries, shards)
+    assert len(answers) == len(queries)
+    for (ordinal, start), [match] in zip(places, answers, strict=True):
+        assert match.ordinal == ordinal
+        assert match.start == pytest.approx(start, abs=0.1 + 0.1 * noise)
+        assert (match.first, match.last) == (0, 14)
+        assert match.score == pytest.approx((1 + noise**2) ** -0.5, abs=0.1)
+        assert match.rank_score == pytest.approx(match.score)
+
+
+@pytest.mark.parametrize("start", [20.1, 20.3, 20.5, 20.7, 20.9])
+def test_a_start_between_two_fingerprints_is_interpolated(
+    start: float, fine: dict[int, np.ndarray], shards: ShardSearch
+) -> None:
+    for ordinal in ORDINALS:
+        match = best(clip(fine[ordinal], start, 10), shards)
+        assert match.ordinal == ordinal
+        assert match.start == pytest.approx(start, abs=0.1)
+
+
+def test_one_fingerprint_is_enough_to_be_found(
+    fine: dict[int, np.ndarray], shards: ShardSearch
+) -> None:
+    for start in (0, 50, 119):
+        match = best(clip(fine[40], start, 1), shards)
+        assert match.ordinal == 40
+        assert match.start == pytest.approx(start, abs=0.1)
+        assert (match.first, match.last) == (0, 0)
+
+
+def test_the_score_is_equation_8(
+    fine: dict[int, np.ndarray], tracks: dict[int, np.ndarray], shards: ShardSearch
+) -> None:
+    query = clip(fine[7], 33, 12, noise=0.7)
+    match = best(query, shards)
+    reference = tracks[7].astype(np.float16).astype(np.float64)
+    products = [float(query[i] @ reference[33 + i]) for i in range(12)]
+    assert match.score == pytest.approx(sum(products) / 12, abs=1e-5)
+    assert match.rank_score == pytest.approx(sum(products) / 12, abs=1e-5)
+
+
+def test_no_answer_reaches_from_one_track_into_the_next(
+    tracks: dict[int, np.ndarray], shards: ShardSearch
+) -> None:
+    """Tracks 40 and 41 follow each other in the shard, and so do their fingerprints."""
+    for of_first in (4, 5, 6):
+        query = np.concatenate([tracks[40][-of_first:], tracks[41][: 10 - of_first]])
+        [matches] = find_matches([query], shards, top_k=3)
+        assert 0.35 < matches[0].rank_score < 0.75
+        for match in matches[: 1 if of_first != 5 else 2]:
+            ends_in_40 = (40, 120 - of_first, 0, of_first - 1)
+            begins_in_41 = (41, -of_first, of_first, 9)
+            place = (match.ordinal, match.start, match.first, match.last)
+            assert place in (ends_in_40, begins_in_41)
+            assert match.score == pytest.approx(1.0, abs=0.01)
+        if of_first != 5:
+            assert matches[0].ordinal == (41 if of_first < 5 else 40)
+
+
+def test_a_query_longer_than_the_track_finds_it_inside(tracks: dict[int, np.ndarray]) -> None:
+    jingle = on_grid(recording(8, seed=77))
+    query = np.concatenate([on_grid(recording(6, 78)), jingle, on_grid(recording(16, 79))])
+    match = best(query, shards_of({**tracks, 50: jingle}))
+    assert (match.ordinal, match.first, match.last) == (50, 6, 13)
+    assert match.start == pytest.approx(-6, abs=0.1)
+    assert match.score == pytest.approx(1.0, abs=0.01)
+    assert match.rank_score == pytest.approx(8 / 30, abs=0.1)
+
+
+@pytest.mark.parametrize(("start", "place"), [(-4, (4, 11)), (113, (0, 6))])
+def test_a_query_may_stick_out_at_either_end(
+    start: int, place: tuple[int, int], tracks: dict[int, np.ndarray], shards: ShardSearch
+) -> None:
+    around = [on_grid(recording(12, 81)), tracks[2], on_grid(recording(12, 82))]
+    query = np.concatenate(around)[12 + start : 24 + start]
+    match = best(query, shards)
+    assert (match.ordinal, match.first, match.last) == (2, *place)
+    assert match.start == pytest.approx(start, abs=0.1)
+    assert match.score == pytest.approx(1.0, abs=0.01)
+
+
+def test_a_withdrawn_track_is_never_returned(
+    fine: dict[int, np.ndarray], shards: ShardSearch
+) -> None:
+    [shard] = shards.shards
+    counts = np.where(shard.ordinals_T == 3, 0, shard.counts_T)
+    without = Shard(shard.index, shard.vectors_ND, shard.ordinals_T, shard.first_rows_T, counts)
+    for start in (0, 40, 105):
+        query = clip(fine[3], start, 15)
+        assert best(query, shards).ordinal == 3
+        [matches] = find_matches([query], ShardSearch([without], nprobe=32), top_k=100)
+        assert matches
+        assert 3 not in {match.ordinal for match in matches}
+        assert matches[0].score < 0.6
+
+
+def test_silence_and_nothing_have_no_answer(shards: ShardSearch) -> None:
+    silent, empty = np.zeros((10, 128), np.float32), np.zeros((0, 128), np.float32)
+    assert find_matches([silent, empty], shards) == [[], []]
+    assert find_matches([], shards) == []
+
+
+def test_a_query_whose_beginning_is_drowned_is_found_by_the_rest(
+    fine: dict[int, np.ndarray], shards: ShardSearch
+) -> None:
+    query = clip(fine[500], 25, 15)
+    query[:10] = unit(np.random.default_rng(0).standard_normal((10, 128)))
+    match = best(query, shards)
+    assert match.ordinal == 500
+    assert match.start == pytest.approx(25, abs=0.3)
+    assert (match.first, match.last) == (0, 14)
+
+
+def test_silence_within_a_query_only_lowers_its_score(
+    fine: dict[int, np.ndarray], shards: ShardSearch
+) -> None:
+    query = clip(fine[1], 60, 12)
+    query[3:6] = 0.0
+    match = best(query, shards)
+    assert match.ordinal == 1
+    assert match.start == pytest.approx(60, abs=0.1)
+    assert match.score == pytest.approx(9 / 12, abs=0.01)
+
+
+def test_neighboring_queries_do_not_mix(fine: dict[int, np.ndarray], shards: ShardSearch) -> None:
+    queries = [clip(fine[0], 5, 3), np.zeros((4, 128), np.float32), clip(fine[500], 80, 9)]
+    together = find_matches(queries, shards, top_k=3)
+    assert together == [find_matches([query], shards, top_k=3)[0] for query in queries]
+
+
+def test_the_number_of_shards_does_not_change_the_answers(
+    fine: dict[int, np.ndarray], tracks: dict[int, np.ndarray]
+) -> None:
+    queries = [
+        clip(fine[o], start, 12, noise=1.0) for o in ORDINALS for start in (0.0, 50.4, 100.0)
+    ]
+    answers = [find_matches(queries, shards_of(tracks, n), top_k=3) for n in (1, 3, 8)]
+    assert answers[0] == answers[1] == answers[2]
+    assert all(len(matches) == 3 for matches in answers[0])
+
+
+@pytest.mark.parametrize("noise", [0.0, 1.0])
+def test_a_catalog_with_a_longer_hop_answers_finer_queries(
+    noise: float, fine: dict[int, np.ndarray], tracks: dict[int, np.ndarray]
+) -> None:
+    sparse = shards_of({ordinal: vectors[::5] for ordinal, vectors in tracks.items()}, 2, stride=5)
+    for ordinal in ORDINALS:
+        for start in (0, 23, 57.4, 101):
+            match = best(clip(fine[ordinal], start, 15, noise), sparse)
+            assert match.ordinal == ordinal
+            assert match.start == pytest.approx(start, abs=0.3 + 0.4 * noise)
+            assert (match.first, match.last) == (0, 14)
+            assert match.score == pytest.approx((1 + noise**2) ** -0.5, abs=0.25)
+
+
+def test_a_catalog_with_a_longer_hop_knows_its_tracks_ends(tracks: dict[int, np.ndarray]) -> None:
+    sparse = shards_of({ordinal: vectors[::5] for ordinal, vectors in tracks.items()}, stride=5)
+    other = on_grid(recording(12, 81))
+    match = best(np.concatenate([other[:6], tracks[2][:20]]), sparse)
+    assert (match.ordinal, match.start, match.first, match.last) == (2, -6, 6, 25)
+    match = best(np.concatenate([tracks[2][100:], other]), sparse)
+    assert (match.ordinal, match.start, match.first, match.last) == (2, 100, 0, 15)
+
+
+def test_a_track_can_be_left_out(fine: dict[int, np.ndarray], shards: ShardSearch) -> None:
+    queries = [clip(fine[ordinal], 30, 15) for ordinal in ORDINALS]
+    answers = find_matches(queries, shards, neighbors=60, without=ORDINALS)
+    for ordinal, matches in zip(ORDINALS, answers, strict=True):
+        assert ordinal not in {match.ordinal for match in matches}
+        assert all(match.score < 0.6 for match in matches)
+
+
+@pytest.mark.parametrize("codec", ["PQ64x4fs", "SQfp16"])
+def test_codes_alone_answer_nearly_as_well(
+    codec: str, fine: dict[int, np.ndarray], tracks: dict[int, np.ndarray]
+) -> None:
+    many = {**tracks, **{100 + n: on_grid(recording(1_000, 200 + n)) for n in range(10)}}
+    many[3] = np.concatenate([np.zeros((7, 128), np.float32), many[3][7:]])
+    exact = shards_of(many, 3, codec=codec)
+    coded = replace(
+        exact,
+        shards=[
+            replace(s, vectors_ND=DecodedVectors(s.index, s.ordinals_T, s.first_rows_T))
+            for s in exact.shards
+        ],
+    )
+    for whole, decoded in zip(exact.shards, coded.shards, strict=True):
+        rows = np.arange(len(whole.vectors_ND))
+        silent = ~whole.vectors_ND.any(axis=1)
+        assert not decoded.vectors_ND[rows[silent]].any()
+        alike = np.einsum("nd,nd->n", decoded.vectors_ND[rows], whole.vectors_ND)
+        assert alike[~silent].mean() > 0.8
+        lengths = np.linalg.norm(decoded.vectors_ND[rows[~silent]], axis=1)
+        assert lengths == pytest.approx(1, abs=1e-3)
+    queries = [clip(fine[ordinal], 40, 15, noise=0.5) for ordinal in ORDINALS]
+    for [a], [b] in zip(find_matches(queries, exact), find_matches(queries, coded), strict=True):
+        assert (a.ordinal, a.first, a.last) == (b.ordinal, b.first, b.last)
+        assert b.start == pytest.approx(a.start, abs=0.3)
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_the_best_tracks_come_once_each_in_order(
+    count: int, fine: dict[int, np.ndarray], tracks: dict[int, np.ndarray]
+) -> None:
+    """A piece of one track occurs again in others, clearly or faintly."""
+    source = clip(fine[0], 30, 20)
+    copies = {
+        60: np.concatenate([tracks[1][:30], unit(source + 0.6 * tracks[1][30:50]), tracks[1][50:]]),
+        61: np.concatenate([tracks[2][:50], unit(source + 1.0 * tracks[2][50:70]), tracks[2][70:]]),
+    }
+    catalog = shards_of({0: tracks[0], **copies, 3: tracks[3], 7: tracks[7]}, count)
+    [matches] = find_matches([source], catalog, top_k=4)
+    assert [match.ordinal for match in matches[:3]] == [0, 60, 61]
+    assert [round(match.start) for match in matches[:3]] == [30, 30, 50]
+    scores = [match.rank_score for match in matches]
+    assert scores == sorted(scores, reverse=True)
+    assert len({match.ordinal for match in matches}) == len(matches)
+    for wanted in (1, 2):
+        assert find_matches([source], catalog, top_k=wanted)[0] == matches[:wanted]
+
+
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_equal_tracks_come_in_the_order_of_the_catalog(
+    count: int, fine: dict[int, np.ndarray], tracks: dict[int, np.ndarray]
+) -> None:
+    copies = dict.fromkeys((8, 3, 900), tracks[7])
+    catalog = shards_of({0: tracks[0], 1: tracks[1], **copies}, count)
+    query = clip(fine[7], 44, 10, noise=0.5)
+    [matches] = find_matches([query], catalog, top_k=3)
+    assert [match.ordinal for match in matches] == [3, 8, 900]
+    assert len({match.rank_score for match in matches}) == 1
+    backwards = replace(catalog, shards=catalog.shards[::-1])
+    assert find_matches([query], backwards, top_k=3) == [matches]
+
+
+def test_aligning_with_one_recording_agrees_with_searching_for_it(
+    fine: dict[int, np.ndarray], tracks: dict[int, np.ndarray], shards: ShardSearch
+) -> None:
+    for start in (0, 20.4, 105):
+        query = clip(fine[7], start, 15, noise=0.5)
+        found, aligned = best(query, shards), align(query, tracks[7].astype(np.float16))
+        assert aligned is not None
+        assert found.ordinal == 7
+        assert aligned.start == pytest.approx(found.start, abs=1e-3)
+        assert aligned.score == pytest.approx(found.score, abs=1e-5)
+    assert align(tracks[7], tracks[7][30:40]).start == pytest.approx(-30, abs=0.1)
+    nothing = np.zeros((0, 128), np.float32)
+    assert align(nothing, tracks[7]) is None
+    assert align(tracks[7], nothing) is None

@@ -1,0 +1,79 @@
+"""What flows ask of machines, and what they say when it is not there."""
+
+import itertools
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from grafp.errors import ClusterError, OptionError, StorageError
+from pipelines.common import placement, runtime
+from pipelines.common.placement import Encoders
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.usefixtures("ray_here")
+def test_a_gpu_that_this_machine_lacks_is_refused_at_once() -> None:
+    with pytest.raises(OptionError, match="--gpu: this machine has no GPU"):
+        Encoders(gpu=True).pool()
+
+
+@pytest.mark.usefixtures("ray_here")
+def test_claims_fit_one_machine() -> None:
+    [machine] = placement.machines()
+    assert placement.memory_claim(1e15) == machine["memory"] / 2
+    assert placement.memory_claim(1000) == 1000
+    most = {"memory": machine["memory"]}
+    assert placement.available([most], "memory")
+    assert not placement.available([most, {"memory": 1.0}], "memory")
+
+
+@pytest.mark.parametrize("text", ["soon", "-1", "inf", "nan", ""])
+def test_a_wrong_time_to_wait_is_named(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GRAFP_WAIT_SECONDS", text)
+    with pytest.raises(OptionError, match="GRAFP_WAIT_SECONDS"):
+        placement.wait_seconds()
+
+
+def test_a_head_that_is_not_there_is_one_line() -> None:
+    with socket.socket() as taken:  # bound, but nobody listens
+        taken.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        probe = "from pipelines import runtime; runtime.connect()"
+        shown = subprocess.run(
+            [sys.executable, "-c", probe], cwd=ROOT, env={**os.environ, "RAY_ADDRESS": address},
+            capture_output=True, text=True, timeout=60,
+        )  # fmt: skip
+    last = shown.stderr.strip().splitlines()[-1]
+    assert last.startswith(f"grafp.errors.ClusterError: RAY_ADDRESS={address}: no Ray head answers")
+
+
+def test_what_comes_is_passed_on_and_an_error_too() -> None:
+    def batches() -> Iterator[int]:
+        yield from (1, 2, 3)
+        raise StorageError("gone")
+
+    arrived = runtime.not_for_ever(batches(), print)
+    assert [next(arrived) for _ in range(3)] == [1, 2, 3]
+    with pytest.raises(StorageError, match="gone"):
+        next(arrived)
+    assert list(runtime.not_for_ever([], print)) == []
+
+
+@pytest.mark.usefixtures("ray_here")
+def test_silence_is_reported_and_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runtime, "_QUIET", 0.1)
+    monkeypatch.setattr(runtime, "_STALLED", 0.35)
+    said: list[str] = []
+    slow = (time.sleep(pause) or pause for pause in itertools.chain([0.0, 0.2], [60.0]))
+    arrived = runtime.not_for_ever(slow, said.append)
+    assert [next(arrived), next(arrived)] == [0.0, 0.2]
+    with pytest.raises(ClusterError, match=r"nothing finished for .* processors"):
+        next(arrived)
+    assert any("nothing finished for" in line for line in said)
