@@ -12,12 +12,13 @@ from training_music import CLEAN, CPU, music, validation
 from grafp.audio import synthesis
 from grafp.errors import StorageError, TrainingError
 from grafp.model.encoder import EncoderConfig
+from grafp.training import checkpoint
 from grafp.training.augment import Augmenter
 from grafp.training.config import AugmentConfig, TrainConfig
 from grafp.training.data.buffer import Waveforms
 from grafp.training.data.sampler import PairSampler
 from grafp.training.history import Progress
-from grafp.training.trainer import Trainer, checkpoint
+from grafp.training.trainer import Trainer
 from grafp.training.validation import Validation
 
 TINY = EncoderConfig(stem=((4, 3, 4, 4),), channels=(8,), blocks=(1,), neighbors=3, head=(16,))
