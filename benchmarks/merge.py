@@ -55,8 +55,8 @@ def _catalog_steps(root: str, rows: list[dict]) -> dict:
     from grafp.catalog.catalog import Catalog
     from grafp.catalog.tracks import live_refs
     from pipelines.common.runtime import connect
-    from pipelines.indexing.flow import Run
     from pipelines.indexing.maintain import verify
+    from pipelines.indexing.run import Run
     from pipelines.indexing.upkeep import IndexState, extend
 
     connect()
@@ -79,7 +79,7 @@ def _catalog_steps(root: str, rows: list[dict]) -> dict:
     )
     with _measured("withdraw every tenth track") as results["withdraw"]:
         for row in rows[::10]:
-            row["status"] = "withdrawn"
+            row["status"] = "removed"
         publish(extend(catalog, state, live_refs(rows), lambda _: None))
     with _measured("compact") as results["compact"]:
         publish(extend(catalog, state, live_refs(rows), lambda _: None, compact=True))
@@ -132,7 +132,7 @@ def _plain_build(folder: Path) -> dict:
     """What a script would do: read everything, train, add, write."""
     import faiss
 
-    from grafp.index.ivfpq import IndexParameters
+    from grafp.index.size import IndexParameters
 
     parts = []
     for path in sorted((folder / "embeddings").rglob("*.parquet")):

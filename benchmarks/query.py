@@ -93,27 +93,25 @@ def _ours(
     vectors_ND: np.ndarray, queries: list, where: list[tuple[int, int]], nprobe: int | None
 ) -> dict:
     from grafp.index.alignment import find_matches
-    from grafp.index.ivfpq import (
-        IndexParameters,
-        fill,
-        fingerprint_ids,
-        parse_index,
-        train_template,
-    )
-    from grafp.index.shards import Shard, ShardSearch
+    from grafp.index.ids import fingerprint_ids
+    from grafp.index.ivfpq import parse_index, populate, train_index
+    from grafp.index.shards import HalfVectors, Shard, ShardSearch
+    from grafp.index.size import IndexParameters
 
     parameters = IndexParameters.for_size(len(vectors_ND))
-    template = train_template(sample(vectors_ND, parameters.training_points), parameters)
+    trained = train_index(sample(vectors_ND, parameters.training_points), parameters)
     shards = []
     for first in range(0, len(vectors_ND), 1_000_000):
         part_ND = vectors_ND[first : first + 1_000_000]
         ordinals = np.arange(first, first + len(part_ND), TRACK_SEGMENTS) // TRACK_SEGMENTS
         ids = np.concatenate([fingerprint_ids(o, np.arange(TRACK_SEGMENTS)) for o in ordinals])
         counts = np.full(len(ordinals), TRACK_SEGMENTS)
-        index = parse_index(fill(template, part_ND, ids))
-        shards.append(Shard(index, part_ND, ordinals, np.cumsum(counts) - counts, counts))
+        index = parse_index(populate(trained, part_ND, ids))
+        shards.append(
+            Shard(HalfVectors(part_ND), ordinals, np.cumsum(counts) - counts, counts, index)
+        )
     search = ShardSearch(shards, nprobe or parameters.nprobe)
-    spent = {"nearest": 0.0, "products": 0.0}
+    spent = {"nearest": 0.0, "matches": 0.0}
     for name in spent:
         setattr(search, name, timed(getattr(search, name), spent, name))
     started, right = time.monotonic(), 0
@@ -129,7 +127,7 @@ def _ours(
         "queries_per_s": round(len(queries) / total, 3),
         "right": right / len(queries),
         "faiss": round(spent["nearest"] / total, 3),
-        "scoring": round(spent["products"] / total, 3),
+        "scoring": round(spent["matches"] / total, 3),
         "rest": round(1 - sum(spent.values()) / total, 3),
         "nlist": parameters.nlist,
         "nprobe": search.nprobe,

@@ -46,7 +46,7 @@ def _records(count: int) -> dict[str, float]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from grafp.catalog.changes import make_plan
+    from grafp.catalog.changes import find_changes
     from grafp.catalog.tracks import TRACK_SCHEMA, live_refs
     from grafp.storage.s3 import FileInfo
     from grafp.storage.sources import Item
@@ -73,7 +73,7 @@ def _records(count: int) -> dict[str, float]:
     tracemalloc.start()
     listing = weigh("listed_file", items)
     published = weigh("track_row", table.to_pylist)
-    weigh("track_planned", lambda: make_plan(listing, published, published[0]["source"]))
+    weigh("track_planned", lambda: find_changes(listing, published, published[0]["source"]))
     weigh("track_ref", lambda: live_refs(published))
     weigh("known_hash", lambda: frozenset(_track(n)["content_sha256"] for n in range(count)))
     tracemalloc.stop()

@@ -6,7 +6,7 @@
 
 Synthetic fingerprints (random walks between cluster centers, as in benchmarks/query.py) in shards
 of at most --shard, searched by the project's own search. A catalog larger than --fill-at-most
-gets the template of its full size, but only so many fingerprints: what grows with the shards is
+gets the trained of its full size, but only so many fingerprints: what grows with the shards is
 multiplied, and its row is marked "extrapolated".
 Recall is that of the part that was filled: in the whole catalog more wrong fingerprints compete,
 so it is a bound from above. Seconds are of processors (user and system time), so other work on the
@@ -34,7 +34,7 @@ from pipelines.common import cli
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that wait must not count as work
 _NOISED = {1: "0.80", 3: "0.51", 5: "0.33"}
 """How often noise is added to a query, and the cosine to what is stored that remains."""
-_ITERATIONS = 10  # of k-means, as grafp.index.ivfpq.train_template
+_ITERATIONS = 10  # of k-means, as grafp.index.ivfpq.train_index
 
 
 def options() -> argparse.Namespace:
@@ -67,7 +67,7 @@ def options() -> argparse.Namespace:
 
 
 def main(chosen: argparse.Namespace) -> tuple[dict, int]:
-    from grafp.index.ivfpq import IndexParameters
+    from grafp.index.size import IndexParameters
 
     most = min(int(max(chosen.fingerprints)), chosen.fill_at_most)
     rows: list[dict[str, Any]] = []
@@ -96,12 +96,12 @@ def _measured(
     parameters: Any, vectors_ND: np.ndarray, chosen: argparse.Namespace
 ) -> list[dict[str, Any]]:
     """An index of these fingerprints: trained, filled, and searched once or more."""
-    from grafp.index.ivfpq import train_template
+    from grafp.index.ivfpq import train_index
 
     began = time.monotonic()
     sample_ND = sample(vectors_ND, parameters.training_points)
-    train_s, template = _timed(lambda: train_template(sample_ND, parameters))
-    shards, fill_s, index_bytes = _filled(template, vectors_ND, chosen.shard)
+    train_s, trained = _timed(lambda: train_index(sample_ND, parameters))
+    shards, fill_s, index_bytes = _filled(trained, vectors_ND, chosen.shard)
     row = {
         "filled": len(vectors_ND),
         "nlist": parameters.nlist,
@@ -135,10 +135,11 @@ def _grown(row: dict[str, Any], size: int) -> dict[str, Any]:
     }
 
 
-def _filled(template: bytes, vectors_ND: np.ndarray, most: int) -> tuple[list, float, int]:
+def _filled(trained: bytes, vectors_ND: np.ndarray, most: int) -> tuple[list, float, int]:
     """Shards, two filled at once; processor seconds and bytes of the index."""
-    from grafp.index.ivfpq import fill, fingerprint_ids, parse_index
-    from grafp.index.shards import Shard
+    from grafp.index.ids import fingerprint_ids
+    from grafp.index.ivfpq import parse_index, populate
+    from grafp.index.shards import HalfVectors, Shard
 
     most -= most % TRACK_SEGMENTS  # whole tracks
 
@@ -148,9 +149,11 @@ def _filled(template: bytes, vectors_ND: np.ndarray, most: int) -> tuple[list, f
         counts = np.full(len(ordinals), TRACK_SEGMENTS)
         ids = np.concatenate([fingerprint_ids(o, np.arange(TRACK_SEGMENTS)) for o in ordinals])
         began = time.thread_time()  # `fill` works in this thread alone
-        data = fill(template, part_ND, ids)
+        data = populate(trained, part_ND, ids)
         used = time.thread_time() - began
-        shard = Shard(parse_index(data), part_ND, ordinals, np.cumsum(counts) - counts, counts)
+        shard = Shard(
+            HalfVectors(part_ND), ordinals, np.cumsum(counts) - counts, counts, parse_index(data)
+        )
         return shard, used, len(data)
 
     with ThreadPoolExecutor(2) as pool:
@@ -197,15 +200,15 @@ def _cost(search: Any, queries: list, where: list[tuple[int, int]]) -> dict[str,
         choosing += time.process_time() - began
         visited += probes.list_QL.size * len(padded)
         codes += sum(int(padded_L[probes.list_QL].sum()) for padded_L in padded)
-    spent = {"nearest": 0.0, "products": 0.0}
+    spent = {"nearest": 0.0, "matches": 0.0}
     for name in spent:
         setattr(search, name, _adding(getattr(search, name), spent, name))
     total, _ = _timed(lambda: _recall(search, queries, where))
     seconds = {
         "choose": choosing,
         "scan": spent["nearest"] - choosing,
-        "score": spent["products"],
-        "rest": total - spent["nearest"] - spent["products"],
+        "score": spent["matches"],
+        "rest": total - spent["nearest"] - spent["matches"],
     }
     ms = {f"{name}_ms": round(1e3 * used / len(queries), 2) for name, used in seconds.items()}
     return {

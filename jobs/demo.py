@@ -35,9 +35,8 @@ def options(arguments: list[str] | None = None) -> argparse.Namespace:
 
 
 def main(chosen: argparse.Namespace) -> tuple[dict, int]:
-    from grafp.reports.answers import write_report
-
     from grafp.evaluation.truth import read_truth
+    from grafp.reports.answers import write_report
     from grafp.storage.sources import list_items
     from pipelines.indexing.flow import index_catalog
     from pipelines.querying.flow import query_batch

@@ -85,9 +85,8 @@ def options(arguments: list[str] | None = None) -> argparse.Namespace:
 
 
 def main(chosen: argparse.Namespace) -> tuple[dict, int]:
-    from grafp.reports.answers import write_report
-
     from grafp.evaluation.truth import read_truth
+    from grafp.reports.answers import write_report
     from pipelines.common.placement import (
         Encoders,  # after the options: importing Ray takes seconds
     )

@@ -25,7 +25,7 @@ def summary(capsys: pytest.CaptureFixture, *arguments: str) -> dict:
     "count", [1, 500, 9_999, 10_000, 10**6, 10**7, 10**8, 10**9, 10**10, 10**12]
 )
 def test_the_index_looks_as_the_jobs_make_it(count: int) -> None:
-    from grafp.index.ivfpq import IndexParameters
+    from grafp.index.size import IndexParameters
 
     case = Case(tracks=count, minutes=1 / 60)  # a fingerprint each
     assert plan(case).index == IndexParameters.for_size(count)
@@ -35,7 +35,7 @@ def test_constants_are_those_of_the_jobs() -> None:
     from pipelines.common import search
     from pipelines.indexing import duplicates
 
-    assert calculator.ACTOR_BYTES == search._ACTOR_BYTES
+    assert calculator.ACTOR_BYTES == search.ACTOR_BYTES
     assert calculator._EXCERPT == duplicates._EXCERPT
 
 
@@ -53,16 +53,18 @@ def test_a_real_index_is_as_large_as_planned() -> None:
     import faiss
     import numpy as np
 
-    from grafp.index.ivfpq import IndexParameters, fill, fingerprint_ids, train_template
+    from grafp.index.ids import fingerprint_ids
+    from grafp.index.ivfpq import populate, train_index
+    from grafp.index.size import IndexParameters
 
     rng = np.random.default_rng(0)
     vectors_ND = rng.standard_normal((10_000, DIMENSION)).astype(np.float16)
     parameters = IndexParameters.for_size(len(vectors_ND))
     threads = faiss.omp_get_max_threads()
     faiss.omp_set_num_threads(1)  # threads that wait for each other are slow on a busy machine
-    template = train_template(vectors_ND[:3_000].astype(np.float32), parameters)
+    trained = train_index(vectors_ND[:3_000].astype(np.float32), parameters)
     faiss.omp_set_num_threads(threads)
-    index = fill(template, vectors_ND, fingerprint_ids(0, np.arange(len(vectors_ND))))
+    index = populate(trained, vectors_ND, fingerprint_ids(0, np.arange(len(vectors_ND))))
     planned = calculator.bytes_each(parameters, len(vectors_ND), parameters.codec)
     assert len(index) / len(vectors_ND) == pytest.approx(planned, rel=0.1)
 

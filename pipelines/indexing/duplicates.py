@@ -1,4 +1,4 @@
-"""The same recording under another encoding: found with the index itself, reported, not merged."""
+"""Near duplicates: the same recording in another encoding, found with the index, and reported."""
 
 import numpy as np
 import pyarrow as pa
@@ -11,6 +11,7 @@ from grafp.catalog.shard_files import open_shards
 from grafp.catalog.tracks import Row, TrackRef
 from grafp.index.alignment import find_matches
 from grafp.index.shards import ShardSearch
+from grafp.storage.tables import table_of, to_parquet
 from pipelines.common.search import SpreadSearch
 
 NEAR = 0.9
@@ -27,6 +28,11 @@ DUPLICATE_SCHEMA = pa.schema(
         ("score", pa.float64()),
     ]
 )
+
+
+def duplicates_to_bytes(pairs: list[Row]) -> bytes:
+    """duplicates.parquet. Raises ValueError for a row with other columns."""
+    return to_parquet(table_of(pairs, DUPLICATE_SCHEMA))
 
 
 def near_duplicates(
