@@ -81,7 +81,7 @@ def open_index(path: str) -> faiss.IndexIVF:
 
 @dataclass(frozen=True)
 class Probes:
-    """Queries with the lists to visit for each, the same in all shards of a trained index."""
+    """Queries with the lists to search for each, the same in all shards of a trained index."""
 
     queries_QD: np.ndarray
     similarity_QL: np.ndarray

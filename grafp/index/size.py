@@ -53,7 +53,7 @@ class IndexParameters:
         return cls(nlist, codec, default_nprobe(nlist), points)
 
     def outgrown_by(self, fingerprints: int) -> bool:
-        """Whether a catalog of this size deserves to be trained anew."""
+        """Whether a catalog of this size should be retrained."""
         wanted = IndexParameters.for_size(fingerprints)
         coded = wanted.codec != "SQfp16" and self.codec == "SQfp16"
         return coded or wanted.nlist >= 4 * self.nlist

@@ -42,7 +42,7 @@ def timeline(
 
 
 def _joined(detections: Iterable[Detection]) -> list[Detection]:
-    """Plays at one offset of a track that touch, as one: chunks of a recording overlap."""
+    """Detections at one offset of a track that touch, as one: chunks of a recording overlap."""
     joined: list[Detection] = []
     for detection in sorted(detections, key=lambda p: (p.ordinal, p.start_s, p.end_s)):
         for number, other in enumerate(joined):
