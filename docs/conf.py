@@ -22,6 +22,7 @@ extensions = [
     "sphinx_copybutton",
     "sphinxcontrib.programoutput",
 ]
+smartquotes = False  # `--help` stays as it is typed
 myst_heading_anchors = 3  # a link may name a heading: page.md#the-heading
 
 # The pages show what the commands of this tree print, with the Python that builds the site.
@@ -35,21 +36,30 @@ autodoc_typehints_format = "short"
 nitpick_ignore_regex = [("py:(class|obj|data)", r".*")]
 
 
-def _as_rst(_app, _what, _name, _object, _options, lines: list[str]) -> None:
-    """Docstrings are plain text: backticks mean code, an indented block after a blank line too."""
-    blank = indented = False
+def _as_rst(_app, what, _name, _object, _options, lines: list[str]) -> None:
+    """Docstrings are plain text: backticks mean code, and so does an indented block of its own."""
     result: list[str] = []
+    blank, in_block, in_section = True, False, False
     for line in lines:
-        starts = line.startswith("    ") and blank and not indented
-        if starts and result and not any(part.startswith("Args:") for part in result):
+        indented = line.startswith("    ")
+        in_section = line == "Args:" or (in_section and (indented or not line))
+        if not in_section and indented and blank and not in_block:
             result += ["::", ""]
-        indented = line.startswith("    ") or (indented and not line.strip())
-        blank = not line.strip()
-        if indented and "::" in result:
-            result.append(line)
-        else:
-            result.append(re.sub(r"(?<!`)`([^`\n]+)`(?!`)", r"``\1``", line.replace("*", r"\*")))
-    lines[:] = result
+            in_block = True
+        elif line and not indented:
+            in_block = False
+        result.append(line if in_block else _inline(line))
+        blank = not line
+    # Napoleon reads "text: text" in the first line of an attribute as a type.
+    lines[:] = ["", *result] if what in ("attribute", "data", "property") else result
+
+
+def _inline(line: str) -> str:
+    """One line: code in backticks, and nothing else that RST would take for markup."""
+    parts = line.split("`")
+    text = [re.sub(r"(\*|_(?!\w))", r"\\\1", part) for part in parts[::2]]
+    parts[::2] = text
+    return "``".join(parts) if len(parts) % 2 else line
 
 
 def setup(app) -> None:
