@@ -50,8 +50,9 @@ def _as_rst(_app, what, _name, _object, _options, lines: list[str]) -> None:
             in_block = False
         result.append(line if in_block else _inline(line))
         blank = not line
-    # Napoleon reads "text: text" in the first line of an attribute as a type.
-    lines[:] = ["", *result] if what in ("attribute", "data", "property") else result
+    if what in ("attribute", "data", "property"):
+        result[:0] = ["..", ""]  # else napoleon takes "text: text" in the first line for a type
+    lines[:] = result
 
 
 def _inline(line: str) -> str:
