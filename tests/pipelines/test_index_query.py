@@ -256,7 +256,7 @@ def test_newer_and_damaged_catalogs_are_refused(catalog: str, music: Path, tmp_p
             ask(root, str(music), str(tmp_path / "out"))
         assert isinstance(cli.known_error(raised.value), CatalogError)
     storage.write(shard, whole)
-    manifest["trained"]["key"] = "index/other/trained.faiss"
+    manifest["trained_index"]["key"] = "index/other/trained.faiss"
     storage.write(f"{root}/snapshots/{snapshot}.json", json.dumps(manifest).encode())
     with pytest.raises(CatalogError, match="another trained"):
         ask(root, str(music), str(tmp_path / "out"))
