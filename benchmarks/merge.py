@@ -4,8 +4,8 @@
     python benchmarks/merge.py --fingerprints 2000000
 
 Makes synthetic fingerprints (random walks between cluster centers) as embedding files, without
-audio; then trains, fills and publishes, withdraws every tenth track, and compacts. In the same
-run one plain FAISS process trains and fills the same kind of index from the same files. Memory is
+audio; then trains, populates and publishes, removes every tenth track, and compacts. In the same
+run one plain FAISS process trains and populates the same kind of index from the same files. Memory is
 proportional (PSS), of this process and all that it started, Ray's own included.
 """
 
@@ -67,7 +67,7 @@ def _catalog_steps(root: str, rows: list[dict]) -> dict:
         run = Run.begin(catalog, "synthetic", "0" * 64, 0.1)
         catalog.publish(run.manifest(rows, state, len(rows)))
 
-    with _measured("train, fill, publish") as results["build"]:
+    with _measured("train, populate, publish") as results["build"]:
         state = extend(catalog, IndexState(), live_refs(rows), lambda _: None)
         publish(state)
     stored = sum(entry.index.bytes + entry.vectors.bytes for entry in state.shards)
@@ -77,7 +77,7 @@ def _catalog_steps(root: str, rows: list[dict]) -> dict:
         f"    {len(state.shards)} shards, {index / count:.0f} bytes a fingerprint in the index, "
         f"{stored / count:.0f} with the vectors; {state.health()}"
     )
-    with _measured("withdraw every tenth track") as results["withdraw"]:
+    with _measured("remove every tenth track") as results["withdraw"]:
         for row in rows[::10]:
             row["status"] = "removed"
         publish(extend(catalog, state, live_refs(rows), lambda _: None))

@@ -5,8 +5,8 @@
 
 Makes synthetic fingerprints (random walks between cluster centers) and noisy queries of 5 s cut
 from them, then answers the queries as the query job does, in batches, and as the reference
-implementation does: IVF64 with 20 lists visited, one query at a time, every candidate scored in
-Python. Both in one process on all processors, over the same fingerprints.
+implementation does: IVF64 with nprobe 20, one query at a time, every candidate scored in
+Python. Both in one process on all cores, over the same fingerprints.
 """
 
 import argparse
@@ -63,7 +63,7 @@ def _compare(vectors_ND: np.ndarray, chosen: argparse.Namespace) -> dict:
     loop = _loop(vectors_ND, queries[: chosen.loop_queries], where)
     times = ours["queries_per_s"] / loop["queries_per_s"]
     print(
-        f"{len(vectors_ND):,} fingerprints, {ours['nprobe']} of {ours['nlist']} lists visited\n"
+        f"{len(vectors_ND):,} fingerprints, nprobe {ours['nprobe']} of {ours['nlist']} lists\n"
         f"  grafp           {ours['queries_per_s']:8.2f} queries/s, right {ours['right']:.1%}; "
         f"FAISS {ours['faiss']:.0%}, scoring {ours['scoring']:.0%}, rest {ours['rest']:.0%}\n"
         f"  reference loop  {loop['queries_per_s']:8.2f} queries/s, right {loop['right']:.1%}; "

@@ -37,7 +37,7 @@ def main(chosen: argparse.Namespace) -> tuple[dict, int]:
     for name, size in sizes.items():
         print(f"{name:20} {size:9,.1f} bytes")
     decode = round(_decode_rate())
-    print(f"one processor decodes {decode} s of mp3, stereo at 44.1 kHz, in a second")
+    print(f"one core decodes {decode} s of mp3, stereo at 44.1 kHz, in a second")
     return {"bytes": sizes, "decode": decode}, cli.DONE
 
 
@@ -124,7 +124,7 @@ def _track(number: int) -> dict[str, Any]:
 
 
 def _decode_rate() -> float:
-    """Seconds of audio that one processor decodes in a second: mp3, stereo at 44.1 kHz."""
+    """Seconds of audio that one core decodes in a second: mp3, stereo at 44.1 kHz."""
     from grafp.audio import decode, encode, synthesis
 
     sound = np.stack([synthesis.piece(seed, 60.0, 44_100) for seed in (1, 2)])

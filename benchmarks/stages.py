@@ -5,7 +5,7 @@
 
 Synthesized MP3 files go through the stages of jobs/index_catalog.py: read and decode, encode,
 store. Speed counts from the first finished recordings, when all workers have started. Busy is the
-processor time of a stage's tasks as a share of the whole run, so 200 % is two processors; the
+CPU time of a stage's tasks as a share of the whole run, so 200 % is two cores; the
 encoders' share is of their number.
 """
 
@@ -39,7 +39,7 @@ def main(chosen: argparse.Namespace) -> tuple[dict, int]:
     summary = {}
     with tempfile.TemporaryDirectory() as folder:
         synthesize(f"{folder}/music", chosen.tracks, chosen.seconds)
-        print(f"{os.cpu_count()} processors, {chosen.tracks} tracks of {chosen.seconds:g} s")
+        print(f"{os.cpu_count()} cores, {chosen.tracks} tracks of {chosen.seconds:g} s")
         print("encoders  x real time  decode busy  encode busy  store busy")
         for count in map(int, chosen.workers):
             found = _measure(f"{folder}/music", f"{folder}/{count}", count)
