@@ -5,9 +5,8 @@
 
 Makes synthetic fingerprints (random walks between cluster centers) as embedding files, without
 audio; then trains, populates and publishes, removes every tenth track, and compacts. In the same
-run one plain FAISS process trains and populates the same kind of index from the same files. Memory is
-proportional (PSS), of this process and all that it started, Ray's own included.
-"""
+run one plain FAISS process trains and populates the same kind of index from the same files.
+Memory is proportional (PSS), of this process and all that it started, Ray's own included."""
 
 import argparse
 import contextlib

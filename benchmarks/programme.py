@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""The timeline of a made-up radio programme: which detections are found, and how exactly.
+"""The timeline of a made-up radio program: which detections are found, and how exactly.
 
     python benchmarks/programme.py --corpus CORPUS --out out/programme
 
-CORPUS is as for benchmarks/accuracy.py. The programme has 30 excerpts of 10 to 90 s an hour, a
+CORPUS is as for benchmarks/accuracy.py. The program has 30 excerpts of 10 to 90 s an hour, a
 quarter of them of music that is kept out of the catalog, three played twice. Half of the
 neighbors are cross-faded over 2 to 5 s; speech and noise fill the rest. Other noise lies over it
 all, 15 to 25 dB below the music. A detection is right if its track and its offset there (within
