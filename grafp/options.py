@@ -119,8 +119,11 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         message = message.removeprefix("argument ").replace("with argument ", "with ")
-        message = message.replace("the following arguments are required", "required")
-        message = message.replace("unrecognized arguments", "no such option, see --help")
+        what, _, names = message.partition(": ")
+        if what == "the following arguments are required":
+            message = f"{names}: required"
+        elif what == "unrecognized arguments":
+            message = f"{names}: no such option; see --help"
         refuse(message.replace("expected one argument", "needs a value"))
 
 
@@ -140,7 +143,7 @@ class _Formatter(argparse.RawDescriptionHelpFormatter):
 
 
 def _help(text: str, default: Any) -> str:
-    """Text for argparse, with the default where it is a value and the text has none."""
+    """The help, with the default if it is a value and the text does not tell it."""
     text = text.rstrip(".").replace("%", "%%")
     if default in (None, MISSING, "") or isinstance(default, bool) or "(default" in text:
         return text

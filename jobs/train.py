@@ -66,7 +66,7 @@ class Options:
 
     def __post_init__(self) -> None:
         if self.music is None and not self.resume:
-            raise OptionError("required: --music")
+            raise OptionError("--music: required")
 
 
 def options(arguments: list[str] | None = None) -> Options:
@@ -84,7 +84,7 @@ def main(chosen: Options) -> tuple[dict[str, Any], int]:
     elif chosen.minutes is None and chosen.steps is None:
         chosen.minutes = 60.0
     if chosen.music is None:  # nor has the run that is resumed
-        raise OptionError("required: --music")
+        raise OptionError("--music: required")
     names = {one.name for one in fields(TrainConfig)} & set(vars(chosen))
     settings: dict[str, Any] = {name: getattr(chosen, name) for name in names}
     settings["augment"] = AugmentConfig.from_settings(chosen.augment)

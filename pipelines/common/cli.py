@@ -92,7 +92,7 @@ def _failure_limit(text: str) -> str:
         value = float(text.removesuffix("%"))
     except ValueError:
         value = -1.0
-    if value < 0 or (text.endswith("%") and value > 100):
+    if not value >= 0 or (text.endswith("%") and value > 100):
         raise argparse.ArgumentTypeError(
             f"{text!r} is neither a count such as 10 nor a share such as 1%"
         )

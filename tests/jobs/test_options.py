@@ -180,7 +180,7 @@ def test_help_takes_texts_from_fields_and_puts_common_options_last() -> None:
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        ("", "required: --catalog"),
+        ("", "--catalog: required"),
         ("--catalog", "--catalog: needs a value"),
         ("--catalog x --fpr 2", "--fpr: 2 is not between 0.0001 and 0.1"),
         ("--catalog x --fpr nan", "--fpr: 'nan' is not a number"),
@@ -189,8 +189,8 @@ def test_help_takes_texts_from_fields_and_puts_common_options_last() -> None:
         ("--catalog x --mode on", "--mode: 'on' is not one of one, two"),
         ("--catalog x --seconds 1,,2", "--seconds: '1,,2' is not a list of numbers of 1 to 60, "
          "such as 1,2,5"),
-        ("--catalog x --min 1", "no such option, see --help: --min 1"),
-        ("--catalog x y", "no such option, see --help: y"),
+        ("--catalog x --min 1", "--min 1: no such option; see --help"),
+        ("--catalog x y", "y: no such option; see --help"),
         ("--catalog x --quick --mode two", "--quick: not with --mode two"),
     ],
 )  # fmt: skip
@@ -217,7 +217,7 @@ def test_a_wrong_option_is_one_line_that_says_what_would_be_right(
          "--minutes: not allowed with --steps"),
         ("train", "--out o --num-workers -1",
          "--num-workers: '-1' is not a whole number of 0 or more"),
-        ("train", "--out o", "required: --music"),
+        ("train", "--out o", "--music: required"),
         ("evaluate", "--catalog c --audio a --noise n --rir r --out o --distractors 1.5",
          "--distractors: '1.5' has a number that is not whole"),
     ],
