@@ -33,7 +33,13 @@ TRACK_SEGMENTS, TRACKS_A_FILE = 1_000, 32
 
 def options() -> argparse.Namespace:
     parser = cli.parser(__doc__)
-    parser.add_argument("--fingerprints", type=cli.positive_int, default=2_000_000)
+    parser.add_argument(
+        "--fingerprints",
+        type=cli.positive_int,
+        default=2_000_000,
+        metavar="N",
+        help="fingerprints of the catalog",
+    )
     parser.add_argument("--plain", metavar="DIR", help=argparse.SUPPRESS)  # the FAISS process
     return parser.parse_args()
 

@@ -21,8 +21,20 @@ CHANGED, REMOVED, BROKEN, EXCERPT_SECONDS = 5, 10, 3, 5
 def options() -> argparse.Namespace:
     parser = cli.parser(__doc__)
     parser.add_argument("--music", required=True, metavar="URI", help="folder or table")
-    parser.add_argument("--first", type=cli.positive_int, default=300, help="of the first run")
-    parser.add_argument("--add", type=cli.positive_int, default=60, help="in the second run")
+    parser.add_argument(
+        "--first",
+        type=cli.positive_int,
+        default=300,
+        metavar="N",
+        help="recordings of the first run",
+    )
+    parser.add_argument(
+        "--add",
+        type=cli.positive_int,
+        default=60,
+        metavar="N",
+        help="recordings that the second run adds",
+    )
     return parser.parse_args()
 
 

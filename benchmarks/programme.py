@@ -57,10 +57,16 @@ def options() -> argparse.Namespace:
     parser.add_argument(
         "--out", default="out/programme", metavar="URI", help="catalog, programme and results"
     )
-    parser.add_argument("--split", default="test", choices=("test", "validation"))
-    parser.add_argument("--hours", type=cli.positive_float, default=2.0, help="length, h")
-    parser.add_argument("--seed", type=int, default=0, help="of the programme")
-    parser.add_argument("--workers", type=cli.positive_int, help="encoders; default: one a core")
+    parser.add_argument(
+        "--split", default="test", choices=("test", "validation"), help="part of the corpus"
+    )
+    parser.add_argument(
+        "--hours", type=cli.positive_float, default=2.0, metavar="H", help="length, hours"
+    )
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the program")
+    parser.add_argument(
+        "--workers", type=cli.positive_int, metavar="N", help="encoders (default: one per CPU)"
+    )
     return parser.parse_args()
 
 

@@ -33,11 +33,22 @@ def options() -> argparse.Namespace:
         metavar="N,..",
         help="catalog sizes",
     )
-    parser.add_argument("--queries", type=cli.positive_int, default=1_000)
     parser.add_argument(
-        "--loop-queries", type=cli.positive_int, default=20, help="queries for the slow loop"
+        "--queries", type=cli.positive_int, default=1_000, metavar="N", help="queries to answer"
     )
-    parser.add_argument("--nprobe", type=cli.positive_int, help="lists; default: as the catalog")
+    parser.add_argument(
+        "--loop-queries",
+        type=cli.positive_int,
+        default=20,
+        metavar="N",
+        help="queries for the slow loop",
+    )
+    parser.add_argument(
+        "--nprobe",
+        type=cli.positive_int,
+        metavar="N",
+        help="lists to search (default: as the catalog)",
+    )
     return parser.parse_args()
 
 

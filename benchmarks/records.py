@@ -27,7 +27,11 @@ _SHARDS = 1_000  # to weigh in a manifest
 def options() -> argparse.Namespace:
     parser = cli.parser(__doc__)
     parser.add_argument(
-        "--tracks", type=cli.positive_int, default=100_000, help="rows of the track table to weigh"
+        "--tracks",
+        type=cli.positive_int,
+        default=100_000,
+        metavar="N",
+        help="rows of the track table to measure",
     )
     return parser.parse_args()
 

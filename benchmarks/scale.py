@@ -51,18 +51,24 @@ def options() -> argparse.Namespace:
         type=cli.positive_int,
         default=10_000_000,
         metavar="N",
-        help="fingerprints really added; larger catalogs are extrapolated",
+        help="fingerprints really added; results for larger catalogs are extrapolated",
     )
     parser.add_argument(
-        "--shard", type=cli.positive_int, default=1_000_000, help="fingerprints of a shard at most"
+        "--shard",
+        type=cli.positive_int,
+        default=1_000_000,
+        metavar="N",
+        help="largest number of fingerprints in a shard",
     )
     parser.add_argument(
         "--nprobe",
         type=cli.numbers(1, 1 << 18),
         metavar="N,..",
-        help="nprobe, several one after the other; default: as the catalog",
+        help="values of nprobe to measure (default: as the catalog)",
     )
-    parser.add_argument("--queries", type=cli.positive_int, default=320, help="of each length")
+    parser.add_argument(
+        "--queries", type=cli.positive_int, default=320, metavar="N", help="queries of each length"
+    )
     return parser.parse_args()
 
 

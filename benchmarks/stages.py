@@ -25,10 +25,22 @@ STAGES = {"decode_row": "decode", "Encode": "encode", "EmbeddingStore": "store"}
 def options() -> argparse.Namespace:
     parser = cli.parser(__doc__)
     parser.add_argument(
-        "--workers", type=cli.numbers(1, 1e4), default="1,2", metavar="N,..", help="encoders"
+        "--workers",
+        type=cli.numbers(1, 1e4),
+        default="1,2",
+        metavar="N,..",
+        help="numbers of encoders",
     )
-    parser.add_argument("--tracks", type=cli.positive_int, default=60)
-    parser.add_argument("--seconds", type=cli.positive_float, default=120.0, help="of each track")
+    parser.add_argument(
+        "--tracks", type=cli.positive_int, default=60, metavar="N", help="tracks to synthesize"
+    )
+    parser.add_argument(
+        "--seconds",
+        type=cli.positive_float,
+        default=120.0,
+        metavar="S",
+        help="length of a track, seconds",
+    )
     return parser.parse_args()
 
 

@@ -6,6 +6,8 @@ MAX_SHARD_FINGERPRINTS = 1_000_000
 ACTOR_BYTES = 8 << 30
 """Of shards for one search actor; a smaller catalog is held by one, or by one a machine."""
 _POINTS_PER_CENTROID = 39  # what FAISS wants to train a k-means centroid well
+EXCERPT = 50
+"""Fingerprints of each new track, out of its middle, with which near duplicates are searched."""
 _POPULATE_BYTES = 500 << 20  # of any task that populates: Python, libraries, one embedding file
 _POPULATE_BYTES_EACH = 500  # a fingerprint: benchmarks/merge.py, two at once, 1.6 GiB
 _CODEC = "PQ64x4fs"

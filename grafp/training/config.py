@@ -2,11 +2,12 @@
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any
+from typing import Any, Literal, get_args
 
 from grafp.errors import OptionError, TrainingError
-from grafp.model.presets import PRESETS
 
+Preset = Literal["small", "grafprint", "nafp", "ast", "ast-small"]  # names of grafp.model.presets
+PRESET_NAMES: tuple[str, ...] = get_args(Preset)
 Range = tuple[float, float]
 ORDERS = ("room-noise", "noise-room")
 _BOUNDS = {
@@ -125,18 +126,24 @@ class TrainConfig:
     """Everything that decides how a model is trained; stored in its card."""
 
     preset: str = "small"
+    """Architecture: the graph network of the paper (grafprint), a smaller one for CPUs (small), or
+    a baseline of the paper: a convolutional network (nafp), a transformer (ast) or a smaller one
+    (ast-small). Baselines learn at lower rates: about 2e-4 for ast, 3e-4 for the others."""
     steps: int | None = None
     """Length in optimizer steps; None: until `minutes` are over."""
     minutes: float | None = None
     pairs: int = 128
     """Positive pairs in a batch, per worker."""
     accumulate: int = 1
-    """Parts in which a worker embeds its batch, to save memory; negatives come from all of it."""
+    """Parts in which a worker embeds its batch, to save memory; negatives come from all of it. More
+    than 1 costs another forward pass."""
     per_track: int = 2
-    """Segments of one track in a batch, negatives of each other."""
+    """Neighboring segments of one track in a batch, negatives of each other."""
     offset_ms: float = 50.0
-    """Largest shift between the two views of a pair, either way (paper, Fig. 2)."""
+    """Largest shift in time between the two views of a pair, either way, 0 to 250 ms; see Fig. 2 of
+    the paper."""
     learning_rate: float = 1e-3
+    """Peak of AdamW's learning rate."""
     weight_decay: float = 0.01
     warm_up: float = 0.02
     """Share of the run in which the learning rate rises; a cosine brings it down to 0."""
@@ -145,13 +152,15 @@ class TrainConfig:
     log_every: int = 20
     checkpoint_every: int = 100
     compile: bool = False
-    """Train with torch.compile: minutes of compiling first."""
+    """Train with torch.compile: minutes of compiling first; slower on CPUs."""
     seed: int = 0
+    """Seed of weights, batches and augmentation."""
     augment: AugmentConfig = field(default_factory=AugmentConfig)
 
     def __post_init__(self) -> None:
-        if self.preset not in PRESETS:
-            raise TrainingError(f"no preset {self.preset!r}; choose one of {', '.join(PRESETS)}")
+        if self.preset not in PRESET_NAMES:
+            names = ", ".join(PRESET_NAMES)
+            raise TrainingError(f"no preset {self.preset!r}; choose one of {names}")
         if (self.steps is None) == (self.minutes is None) or (self.steps or self.minutes or 0) <= 0:
             raise TrainingError("give a length above 0: either steps or minutes")
         if not 1 <= self.accumulate <= self.pairs:

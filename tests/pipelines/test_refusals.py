@@ -1,4 +1,4 @@
-"""What a night, a merge and a rollback refuse: by name, in one line, with nothing changed."""
+"""What indexing, merging and a rollback refuse: by name, in one line, with nothing changed."""
 
 import io
 import json
@@ -179,7 +179,7 @@ def test_a_list_with_a_bad_line_is_refused(
         ("list.parquet", parquet_of(["x"])[:-30], "not a readable table"),
     ],
 )
-def test_a_withdrawal_with_a_bad_line_is_refused(
+def test_a_removal_with_a_bad_line_is_refused(
     name: str, data: bytes, reason: str, root: str, store: str, capsys: pytest.CaptureFixture
 ) -> None:
     uris = Catalog.open(root).tracks()["uri"].to_pylist()
