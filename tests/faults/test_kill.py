@@ -79,7 +79,7 @@ def night(tmp_path_factory: pytest.TempPathFactory, ray_here: None) -> Night:
     audio, undisturbed = folder / "music", folder / "undisturbed"
     write_pieces(audio, range(3))
     index_catalog(str(audio), str(folder / "first"), encoders=Encoders(1))
-    write_pieces(audio, range(3, 12))  # enough for a new trained
+    write_pieces(audio, range(3, 12))  # enough to retrain the index
     storage.write(f"{audio}/1.wav", encode(synthesis.piece(90, 4.0), "wav"))
     storage.delete(f"{audio}/2.wav")
     shutil.copytree(folder / "first", undisturbed)

@@ -25,7 +25,7 @@ MUSIC = {f"{seed}.wav": encode(synthesis.piece(seed, 4.0), "wav") for seed in ra
 
 
 @pytest.fixture(scope="module")
-def trained(tmp_path_factory: pytest.TempPathFactory, ray_here: None) -> Path:
+def indexed(tmp_path_factory: pytest.TempPathFactory, ray_here: None) -> Path:
     """A catalog of two recordings in two shards, to be copied."""
     folder = tmp_path_factory.mktemp("refusals")
     for name in ("0.wav", "1.wav"):
@@ -35,8 +35,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory, ray_here: None) -> Path:
 
 
 @pytest.fixture
-def root(store: str, trained: Path) -> str:
-    return kills.copy(trained, f"{store}/catalog")
+def root(store: str, indexed: Path) -> str:
+    return kills.copy(indexed, f"{store}/catalog")
 
 
 def refusal(job, capsys: pytest.CaptureFixture, root: str, *arguments: str) -> tuple[int, str]:
@@ -64,7 +64,7 @@ def from_a_newer_version(root: str) -> str:
     return f"catalog format {FORMAT_VERSION + 1}; this version reads format {FORMAT_VERSION}"
 
 
-def with_a_shard_of_another_template(root: str) -> str:
+def with_a_shard_of_another_trained_index(root: str) -> str:
     def move(manifest: dict) -> None:
         for kind in ("index", "vectors", "tracks"):
             manifest["shards"][1][kind]["key"] = f"index/other/x.{kind}"
@@ -78,7 +78,7 @@ def with_a_truncated_manifest(root: str) -> str:
     snapshot = storage.read(f"{root}/CURRENT").decode().strip()
     name = f"{root}/snapshots/{snapshot}.json"
     storage.write(name, storage.read(name)[:-200])
-    return f"snapshots/{snapshot}.json: damaged manifest"
+    return f"snapshots/{snapshot}.json: damaged ("
 
 
 def cut(root: str, key: str) -> str:
@@ -108,7 +108,7 @@ def with_another_hash(root: str) -> str:
     "damage",
     [
         from_a_newer_version,
-        with_a_shard_of_another_template,
+        with_a_shard_of_another_trained_index,
         with_a_truncated_manifest,
         with_a_truncated_track_table,
         with_a_truncated_table_of_a_shard,

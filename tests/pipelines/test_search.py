@@ -34,7 +34,7 @@ def root(tmp_path_factory: pytest.TempPathFactory, ray_here: None) -> str:
 
 @pytest.fixture(scope="module")
 def divided(root: str) -> dict[int, Manifest]:
-    """Snapshots of the same tracks in one, three and eight shards of one trained."""
+    """Snapshots of the same tracks in one, three and eight shards of one trained index."""
     snapshots = {}
     for shards, most in ((1, 10**6), (3, 3 * 51), (TRACKS, 1)):
         with pytest.MonkeyPatch.context() as patch:

@@ -45,7 +45,7 @@ def clip(fine_ND: np.ndarray, start: float, hops: int, noise: float = 0.0) -> np
 def shards_of(
     tracks: dict[int, np.ndarray], count: int = 1, stride: int = 1, codec: str | None = None
 ) -> ShardSearch:
-    """A catalog of these ordinals, dealt out to `count` shards filled from one trained."""
+    """A catalog of these ordinals, dealt out to `count` shards of one trained index."""
     everything = np.concatenate(list(tracks.values()))
     parameters = IndexParameters.for_size(len(everything))
     trained = train_index(everything, replace(parameters, codec=codec or parameters.codec))
