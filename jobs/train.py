@@ -172,7 +172,7 @@ def main(chosen: argparse.Namespace) -> tuple[dict, int]:
         chosen.out,
         config,
         noise=chosen.noise,
-        rooms=chosen.rir,
+        rirs=chosen.rir,
         start_from=chosen.start_from,
         data=chosen.data,
         memory_gb=chosen.memory_gb,

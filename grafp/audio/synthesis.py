@@ -1,4 +1,4 @@
-"""Pieces that sound like music, background noises and rooms, each synthesized from a seed.
+"""Pieces that sound like music, background noises, impulse responses: synthesized from a seed.
 
 The project ships no audio: `make demo` and the tests run on these. A piece is composed as notes,
 then rendered note by note. Sections return, but no bar is played the same way twice, because a
@@ -111,7 +111,7 @@ def piece(seed: int, seconds: float = 30.0, rate: int = 16_000) -> np.ndarray:
         sound = (_tone if note.part in OCTAVES else _drum)(rng, plan, note, rate)
         sound = sound[: max(0, dry.size - at)] * (plan.levels[note.part] * rng.uniform(0.5, 1.0))
         dry[at : at + sound.size] += sound
-    return _peaked(dry + rng.uniform(0.1, 0.4) * _convolve(dry, room(seed, rate)))
+    return _peaked(dry + rng.uniform(0.1, 0.4) * _convolve(dry, impulse_response(seed, rate)))
 
 
 def noise(seed: int, seconds: float, rate: int = 16_000) -> np.ndarray:
@@ -126,8 +126,8 @@ def noise(seed: int, seconds: float, rate: int = 16_000) -> np.ndarray:
     return _peaked(mix)
 
 
-def room(seed: int, rate: int = 16_000) -> np.ndarray:
-    """An impulse response: float32 of shape (samples,), unit energy, RT60 of 0.2 to 0.9 s.
+def impulse_response(seed: int, rate: int = 16_000) -> np.ndarray:
+    """A room impulse response: float32 of shape (samples,), unit energy, RT60 of 0.2 to 0.9 s.
 
     The direct sound is sample 0, so that convolving moves nothing in time.
     """

@@ -35,7 +35,7 @@ class MatchBatch:
     search: SpreadSearch
     hop_s: float
     top_k: int
-    offset_bias_s: float
+    offset_correction_s: float
     """Of the model, taken from every place."""
 
     def __call__(self, batch: pa.Table) -> pa.Table:
@@ -66,7 +66,7 @@ class MatchBatch:
             "query_start_s": match.first * self.hop_s,
             "query_end_s": match.last * self.hop_s + 1.0,
             "track_start_s": max(
-                0.0, (match.start + match.first) * self.hop_s - self.offset_bias_s
+                0.0, (match.start + match.first) * self.hop_s - self.offset_correction_s
             ),
             "score": match.score,
         }
@@ -178,7 +178,7 @@ def answered(
     )
     hop_s = manifest.query_hop_s
     return encoded(recordings, catalog.model_uri(), hop_s, encoders).map_batches(
-        MatchBatch(search, hop_s, top_k, catalog.model().offset_bias_s),
+        MatchBatch(search, hop_s, top_k, catalog.model().offset_correction_s),
         batch_size=32,
         batch_format="pyarrow",
         num_cpus=0.3,
