@@ -1,6 +1,7 @@
-# make demo    hear of a match: synthesize music, index it, query noisy clips of it
+# make demo    see a match: synthesize music, index it, query noisy clips of it
 # make test    all tests
 # make check   format, lint, types
+# make docs    the documentation site, in build/docs; a broken link is an error
 # Each makes the environment it needs in .venv; only Python 3.11 or 3.12 and make must be there.
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3)
@@ -8,7 +9,7 @@ FAISS ?= cpu# gpu on machines with one
 BIN := .venv/bin
 READY := .venv/ready-$(FAISS)
 
-.PHONY: demo test check check-all format lock env clean
+.PHONY: demo test check check-all docs format lock env clean
 
 env: $(READY)
 
@@ -18,7 +19,7 @@ $(READY): pyproject.toml constraints.txt
 	@echo "Making the environment in .venv (about 5 GB, once)"
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check 'uv>=0.8'
-	@VIRTUAL_ENV=.venv $(BIN)/uv pip install --quiet -c constraints.txt -e '.[$(FAISS),dev]'
+	@VIRTUAL_ENV=.venv $(BIN)/uv pip install --quiet -c constraints.txt -e '.[$(FAISS),dev,docs]'
 	@touch $@
 
 demo: $(READY)
@@ -36,6 +37,9 @@ check: $(READY)
 check-all: check
 	GRAFP_KILLS=50 $(BIN)/python -m pytest -m ''
 
+docs: $(READY)
+	$(BIN)/sphinx-build -W -n --keep-going -b html docs build/docs
+
 format: $(READY)
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
@@ -43,7 +47,7 @@ format: $(READY)
 # After a change of dependencies.
 lock: $(READY)
 	$(BIN)/uv export --quiet --no-emit-project --no-hashes --no-annotate --no-header \
-		--extra cpu --extra dev -o constraints.txt
+		--extra cpu --extra dev --extra docs -o constraints.txt
 
 clean:
 	rm -rf .venv demo-out build *.egg-info .pytest_cache .mypy_cache .ruff_cache

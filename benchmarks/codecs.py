@@ -37,7 +37,8 @@ def options() -> argparse.Namespace:
 def main(chosen: argparse.Namespace) -> tuple[dict, int]:
     from grafp.catalog.catalog import Catalog
     from grafp.catalog.shard_files import open_shards
-    from grafp.index.ivfpq import fill, fingerprint_ids, parse_index, train_template
+    from grafp.index.ids import fingerprint_ids
+    from grafp.index.ivfpq import parse_index, populate, train_index
     from grafp.index.shards import ShardSearch
 
     catalog = Catalog.open_published(chosen.catalog)
@@ -57,8 +58,8 @@ def main(chosen: argparse.Namespace) -> tuple[dict, int]:
     results = []
     for codec in CODECS:
         parameters = replace(catalog.manifest.parameters, codec=codec)
-        template = train_template(shard.vectors_ND[np.sort(sample)], parameters)
-        index = parse_index(fill(template, shard.vectors_ND, ids))
+        trained = train_index(shard.vectors_ND[np.sort(sample)], parameters)
+        index = parse_index(populate(trained, shard.vectors_ND, ids))
         for share, neighbors in ((32, 20), (16, 20), (32, 40)):
             search = ShardSearch([replace(shard, index=index)], max(1, index.nlist // share))
             spent = {"nearest": 0.0}

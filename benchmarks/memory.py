@@ -40,8 +40,8 @@ def main(chosen: argparse.Namespace) -> tuple[dict, int]:
             os.mkdir(audio)
             for name in sorted(os.listdir(f"{folder}/all"))[:count]:
                 os.link(f"{folder}/all/{name}", f"{audio}/{name}")
-            paths = ["--audio", audio, "--catalog", f"{folder}/catalog-{count}"]
-            peaks, seconds = run_job("index_catalog.py", *paths, "--workers", str(chosen.workers))
+            uris = ["--audio", audio, "--catalog", f"{folder}/catalog-{count}"]
+            peaks, seconds = run_job("index_catalog.py", *uris, "--workers", str(chosen.workers))
             peak = sum(peaks.values())
             print(f"{count:>6} tracks: peak {peak:,.0f} MiB, {seconds:.0f} s")
             for name, size in peaks.most_common(8):

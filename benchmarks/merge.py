@@ -4,10 +4,9 @@
     python benchmarks/merge.py --fingerprints 2000000
 
 Makes synthetic fingerprints (random walks between cluster centers) as embedding files, without
-audio; then trains, fills and publishes, withdraws every tenth track, and compacts. In the same
-run one plain FAISS process trains and fills the same kind of index from the same files. Memory is
-proportional (PSS), of this process and all that it started, Ray's own included.
-"""
+audio; then trains, populates and publishes, removes every tenth track, and compacts. In the same
+run one plain FAISS process trains and populates the same kind of index from the same files.
+Memory is proportional (PSS), of this process and all that it started, Ray's own included."""
 
 import argparse
 import contextlib
@@ -34,7 +33,13 @@ TRACK_SEGMENTS, TRACKS_A_FILE = 1_000, 32
 
 def options() -> argparse.Namespace:
     parser = cli.parser(__doc__)
-    parser.add_argument("--fingerprints", type=cli.positive_int, default=2_000_000)
+    parser.add_argument(
+        "--fingerprints",
+        type=cli.positive_int,
+        default=2_000_000,
+        metavar="N",
+        help="fingerprints of the catalog",
+    )
     parser.add_argument("--plain", metavar="DIR", help=argparse.SUPPRESS)  # the FAISS process
     return parser.parse_args()
 
@@ -55,8 +60,8 @@ def _catalog_steps(root: str, rows: list[dict]) -> dict:
     from grafp.catalog.catalog import Catalog
     from grafp.catalog.tracks import live_refs
     from pipelines.common.runtime import connect
-    from pipelines.indexing.flow import Run
     from pipelines.indexing.maintain import verify
+    from pipelines.indexing.run import Run
     from pipelines.indexing.upkeep import IndexState, extend
 
     connect()
@@ -67,7 +72,7 @@ def _catalog_steps(root: str, rows: list[dict]) -> dict:
         run = Run.begin(catalog, "synthetic", "0" * 64, 0.1)
         catalog.publish(run.manifest(rows, state, len(rows)))
 
-    with _measured("train, fill, publish") as results["build"]:
+    with _measured("train, populate, publish") as results["build"]:
         state = extend(catalog, IndexState(), live_refs(rows), lambda _: None)
         publish(state)
     stored = sum(entry.index.bytes + entry.vectors.bytes for entry in state.shards)
@@ -77,9 +82,9 @@ def _catalog_steps(root: str, rows: list[dict]) -> dict:
         f"    {len(state.shards)} shards, {index / count:.0f} bytes a fingerprint in the index, "
         f"{stored / count:.0f} with the vectors; {state.health()}"
     )
-    with _measured("withdraw every tenth track") as results["withdraw"]:
+    with _measured("remove every tenth track") as results["withdraw"]:
         for row in rows[::10]:
-            row["status"] = "withdrawn"
+            row["status"] = "removed"
         publish(extend(catalog, state, live_refs(rows), lambda _: None))
     with _measured("compact") as results["compact"]:
         publish(extend(catalog, state, live_refs(rows), lambda _: None, compact=True))
@@ -132,7 +137,7 @@ def _plain_build(folder: Path) -> dict:
     """What a script would do: read everything, train, add, write."""
     import faiss
 
-    from grafp.index.ivfpq import IndexParameters
+    from grafp.index.size import IndexParameters
 
     parts = []
     for path in sorted((folder / "embeddings").rglob("*.parquet")):

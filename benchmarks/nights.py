@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""Two nights of a catalog: index, then add, change, withdraw and break recordings.
+"""A catalog and an incremental run: index, then add, change, remove and break recordings.
 
     python benchmarks/nights.py --music music.csv --first 300 --add 60
 
 Copies recordings of a collection to a folder, indexes it, changes the folder, indexes it again,
-and asks for excerpts of everything that changed. Prints what the second night did and found.
+and asks for excerpts of everything that changed. Prints what the second run did and found.
 """
 
 import argparse
@@ -15,14 +15,26 @@ from pathlib import Path
 
 from pipelines.common import cli
 
-CHANGED, WITHDRAWN, BROKEN, EXCERPT_SECONDS = 5, 10, 3, 5
+CHANGED, REMOVED, BROKEN, EXCERPT_SECONDS = 5, 10, 3, 5
 
 
 def options() -> argparse.Namespace:
     parser = cli.parser(__doc__)
     parser.add_argument("--music", required=True, metavar="URI", help="folder or table")
-    parser.add_argument("--first", type=cli.positive_int, default=300, help="on the first night")
-    parser.add_argument("--add", type=cli.positive_int, default=60, help="on the second night")
+    parser.add_argument(
+        "--first",
+        type=cli.positive_int,
+        default=300,
+        metavar="N",
+        help="recordings of the first run",
+    )
+    parser.add_argument(
+        "--add",
+        type=cli.positive_int,
+        default=60,
+        metavar="N",
+        help="recordings that the second run adds",
+    )
     return parser.parse_args()
 
 
@@ -51,9 +63,9 @@ def main(chosen: argparse.Namespace) -> tuple[dict, int]:
             put(number, names[number])
         first = index_catalog(str(audio), root)
         before = Catalog.open_published(root).manifest
-        gone = list(range(WITHDRAWN))
-        replaced = list(range(WITHDRAWN, WITHDRAWN + CHANGED))
-        broken = list(range(WITHDRAWN + CHANGED, WITHDRAWN + CHANGED + BROKEN))
+        gone = list(range(REMOVED))
+        replaced = list(range(REMOVED, REMOVED + CHANGED))
+        broken = list(range(REMOVED + CHANGED, REMOVED + CHANGED + BROKEN))
         new = list(range(chosen.first, chosen.first + chosen.add))
         instead = list(range(chosen.first + chosen.add, needed))
         for number in gone:

@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""The timeline of a made-up radio programme: which detections are found, and how exactly.
+"""The timeline of a made-up radio program: which detections are found, and how exactly.
 
     python benchmarks/programme.py --corpus CORPUS --out out/programme
 
-CORPUS is as for benchmarks/accuracy.py. The programme has 30 excerpts of 10 to 90 s an hour, a
+CORPUS is as for benchmarks/accuracy.py. The program has 30 excerpts of 10 to 90 s an hour, a
 quarter of them of music that is kept out of the catalog, three played twice. Half of the
 neighbors are cross-faded over 2 to 5 s; speech and noise fill the rest. Other noise lies over it
-all, 15 to 25 dB below the music. A detection is right if its track and its place there (within
+all, 15 to 25 dB below the music. A detection is right if its track and its offset there (within
 0.5 s) are right and it covers half of the true one. True boundaries lie in the middle of
 cross-fades.
 
@@ -32,7 +32,7 @@ FOUND_WITHIN_S = 0.5
 
 @dataclass(frozen=True)
 class Played:
-    """One excerpt: what is played, where in the track, and where in the programme, seconds."""
+    """One excerpt: what is played, where in the track, and where in the program, seconds."""
 
     track: str
     known: bool
@@ -57,11 +57,15 @@ def options() -> argparse.Namespace:
     parser.add_argument(
         "--out", default="out/programme", metavar="URI", help="catalog, programme and results"
     )
-    parser.add_argument("--split", default="test", choices=("test", "validation"))
-    parser.add_argument("--hours", type=cli.positive_float, default=2.0, help="length, h")
-    parser.add_argument("--seed", type=int, default=0, help="of the programme")
     parser.add_argument(
-        "--workers", type=cli.positive_int, help="encoders; default: one a processor"
+        "--split", default="test", choices=("test", "validation"), help="part of the corpus"
+    )
+    parser.add_argument(
+        "--hours", type=cli.positive_float, default=2.0, metavar="H", help="length, hours"
+    )
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the program")
+    parser.add_argument(
+        "--workers", type=cli.positive_int, metavar="N", help="encoders (default: one per CPU)"
     )
     return parser.parse_args()
 
@@ -97,7 +101,7 @@ def main(chosen: argparse.Namespace) -> tuple[dict, int]:
     by_score = {}
     for least in (0.0, 0.75, 0.8, 0.85):  # of 0, what the model's own threshold lets pass
         above = [row for row in found if row["score"] >= least]
-        by_score[f"{least:g}"] = judge(played, above, repeating, chosen.hours * 3600)
+        by_score[f"{least:g}"] = score(played, above, repeating, chosen.hours * 3600)
         print(f"\nscore {least:g} or more")
         for name, value in by_score[f"{least:g}"].items():
             print(f"  {name:<24} {value}")
@@ -217,7 +221,7 @@ def _endless(
     return np.concatenate(parts)[:total].astype(np.float32)
 
 
-def judge(
+def score(
     played: list[Played], found: list[dict], repeating: set[str], seconds: float
 ) -> dict[str, object]:
     """How well found detections (rows of matches.parquet) fit those that were played."""
@@ -225,8 +229,8 @@ def judge(
     pairs: dict[int, dict] = {}
     for row in found:
         for number, one in enumerate(known):
-            place = one.track_start_s - one.start_s
-            moved = row["track_start_s"] - row["query_start_s"] - place
+            offset = one.track_start_s - one.start_s
+            moved = row["track_start_s"] - row["query_start_s"] - offset
             in_place = abs(moved) <= FOUND_WITHIN_S or one.track in repeating
             start, end = one.span
             common = min(end, row["query_end_s"]) - max(start, row["query_start_s"])

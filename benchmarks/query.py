@@ -5,8 +5,8 @@
 
 Makes synthetic fingerprints (random walks between cluster centers) and noisy queries of 5 s cut
 from them, then answers the queries as the query job does, in batches, and as the reference
-implementation does: IVF64 with 20 lists visited, one query at a time, every candidate scored in
-Python. Both in one process on all processors, over the same fingerprints.
+implementation does: IVF64 with nprobe 20, one query at a time, every candidate scored in
+Python. Both in one process on all cores, over the same fingerprints.
 """
 
 import argparse
@@ -33,11 +33,22 @@ def options() -> argparse.Namespace:
         metavar="N,..",
         help="catalog sizes",
     )
-    parser.add_argument("--queries", type=cli.positive_int, default=1_000)
     parser.add_argument(
-        "--loop-queries", type=cli.positive_int, default=20, help="queries for the slow loop"
+        "--queries", type=cli.positive_int, default=1_000, metavar="N", help="queries to answer"
     )
-    parser.add_argument("--nprobe", type=cli.positive_int, help="lists; default: as the catalog")
+    parser.add_argument(
+        "--loop-queries",
+        type=cli.positive_int,
+        default=20,
+        metavar="N",
+        help="queries for the slow loop",
+    )
+    parser.add_argument(
+        "--nprobe",
+        type=cli.positive_int,
+        metavar="N",
+        help="lists to search (default: as the catalog)",
+    )
     return parser.parse_args()
 
 
@@ -63,7 +74,7 @@ def _compare(vectors_ND: np.ndarray, chosen: argparse.Namespace) -> dict:
     loop = _loop(vectors_ND, queries[: chosen.loop_queries], where)
     times = ours["queries_per_s"] / loop["queries_per_s"]
     print(
-        f"{len(vectors_ND):,} fingerprints, {ours['nprobe']} of {ours['nlist']} lists visited\n"
+        f"{len(vectors_ND):,} fingerprints, nprobe {ours['nprobe']} of {ours['nlist']} lists\n"
         f"  grafp           {ours['queries_per_s']:8.2f} queries/s, right {ours['right']:.1%}; "
         f"FAISS {ours['faiss']:.0%}, scoring {ours['scoring']:.0%}, rest {ours['rest']:.0%}\n"
         f"  reference loop  {loop['queries_per_s']:8.2f} queries/s, right {loop['right']:.1%}; "
@@ -93,27 +104,25 @@ def _ours(
     vectors_ND: np.ndarray, queries: list, where: list[tuple[int, int]], nprobe: int | None
 ) -> dict:
     from grafp.index.alignment import find_matches
-    from grafp.index.ivfpq import (
-        IndexParameters,
-        fill,
-        fingerprint_ids,
-        parse_index,
-        train_template,
-    )
-    from grafp.index.shards import Shard, ShardSearch
+    from grafp.index.ids import fingerprint_ids
+    from grafp.index.ivfpq import parse_index, populate, train_index
+    from grafp.index.shards import HalfVectors, Shard, ShardSearch
+    from grafp.index.size import IndexParameters
 
     parameters = IndexParameters.for_size(len(vectors_ND))
-    template = train_template(sample(vectors_ND, parameters.training_points), parameters)
+    trained = train_index(sample(vectors_ND, parameters.training_points), parameters)
     shards = []
     for first in range(0, len(vectors_ND), 1_000_000):
         part_ND = vectors_ND[first : first + 1_000_000]
         ordinals = np.arange(first, first + len(part_ND), TRACK_SEGMENTS) // TRACK_SEGMENTS
         ids = np.concatenate([fingerprint_ids(o, np.arange(TRACK_SEGMENTS)) for o in ordinals])
         counts = np.full(len(ordinals), TRACK_SEGMENTS)
-        index = parse_index(fill(template, part_ND, ids))
-        shards.append(Shard(index, part_ND, ordinals, np.cumsum(counts) - counts, counts))
+        index = parse_index(populate(trained, part_ND, ids))
+        shards.append(
+            Shard(HalfVectors(part_ND), ordinals, np.cumsum(counts) - counts, counts, index)
+        )
     search = ShardSearch(shards, nprobe or parameters.nprobe)
-    spent = {"nearest": 0.0, "products": 0.0}
+    spent = {"nearest": 0.0, "matches": 0.0}
     for name in spent:
         setattr(search, name, timed(getattr(search, name), spent, name))
     started, right = time.monotonic(), 0
@@ -129,7 +138,7 @@ def _ours(
         "queries_per_s": round(len(queries) / total, 3),
         "right": right / len(queries),
         "faiss": round(spent["nearest"] / total, 3),
-        "scoring": round(spent["products"] / total, 3),
+        "scoring": round(spent["matches"] / total, 3),
         "rest": round(1 - sum(spent.values()) / total, 3),
         "nlist": parameters.nlist,
         "nprobe": search.nprobe,

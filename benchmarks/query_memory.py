@@ -54,9 +54,9 @@ def main(chosen: argparse.Namespace) -> tuple[dict, int]:
             count = manifest.counts["fingerprints"]
             print(f"{count:,} fingerprints in {len(manifest.shards)} shards")
             for rerank in ("exact", "pq"):
-                places = ["--catalog", root, "--queries", f"{folder}/queries"]
+                uris = ["--catalog", root, "--queries", f"{folder}/queries"]
                 peak, seconds = run_job(
-                    "query_batch.py", *places, "--out", f"{folder}/out", "--rerank", rerank,
+                    "query_batch.py", *uris, "--out", f"{folder}/out", "--rerank", rerank,
                     "--min-score", "0.8",
                 )  # fmt: skip
                 total, held = sum(peak.values()), _of_search(peak)

@@ -27,7 +27,11 @@ _SHARDS = 1_000  # to weigh in a manifest
 def options() -> argparse.Namespace:
     parser = cli.parser(__doc__)
     parser.add_argument(
-        "--tracks", type=cli.positive_int, default=100_000, help="rows of the track table to weigh"
+        "--tracks",
+        type=cli.positive_int,
+        default=100_000,
+        metavar="N",
+        help="rows of the track table to measure",
     )
     return parser.parse_args()
 
@@ -37,7 +41,7 @@ def main(chosen: argparse.Namespace) -> tuple[dict, int]:
     for name, size in sizes.items():
         print(f"{name:20} {size:9,.1f} bytes")
     decode = round(_decode_rate())
-    print(f"one processor decodes {decode} s of mp3, stereo at 44.1 kHz, in a second")
+    print(f"one core decodes {decode} s of mp3, stereo at 44.1 kHz, in a second")
     return {"bytes": sizes, "decode": decode}, cli.DONE
 
 
@@ -46,7 +50,7 @@ def _records(count: int) -> dict[str, float]:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    from grafp.catalog.changes import make_plan
+    from grafp.catalog.changes import find_changes
     from grafp.catalog.tracks import TRACK_SCHEMA, live_refs
     from grafp.storage.s3 import FileInfo
     from grafp.storage.sources import Item
@@ -73,7 +77,7 @@ def _records(count: int) -> dict[str, float]:
     tracemalloc.start()
     listing = weigh("listed_file", items)
     published = weigh("track_row", table.to_pylist)
-    weigh("track_planned", lambda: make_plan(listing, published, published[0]["source"]))
+    weigh("track_planned", lambda: find_changes(listing, published, published[0]["source"]))
     weigh("track_ref", lambda: live_refs(published))
     weigh("known_hash", lambda: frozenset(_track(n)["content_sha256"] for n in range(count)))
     tracemalloc.stop()
@@ -124,7 +128,7 @@ def _track(number: int) -> dict[str, Any]:
 
 
 def _decode_rate() -> float:
-    """Seconds of audio that one processor decodes in a second: mp3, stereo at 44.1 kHz."""
+    """Seconds of audio that one core decodes in a second: mp3, stereo at 44.1 kHz."""
     from grafp.audio import decode, encode, synthesis
 
     sound = np.stack([synthesis.piece(seed, 60.0, 44_100) for seed in (1, 2)])

@@ -6,13 +6,13 @@
 
 Synthetic fingerprints (random walks between cluster centers, as in benchmarks/query.py) in shards
 of at most --shard, searched by the project's own search. A catalog larger than --fill-at-most
-gets the template of its full size, but only so many fingerprints: what grows with the shards is
+gets the trained of its full size, but only so many fingerprints: what grows with the shards is
 multiplied, and its row is marked "extrapolated".
-Recall is that of the part that was filled: in the whole catalog more wrong fingerprints compete,
-so it is a bound from above. Seconds are of processors (user and system time), so other work on the
+Recall is that of the part that was populated: in the whole catalog more wrong fingerprints compete,
+so it is a bound from above. Seconds are of cores (user and system time), so other work on the
 machine changes them little.
 
-The default takes 7 minutes on two processors, 4 GB of memory and 3 GB of temporary disk.
+The default takes 7 minutes on two cores, 4 GB of memory and 3 GB of temporary disk.
 Rates of `python -m grafp.plan` come from here and from benchmarks/records.py.
 """
 
@@ -34,7 +34,7 @@ from pipelines.common import cli
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that wait must not count as work
 _NOISED = {1: "0.80", 3: "0.51", 5: "0.33"}
 """How often noise is added to a query, and the cosine to what is stored that remains."""
-_ITERATIONS = 10  # of k-means, as grafp.index.ivfpq.train_template
+_ITERATIONS = 10  # of k-means, as grafp.index.ivfpq.train_index
 
 
 def options() -> argparse.Namespace:
@@ -51,23 +51,29 @@ def options() -> argparse.Namespace:
         type=cli.positive_int,
         default=10_000_000,
         metavar="N",
-        help="fingerprints really filled; larger catalogs are extrapolated",
+        help="fingerprints really added; results for larger catalogs are extrapolated",
     )
     parser.add_argument(
-        "--shard", type=cli.positive_int, default=1_000_000, help="fingerprints of a shard at most"
+        "--shard",
+        type=cli.positive_int,
+        default=1_000_000,
+        metavar="N",
+        help="largest number of fingerprints in a shard",
     )
     parser.add_argument(
         "--nprobe",
         type=cli.numbers(1, 1 << 18),
         metavar="N,..",
-        help="lists to visit, one after the other; default: as the catalog",
+        help="values of nprobe to measure (default: as the catalog)",
     )
-    parser.add_argument("--queries", type=cli.positive_int, default=320, help="of each length")
+    parser.add_argument(
+        "--queries", type=cli.positive_int, default=320, metavar="N", help="queries of each length"
+    )
     return parser.parse_args()
 
 
 def main(chosen: argparse.Namespace) -> tuple[dict, int]:
-    from grafp.index.ivfpq import IndexParameters
+    from grafp.index.size import IndexParameters
 
     most = min(int(max(chosen.fingerprints)), chosen.fill_at_most)
     rows: list[dict[str, Any]] = []
@@ -85,23 +91,23 @@ def main(chosen: argparse.Namespace) -> tuple[dict, int]:
                 print(_line(rows[-1]))
     print(f"found: with noise, at a cosine of {' / '.join(_NOISED.values())} to what is stored")
     if any(row["extrapolated"] for row in rows):
-        print("extrapolated: found in the filled part; in the whole more wrong ones compete")
+        print("extrapolated: found in the populated part; in the whole more wrong ones compete")
     rates = _rates(rows) if len({row["nlist"] for row in rows}) > 1 else {}
     if rates:
-        print("rates of one processor: " + _listed(rates))
+        print("rates of one core: " + _listed(rates))
     return {"rows": rows, "rates": rates}, cli.DONE
 
 
 def _measured(
     parameters: Any, vectors_ND: np.ndarray, chosen: argparse.Namespace
 ) -> list[dict[str, Any]]:
-    """An index of these fingerprints: trained, filled, and searched once or more."""
-    from grafp.index.ivfpq import train_template
+    """An index of these fingerprints: trained, populated, and searched once or more."""
+    from grafp.index.ivfpq import train_index
 
     began = time.monotonic()
     sample_ND = sample(vectors_ND, parameters.training_points)
-    train_s, template = _timed(lambda: train_template(sample_ND, parameters))
-    shards, fill_s, index_bytes = _filled(template, vectors_ND, chosen.shard)
+    train_s, trained = _timed(lambda: train_index(sample_ND, parameters))
+    shards, fill_s, index_bytes = _populated(trained, vectors_ND, chosen.shard)
     row = {
         "filled": len(vectors_ND),
         "nlist": parameters.nlist,
@@ -135,10 +141,11 @@ def _grown(row: dict[str, Any], size: int) -> dict[str, Any]:
     }
 
 
-def _filled(template: bytes, vectors_ND: np.ndarray, most: int) -> tuple[list, float, int]:
-    """Shards, two filled at once; processor seconds and bytes of the index."""
-    from grafp.index.ivfpq import fill, fingerprint_ids, parse_index
-    from grafp.index.shards import Shard
+def _populated(trained: bytes, vectors_ND: np.ndarray, most: int) -> tuple[list, float, int]:
+    """Shards, two populated at once; core seconds and bytes of the index."""
+    from grafp.index.ids import fingerprint_ids
+    from grafp.index.ivfpq import parse_index, populate
+    from grafp.index.shards import HalfVectors, Shard
 
     most -= most % TRACK_SEGMENTS  # whole tracks
 
@@ -147,10 +154,12 @@ def _filled(template: bytes, vectors_ND: np.ndarray, most: int) -> tuple[list, f
         ordinals = np.arange(first, first + len(part_ND), TRACK_SEGMENTS) // TRACK_SEGMENTS
         counts = np.full(len(ordinals), TRACK_SEGMENTS)
         ids = np.concatenate([fingerprint_ids(o, np.arange(TRACK_SEGMENTS)) for o in ordinals])
-        began = time.thread_time()  # `fill` works in this thread alone
-        data = fill(template, part_ND, ids)
+        began = time.thread_time()  # `populate` works in this thread alone
+        data = populate(trained, part_ND, ids)
         used = time.thread_time() - began
-        shard = Shard(parse_index(data), part_ND, ordinals, np.cumsum(counts) - counts, counts)
+        shard = Shard(
+            HalfVectors(part_ND), ordinals, np.cumsum(counts) - counts, counts, parse_index(data)
+        )
         return shard, used, len(data)
 
     with ThreadPoolExecutor(2) as pool:
@@ -160,7 +169,7 @@ def _filled(template: bytes, vectors_ND: np.ndarray, most: int) -> tuple[list, f
 
 
 def _searched(shards: list, nprobe: int, vectors_ND: np.ndarray, count: int) -> dict[str, Any]:
-    """Queries of 5 s and of 1 s: what was found, and processor time by step for those of 5 s."""
+    """Queries of 5 s and of 1 s: what was found, and core time by step for those of 5 s."""
     from grafp.index.shards import ShardSearch
 
     rng = np.random.default_rng(1)
@@ -197,15 +206,15 @@ def _cost(search: Any, queries: list, where: list[tuple[int, int]]) -> dict[str,
         choosing += time.process_time() - began
         visited += probes.list_QL.size * len(padded)
         codes += sum(int(padded_L[probes.list_QL].sum()) for padded_L in padded)
-    spent = {"nearest": 0.0, "products": 0.0}
+    spent = {"nearest": 0.0, "matches": 0.0}
     for name in spent:
         setattr(search, name, _adding(getattr(search, name), spent, name))
     total, _ = _timed(lambda: _recall(search, queries, where))
     seconds = {
         "choose": choosing,
         "scan": spent["nearest"] - choosing,
-        "score": spent["products"],
-        "rest": total - spent["nearest"] - spent["products"],
+        "score": spent["matches"],
+        "rest": total - spent["nearest"] - spent["matches"],
     }
     ms = {f"{name}_ms": round(1e3 * used / len(queries), 2) for name, used in seconds.items()}
     return {
@@ -223,26 +232,26 @@ def _recall(search: Any, queries: list[np.ndarray], where: list[tuple[int, int]]
     right = 0
     for first in range(0, len(queries), BATCH):
         found = find_matches(queries[first : first + BATCH], search)
-        for place, matches in zip(where[first : first + BATCH], found, strict=True):
-            right += bool(matches) and (matches[0].ordinal, round(matches[0].start)) == place
+        for position, matches in zip(where[first : first + BATCH], found, strict=True):
+            right += bool(matches) and (matches[0].ordinal, round(matches[0].start)) == position
     return round(right / len(queries), 4)
 
 
 def _padded(index: Any) -> np.ndarray:
-    """Codes scanned when a list is visited: they are kept in blocks of 32, the last one padded."""
+    """Codes scanned when a list is searched: they are kept in blocks of 32, the last one padded."""
     sizes = np.array([index.invlists.list_size(number) for number in range(index.nlist)])
     return -(-sizes // 32) * 32
 
 
 def _timed(call: Callable[[], Any]) -> tuple[float, Any]:
-    """Processor seconds of all threads, and the result."""
+    """Core seconds of all threads, and the result."""
     began = time.process_time()
     result = call()
     return time.process_time() - began, result
 
 
 def _adding(call: Callable, spent: dict[str, float], name: str) -> Callable:
-    """The same call, which adds its processor seconds to `spent[name]`."""
+    """The same call, which adds its core seconds to `spent[name]`."""
 
     def call_timed(*arguments: Any) -> Any:
         used, result = _timed(lambda: call(*arguments))
@@ -253,9 +262,9 @@ def _adding(call: Callable, spent: dict[str, float], name: str) -> Callable:
 
 
 def _rates(rows: list[dict[str, Any]]) -> dict[str, float]:
-    """What one processor does in a second: comparisons with a centroid, codes scanned, queries.
+    """What one core does in a second: comparisons with a centroid, codes scanned, queries.
 
-    `filed`: fingerprints filled, their comparisons with the centroids apart.
+    `filed`: fingerprints added, their comparisons with the centroids apart.
     """
     lists = np.array([row["nlist"] for row in rows], float)
     fill_s = np.array([1 / row["fill_per_s"] for row in rows])
@@ -279,7 +288,7 @@ def _listed(values: dict[str, float]) -> str:
 
 
 _HEADS = (
-    "fingerprints", "lists, visited", "train, s", "fill, /s", "fill, h", "index, bytes",
+    "fingerprints", "lists, nprobe", "train, s", "populate, /s", "populate, h", "index, bytes",
     "query, ms", "choose / scan / score / rest", "found at 5 s, %", "at 1 s, %", "",
 )  # fmt: skip
 

@@ -5,7 +5,7 @@
 
 Synthesized MP3 files go through the stages of jobs/index_catalog.py: read and decode, encode,
 store. Speed counts from the first finished recordings, when all workers have started. Busy is the
-processor time of a stage's tasks as a share of the whole run, so 200 % is two processors; the
+CPU time of a stage's tasks as a share of the whole run, so 200 % is two cores; the
 encoders' share is of their number.
 """
 
@@ -25,10 +25,22 @@ STAGES = {"decode_row": "decode", "Encode": "encode", "EmbeddingStore": "store"}
 def options() -> argparse.Namespace:
     parser = cli.parser(__doc__)
     parser.add_argument(
-        "--workers", type=cli.numbers(1, 1e4), default="1,2", metavar="N,..", help="encoders"
+        "--workers",
+        type=cli.numbers(1, 1e4),
+        default="1,2",
+        metavar="N,..",
+        help="numbers of encoders",
     )
-    parser.add_argument("--tracks", type=cli.positive_int, default=60)
-    parser.add_argument("--seconds", type=cli.positive_float, default=120.0, help="of each track")
+    parser.add_argument(
+        "--tracks", type=cli.positive_int, default=60, metavar="N", help="tracks to synthesize"
+    )
+    parser.add_argument(
+        "--seconds",
+        type=cli.positive_float,
+        default=120.0,
+        metavar="S",
+        help="length of a track, seconds",
+    )
     return parser.parse_args()
 
 
@@ -39,7 +51,7 @@ def main(chosen: argparse.Namespace) -> tuple[dict, int]:
     summary = {}
     with tempfile.TemporaryDirectory() as folder:
         synthesize(f"{folder}/music", chosen.tracks, chosen.seconds)
-        print(f"{os.cpu_count()} processors, {chosen.tracks} tracks of {chosen.seconds:g} s")
+        print(f"{os.cpu_count()} cores, {chosen.tracks} tracks of {chosen.seconds:g} s")
         print("encoders  x real time  decode busy  encode busy  store busy")
         for count in map(int, chosen.workers):
             found = _measure(f"{folder}/music", f"{folder}/{count}", count)

@@ -66,13 +66,13 @@ def locate(
         min_score: least score of a match.
         model: the model, for its offset correction; None: the default one.
     """
-    from grafp.index.alignment import align  # here: the rest of the library does without an index
+    from grafp.index.alignment import align  # only here: the rest needs no index
 
-    match = align(clip, recording)
+    correction_s = model.offset_correction_s if model else _default_correction_s()
+    match = align(clip, recording, correction_s / HOP_SECONDS)
     if match is None or match.score < min_score:
         return None
-    correction_s = model.offset_correction_s if model else _default_correction_s()
-    return Location(max(0.0, match.start * HOP_SECONDS - correction_s), match.score)
+    return Location(max(0.0, match.start * HOP_SECONDS), match.score)
 
 
 @cache

@@ -1,11 +1,12 @@
-"""matches.parquet, the answers to queries: its columns, its writer."""
+"""matches.parquet: the answers to queries and timelines. Its columns, its rows, its writer.
 
-import io
+A new column goes into MATCH_SCHEMA and `unmatched`, and into the rows of pipelines/querying.
+"""
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from grafp import storage
+from grafp.storage.tables import Row, table_of, to_parquet
 
 MATCH_SCHEMA = pa.schema(
     [
@@ -23,10 +24,27 @@ MATCH_SCHEMA = pa.schema(
 )
 
 
-def write_matches(out: str, lines: list[dict]) -> pa.Table:
-    """Write OUT/matches.parquet; returns its table."""
-    table = pa.Table.from_pylist(lines, schema=MATCH_SCHEMA)
-    buffer = io.BytesIO()
-    pq.write_table(table, buffer)
-    storage.write(storage.join(out, "matches.parquet"), buffer.getvalue())
+def unmatched(query: str, duration_s: float, threshold: float, error: str | None) -> Row:
+    """The row of a query without an answer, for matches to fill in: all columns are there."""
+    return {
+        "query": query,
+        "query_start_s": 0.0,
+        "query_end_s": duration_s,
+        "rank": 1,
+        "track": None,
+        "track_start_s": None,
+        "score": None,
+        "matched": False,
+        "threshold": threshold,
+        "error": error,
+    }
+
+
+def write_matches(out: str, rows: list[Row]) -> pa.Table:
+    """Write OUT/matches.parquet; returns its table.
+
+    Raises ValueError for a row with other columns, StorageError.
+    """
+    table = table_of(rows, MATCH_SCHEMA)
+    storage.write(storage.join(out, "matches.parquet"), to_parquet(table))
     return table

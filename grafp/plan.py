@@ -1,76 +1,89 @@
-"""What a catalog of some size takes: storage, machines, nights, queries, and what breaks first.
+"""What a catalog of some size needs: storage, machines, hours, and which limit comes first.
 
     python -m grafp.plan --tracks 100e6 --minutes 3.5 --new-per-night 50e3 --queries-per-day 1e6
 
-Arithmetic with measured or given rates; docs/scale.md says where they come from. Hours are of one
-processor or GPU, except of nodes; GB are 10^9 bytes. The last line is the same as JSON.
+The numbers follow from measured rates, which options can replace; docs/results/scale.md says
+where they come from. Hours are those of one core or GPU, except node hours; GB are 10^9 bytes. The last line
+is the same as JSON. `night` is an incremental run.
+
+Exit code: 0 done, 2 bad arguments.
 """
 
 import argparse
+import contextlib
 import json
 import math
 import sys
-from dataclasses import MISSING, asdict, dataclass, field, fields, replace
-from typing import Any
+from dataclasses import asdict, dataclass, replace
+from typing import Annotated, Literal
 
 from grafp.audio import SAMPLE_RATE
-from grafp.index.size import MAX_SHARD_FINGERPRINTS, IndexParameters
+from grafp.index.size import ACTOR_BYTES, EXCERPT, MAX_SHARD_FINGERPRINTS, IndexParameters
 from grafp.model.fingerprint import DIMENSION, HOP_SECONDS, query_stride, segment_count
+from grafp.options import Kind, Seconds, number, parse, positive_float, refuse
 
-ACTOR_BYTES = 8 << 30  # a copy of what can only be imported with Ray; tests/test_plan.py compares
 CODE_BYTES = {"PQ64x4fs": 32, "PQ64": 64, "SQfp16": 2 * DIMENSION}
 _VECTOR_BYTES, _ID_BYTES, _CENTROID_BYTES = 2 * DIMENSION, 8, 4 * DIMENSION
-_BLOCK = 32  # FAISS keeps 4-bit codes in blocks of so many, and fills the last one of a list up
+_BLOCK = 32  # FAISS keeps 4-bit codes in blocks of so many, and pads the last one of a list
 _HEAD_GB, _CPU_NODE_GB, _CLAIMED = 16, 32, 0.67  # cluster.yaml; of memory that actors may claim
 _OBJECT_STORE, _ITERATIONS = 0.3, 10  # Ray's default share of memory; of k-means
-_EXCERPT = 50  # fingerprints of a new track that are searched: pipelines.indexing.duplicates
-# Bytes, by benchmarks/records.py; each of a processor's 4 decoders has the hashes.
+# Bytes, by benchmarks/records.py; each of a core's 4 decoders has the hashes.
 _TRACK_PLANNED, _TRACK_HASHES, _TRACK_IN_PARQUET, _SHARD_IN_MANIFEST = 2_106, 4 * 155, 204, 764
-# Of one processor in a second, by benchmarks/scale.py: comparisons with a centroid in filling,
-# training and choosing lists for a query; fingerprints filled, comparisons apart; queries scored.
-_FILLING, _TRAINING, _CHOOSING, _FILED, _SCORED = 3.57e8, 2.19e8, 1.17e8, 1.72e5, 408.0
-_ABOVE_0, _FROM_0, _HOP = "a number above 0", "a number of 0 or more", "a multiple of 0.05 s to 1 s"
+# Of one core in a second, by benchmarks/scale.py: comparisons with a centroid in adding,
+# training and choosing lists for a query; fingerprints added, comparisons apart; queries scored.
+_ADDING, _TRAINING, _CHOOSING, _ADDED, _SCORED = 3.57e8, 2.19e8, 1.17e8, 1.72e5, 408.0
 
 
-def _option(what: str, default: Any = MISSING, wanted: str = _ABOVE_0, **more: Any) -> Any:
-    """A field that is an option too; `more` is for argparse."""
+def _hop(text: str) -> float:
+    with contextlib.suppress(argparse.ArgumentTypeError):
+        if round((value := positive_float(text)) * 20, 6) in range(1, 21):
+            return value
+    raise argparse.ArgumentTypeError(f"{text!r} is not a multiple of 0.05 s to 1 s")
 
-    def parse(text: str) -> float:
-        try:
-            value = float(text)
-        except ValueError:
-            value = math.nan
-        fits = value >= 0 if wanted == _FROM_0 else value > 0
-        fits &= round(value * 20, 6) in range(1, 21) if wanted == _HOP else value < math.inf
-        if not fits:
-            raise argparse.ArgumentTypeError(f"{text!r} is not {wanted}")
-        return value
 
-    shown = what if default in (MISSING, None) else f"{what} (%(default)s)"
-    return field(default=default, metadata={"type": parse, "help": shown} | more)
+Amount = Annotated[float, Kind("N", number(low=0.0))]
+Above0 = Annotated[float, Kind("N", positive_float)]
+Price = Annotated[float, Kind("PRICE", number(low=0.0))]
 
 
 @dataclass(frozen=True)
 class Case:
-    """What is asked. Rates are of one processor in a second, as benchmarks/scale.py prints them."""
+    """What is asked. Rates are of one core, as benchmarks/scale.py prints them."""
 
-    tracks: float = _option("in the catalog, such as 100e6")
-    minutes: float = _option("mean length of a track", 3.5)
-    hop: float = _option("seconds between two fingerprints", HOP_SECONDS, _HOP)
-    rerank: str = _option("as query_batch.py", "exact", type=str, choices=("exact", "pq"))
-    new_per_night: float = _option("tracks", 0.0, _FROM_0)
-    queries_per_day: float = _option("evenly over the day", 0.0, _FROM_0)
-    query_seconds: float = _option("length of a query", 5.0)
-    encoder_rate: float = _option("segments a second of an encoder; benchmarks/encoder.py", 842.0)
-    decode_rate: float = _option("times real time: mp3, stereo, 44.1 kHz", 435.0)
-    fill_rate: float | None = _option("fingerprints filled; default: by the number of lists", None)
-    search_rate: float = _option("codes scanned, the padding of lists included", 3.38e8)
-    node_memory_gb: float = _option("of a query node: cluster.yaml's memory", 64.0)
-    node_processors: float = _option("of a node of cluster.yaml", 8.0)
-    price_cpu_hour: float | None = _option("of a processor; no price, no cost", None, _FROM_0)
-    price_gpu_hour: float | None = _option("of a GPU that encodes", None, _FROM_0)
-    price_memory_node_hour: float | None = _option("of a query node", None, _FROM_0)
-    price_gb_month: float | None = _option("of storage", None, _FROM_0)
+    tracks: Above0
+    """Tracks in the catalog, such as 100e6."""
+    minutes: Annotated[float, Kind("M", positive_float)] = 3.5
+    """Mean length of a track, minutes."""
+    hop: Annotated[float, Kind("S", _hop)] = HOP_SECONDS
+    """Time between two fingerprints: a multiple of 0.05 s, to 1 s."""
+    rerank: Literal["exact", "pq"] = "exact"
+    """As --rerank of query_batch.py."""
+    new_per_night: Amount = 0.0
+    """New tracks in each incremental run."""
+    queries_per_day: Amount = 0.0
+    """Queries, spread evenly over the day."""
+    query_seconds: Seconds = 5.0
+    """Length of a query, seconds."""
+    encoder_rate: Above0 = 842.0
+    """Segments per second of an encoder, as benchmarks/encoder.py measures."""
+    decode_rate: Above0 = 435.0
+    """Seconds of audio that a core decodes per second: mp3, stereo, 44.1 kHz."""
+    fill_rate: Above0 | None = None
+    """Fingerprints that a core adds to the index per second (default: by the number of lists)."""
+    search_rate: Above0 = 3.38e8
+    """Codes that a core compares per second, the padding of lists included."""
+    node_memory_gb: Annotated[float, Kind("GB", positive_float)] = 64.0
+    """Memory of a query node, as in cluster.yaml, GB."""
+    node_processors: Above0 = 8.0
+    """Cores of a node, as in cluster.yaml."""
+    price_cpu_hour: Price | None = None
+    """Price of a core for an hour (default: no cost)."""
+    price_gpu_hour: Price | None = None
+    """Price of a GPU that encodes, for an hour; needs --encoder-rate (default: no cost)."""
+    price_memory_node_hour: Price | None = None
+    """Price of a query node for an hour (default: no cost)."""
+    price_gb_month: Price | None = None
+    """Price of storage, for a GB and a month (default: no cost)."""
 
     def segments(self) -> int:
         """Fingerprints of a track."""
@@ -98,7 +111,7 @@ def padded(index: IndexParameters, in_shard: float) -> float:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a case takes; dictionaries hold parts, of what their names say."""
+    """What a case needs; dictionaries hold the parts."""
 
     fingerprints: float
     index: IndexParameters
@@ -139,9 +152,9 @@ def plan(case: Case) -> Plan:
 
     def hours(tracks: float) -> dict[str, float]:
         decode_s, encode_s = case.minutes * 60 / case.decode_rate, segments / case.encoder_rate
-        filed = case.fill_rate or 1 / (parameters.nlist / _FILLING + 1 / _FILED)
+        filed = case.fill_rate or 1 / (parameters.nlist / _ADDING + 1 / _ADDED)
         each = {"decode": decode_s, "encode": encode_s, "fill": segments / filed}
-        each["near duplicates"] = sum(search_s(_EXCERPT).values())
+        each["near duplicates"] = sum(search_s(EXCERPT).values())
         return {name: tracks * seconds / 3600 for name, seconds in each.items()}
 
     spent = {"build": hours(case.tracks), "night": hours(case.new_per_night)}
@@ -215,13 +228,9 @@ def _shown(value: float | str | None) -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser("python -m grafp.plan", allow_abbrev=False)
-    for f in fields(Case):
-        option = f"--{f.name}".replace("_", "-")
-        parser.add_argument(option, required=f.default is MISSING, default=f.default, **f.metadata)
-    case = Case(**vars(parser.parse_args(arguments)))
+    case = parse(Case, __doc__, arguments, prog="python -m grafp.plan")
     if case.price_gpu_hour is not None and case.encoder_rate == Case.encoder_rate:
-        parser.error("argument --price-gpu-hour: needs --encoder-rate, no GPU was measured")
+        refuse("--price-gpu-hour: needs --encoder-rate, since no GPU was measured")
     result, bounds = plan(case), limits(case)
     print(table(result, bounds))
     print(json.dumps({**asdict(result), "limits": bounds}))

@@ -1,43 +1,54 @@
 #!/usr/bin/env python3
-"""See music identified: index a collection, then query noisy, reverberant excerpts of it.
+"""Show how music is identified: index a collection, then query noisy, reverberant excerpts of it.
 
     make demo                       with synthesized music
     make demo AUDIO=~/Music         with your own
 
-A few tracks are kept out of the catalog: their excerpts should be refused.
+A few tracks stay out of the catalog: their excerpts should be rejected.
+
+Exit code: 0 done, 1 failed, 2 bad arguments.
 """
 
-import argparse
 import os
 import shutil
 import sys
 import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Any
 
+from grafp.errors import AudioError, OptionError
+from grafp.options import Count, Folder, Kind, Seconds, Whole, number
 from pipelines.common import cli
 
-
-def options(arguments: list[str] | None = None) -> argparse.Namespace:
-    parser = cli.parser(__doc__)
-    parser.add_argument(
-        "--audio", metavar="FOLDER", help="your own music; default: synthesize some"
-    )
-    parser.add_argument("--out", default="demo-out", metavar="FOLDER", help="made anew on each run")
-    parser.add_argument(
-        "--tracks", type=cli.positive_int, default=48, help="pieces to synthesize, 30 s each"
-    )
-    parser.add_argument("--clips", type=cli.positive_int, default=60, help="excerpts to query")
-    parser.add_argument(
-        "--seconds", type=cli.positive_float, default=5.0, help="length of an excerpt"
-    )
-    parser.add_argument("--snr", type=float, default=5.0, metavar="DB", help="music to noise, dB")
-    parser.add_argument("--seed", type=int, default=0, help="of music, cuts and noise")
-    return parser.parse_args(arguments)
+if TYPE_CHECKING:
+    from grafp.storage.sources import Item
 
 
-def main(chosen: argparse.Namespace) -> tuple[dict, int]:
-    from grafp.reports.answers import write_report
+@dataclass(kw_only=True)
+class Options:
+    audio: Folder | None = None
+    """Your own music (default: synthesized music)."""
+    out: Folder = "demo-out"
+    """Folder for everything that the demo makes; each run replaces it."""
+    tracks: Count = 48
+    """Pieces to synthesize, 30 s each."""
+    clips: Count = 60
+    """Excerpts to query."""
+    seconds: Seconds = 5.0
+    """Length of an excerpt, seconds."""
+    snr: Annotated[float, Kind("DB", number())] = 5.0
+    """Signal-to-noise ratio, dB."""
+    seed: Whole = 0
+    """Seed of music, cuts and noise."""
 
+
+def options(arguments: list[str] | None = None) -> Options:
+    return cli.parse(Options, __doc__, arguments)
+
+
+def main(chosen: Options) -> tuple[dict[str, Any], int]:
     from grafp.evaluation.truth import read_truth
+    from grafp.reports.answers import write_report
     from grafp.storage.sources import list_items
     from pipelines.indexing.flow import index_catalog
     from pipelines.querying.flow import query_batch
@@ -52,14 +63,14 @@ def main(chosen: argparse.Namespace) -> tuple[dict, int]:
         _synthesize(f"{out}/music", chosen.tracks, chosen.seed)
         items = list_items(f"{out}/music")
     known, unknown = _keep_some_out(items)
-    print(f"[2/4] Indexing {len(known)} tracks; {len(unknown)} are kept out of the catalog")
+    print(f"[2/4] Indexing {len(known)} tracks; {len(unknown)} more stay out of the catalog")
     indexed = index_catalog(known, f"{out}/catalog")
     print(
-        f"[3/4] Cutting {chosen.clips} excerpts of {chosen.seconds:g} s anywhere, "
-        "adding a room and noise"
+        f"[3/4] Cutting {chosen.clips} excerpts of {chosen.seconds:g} s at random positions, "
+        "and adding reverberation and noise"
     )
     _cut(known, unknown, chosen, out)
-    print("[4/4] Asking the catalog")
+    print("[4/4] Querying the catalog")
     answered, matches = query_batch(f"{out}/catalog", f"{out}/queries", f"{out}/answers")
     rates = write_report(f"{out}/answers", matches, read_truth(f"{out}/truth.csv"))
     _show(rates, out, time.monotonic() - started)
@@ -68,41 +79,39 @@ def main(chosen: argparse.Namespace) -> tuple[dict, int]:
 
 def _start_over(out: str) -> None:
     """Remove what an earlier demo left; never a folder that is something else."""
-    from grafp.errors import OptionError
-
     marker = f"{out}/made-by-demo"
     if os.path.isdir(out) and os.listdir(out):
         if not os.path.exists(marker):
-            raise OptionError(f"--out {out}: holds other files; choose a folder of its own")
+            raise OptionError(
+                f"--out {out}: holds other files; choose a folder that is empty or new"
+            )
         shutil.rmtree(out)
     os.makedirs(out, exist_ok=True)
     open(marker, "w").close()
 
 
 def _synthesize(folder: str, count: int, seed: int) -> None:
-    """Pieces in every format that we read."""
+    """Write pieces in every format that the decoder reads."""
     from grafp import storage
     from grafp.audio import EXTENSIONS, encode, synthesis
 
-    for number in range(count):
-        extension = EXTENSIONS[number % len(EXTENSIONS)]
-        piece_S = synthesis.piece(seed * 10_000 + number)
-        storage.write(f"{folder}/piece-{number:03d}{extension}", encode(piece_S, extension[1:]))
-        if (number + 1) % 12 == 0 or number + 1 == count:
-            print(f"  {number + 1}/{count} pieces")
+    for piece in range(count):
+        extension = EXTENSIONS[piece % len(EXTENSIONS)]
+        piece_S = synthesis.piece(seed * 10_000 + piece)
+        storage.write(f"{folder}/piece-{piece:03d}{extension}", encode(piece_S, extension[1:]))
+        if (piece + 1) % 12 == 0 or piece + 1 == count:
+            print(f"  {piece + 1}/{count} pieces")
 
 
-def _keep_some_out(items: list) -> tuple[list, list]:
-    """One track in eight, spread over the list, stays unknown."""
-    from grafp.errors import OptionError
-
+def _keep_some_out(items: list["Item"]) -> tuple[list["Item"], list["Item"]]:
+    """The tracks to index, and those to keep out: one in eight, spread over the list."""
     if len(items) < 2:
         raise OptionError("--audio: at least two recordings are needed")
     unknown = items[4::8] or items[-1:]
     return [item for item in items if item not in unknown], unknown
 
 
-def _cut(known: list, unknown: list, chosen: argparse.Namespace, out: str) -> None:
+def _cut(known: list["Item"], unknown: list["Item"], chosen: Options, out: str) -> None:
     """Write excerpts as WAV files, and truth.csv; a quarter comes from unknown tracks."""
     import csv
 
@@ -110,13 +119,12 @@ def _cut(known: list, unknown: list, chosen: argparse.Namespace, out: str) -> No
 
     from grafp import storage
     from grafp.audio import SAMPLE_RATE, decode, encode, synthesis
-    from grafp.errors import AudioError
     from grafp.evaluation.protocol import cut_degraded
 
     random = np.random.default_rng(chosen.seed)
     lines = []
-    for number in range(chosen.clips):
-        pool = unknown if number % 4 == 3 else known
+    for clip in range(chosen.clips):
+        pool = unknown if clip % 4 == 3 else known
         item = pool[int(random.integers(len(pool)))]
         try:
             track_S = decode(storage.read(item.location), min_seconds=chosen.seconds)
@@ -129,10 +137,10 @@ def _cut(known: list, unknown: list, chosen: argparse.Namespace, out: str) -> No
             start,
             chosen.seconds,
             snr_db=chosen.snr,
-            noise_S=synthesis.noise(number, chosen.seconds),
-            room_S=synthesis.impulse_response(number),
+            noise_S=synthesis.noise(clip, chosen.seconds),
+            room_S=synthesis.impulse_response(clip),
         )
-        path = f"{out}/queries/clip-{number:03d}.wav"
+        path = f"{out}/queries/clip-{clip:03d}.wav"
         storage.write(path, encode(0.5 * clip_S / np.abs(clip_S).max(), "wav"))
         place = f"{start / SAMPLE_RATE:.4f}"
         lines.append([path, item.uri, place] if pool is known else [path, "", ""])
@@ -140,18 +148,18 @@ def _cut(known: list, unknown: list, chosen: argparse.Namespace, out: str) -> No
         csv.writer(file).writerows([["query", "track", "start_s"], *lines])
 
 
-def _show(rates: dict, out: str, seconds: float) -> None:
+def _show(rates: dict[str, Any], out: str, seconds: float) -> None:
     refused = rates["false_positive"]
     rows = [
-        ("found, the right track", rates["hit_track"]["hits"], rates["hit_track"]["total"]),
+        ("right track found", rates["hit_track"]["hits"], rates["hit_track"]["total"]),
         (
-            "found within 50 ms of the right second",
+            "right track and position within 50 ms",
             rates["hit_50ms"]["hits"],
             rates["hit_50ms"]["total"],
         ),
-        ("unknown music refused", refused["total"] - refused["hits"], refused["total"]),
+        ("other music rejected", refused["total"] - refused["hits"], refused["total"]),
         (
-            "known music matched above the threshold",
+            "cataloged music matched",
             rates["false_negative"]["total"] - rates["false_negative"]["hits"],
             rates["false_negative"]["total"],
         ),
@@ -160,8 +168,8 @@ def _show(rates: dict, out: str, seconds: float) -> None:
     for label, hits, total in rows:
         print(f"  {label:<42}{hits:>4} of {total}")
     print(f"\nDone in {seconds:.0f} s. Answers: {out}/answers/matches.parquet")
-    print(f"A page to read: {out}/answers/report.html")
-    print(f"Listen to the excerpts: {out}/queries/\n")
+    print(f"Report: {out}/answers/report.html")
+    print(f"Excerpts to listen to: {out}/queries/\n")
 
 
 if __name__ == "__main__":

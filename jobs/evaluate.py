@@ -2,83 +2,74 @@
 """Evaluate a catalog on degraded excerpts of its own recordings: the paper's grid.
 
     python jobs/evaluate.py --catalog catalog/ --audio music/ \\
-        --noise noise/ --rir rooms/ --out evaluation/
+        --noise noise/ --rir rirs/ --out evaluation/
 
-A cut is tried at every length and ratio, with noise alone and in a room. With --protocol field,
-clips are cut at random samples, off the fingerprint grid, and the ratio is measured on the clip;
-with `paper` they begin on the grid and the ratio is that to the whole track, as in the literature.
-Recordings of --unknown, which are not in the catalog, show how many clips are accepted wrongly.
---distractors asks the shortest clips in rooms again, of copies of the catalog with so many
-invented tracks; they stay in OUT/scaled-N, to delete at will. Of tables with a column `split`, only
-rows marked `test` are used. Writes report.html, report.json and clips.parquet. Choose nothing by
-what you report: for that, training sets a validation part apart.
+Each cut is queried at every length and signal-to-noise ratio, with noise alone and with an impulse
+response too. --protocol field cuts clips at random samples, off the fingerprint grid, and measures
+the ratio on the clip. --protocol paper cuts on the grid and measures the ratio on the whole track,
+as in the literature. Recordings of --unknown, which are not in the catalog, show how many clips
+are matched wrongly. --distractors repeats the shortest clips with impulse responses on copies of
+the catalog with so many synthetic tracks more. The copies stay in OUT/scaled-N until you delete
+them. Tables with a column `split` are used for their rows marked `test` only. The job writes
+report.html, report.json and clips.parquet. Do not choose a model or a setting by this report:
+training sets a validation part aside for that.
 
 Exit code: 0 done, 1 failed, 2 bad arguments.
 """
 
-import argparse
 import sys
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
 
+from grafp.options import Count, Kind, Uri, Whole, numbers, whole_numbers
 from pipelines.common import cli
 
 
-def options(arguments: list[str] | None = None) -> argparse.Namespace:
-    parser = cli.parser(__doc__)
-    parser.add_argument("--catalog", required=True, metavar="URI", help="the catalog")
-    parser.add_argument(
-        "--audio", required=True, metavar="URI", help="what was indexed, as it was indexed"
+@dataclass(kw_only=True)
+class Options(cli.EncoderOptions):
+    catalog: Uri
+    """The catalog."""
+    audio: Uri
+    """The recordings that were indexed, named in the same way."""
+    noise: Uri
+    """Background noise: a folder or a table."""
+    rir: Uri
+    """Impulse responses (RIRs): a folder or a table."""
+    out: Uri
+    """Folder or prefix for the report."""
+    seconds: Annotated[list[float], Kind("S[,S...]", numbers(1.0, 3600.0))] = field(
+        default_factory=lambda: [1.0, 2.0, 3.0, 5.0]
     )
-    parser.add_argument(
-        "--noise", required=True, metavar="URI", help="background noise, folder or table"
+    """Lengths of clips, seconds."""
+    snr: Annotated[list[float], Kind("DB[,DB...]", numbers(-60.0, 120.0))] = field(
+        default_factory=lambda: [0.0, 5.0, 10.0, 15.0, 20.0]
     )
-    parser.add_argument(
-        "--rir", required=True, metavar="URI", help="room impulse responses, folder or table"
+    """Signal-to-noise ratios, dB."""
+    queries: Count = 2000
+    """Clips in each cell of the grid."""
+    protocol: Literal["field", "paper"] = "field"
+    """How clips are cut, see above."""
+    search: Literal["index", "lsh"] = "index"
+    """How fingerprints are looked up: in the catalog's index, or by random-hyperplane hashes like
+    the paper's TE + LSH, which this job computes in memory."""
+    seed: Whole = 0
+    """Seed of cuts, noise and impulse responses."""
+    unknown: Uri | None = None
+    """Recordings that are not in the catalog (default: none)."""
+    distractors: Annotated[list[int], Kind("N[,N...]", whole_numbers(1, 10**9))] = field(
+        default_factory=list
     )
-    parser.add_argument(
-        "--out", required=True, metavar="URI", help="folder or prefix for the report"
-    )
-    parser.add_argument(
-        "--seconds", type=cli.numbers(1.0, 3600.0), default="1,2,3,5", help="clip lengths, s"
-    )
-    parser.add_argument(
-        "--snr",
-        type=cli.numbers(-60.0, 120.0),
-        default="0,5,10,15,20",
-        help="signal-to-noise ratios, dB",
-    )
-    parser.add_argument(
-        "--queries", type=cli.positive_int, default=2000, metavar="N", help="clips in each cell"
-    )
-    parser.add_argument(
-        "--protocol", choices=("field", "paper"), default="field", help="how clips are cut, above"
-    )
-    parser.add_argument(
-        "--search",
-        choices=("index", "lsh"),
-        default="index",
-        help="how fingerprints are looked up: the catalog's index, or random-hyperplane hashes "
-        "like the paper's TE + LSH, made in memory for this evaluation",
-    )
-    parser.add_argument("--seed", type=int, default=0, help="of cuts, noise and rooms")
-    parser.add_argument(
-        "--unknown", metavar="URI", help="recordings that are not in the catalog, if you have any"
-    )
-    parser.add_argument(
-        "--distractors",
-        type=cli.numbers(1.0, 1e9),
-        default=[],
-        metavar="N[,N...]",
-        help="invented tracks to add to copies of the catalog",
-    )
-    cli.add_encoder_options(parser)
-    return parser.parse_args(arguments)
+    """Synthetic tracks to add to copies of the catalog, one copy for each number (default: no
+    copy)."""
 
 
-def main(chosen: argparse.Namespace) -> tuple[dict, int]:
-    from pipelines.common.placement import Encoders
-    from pipelines.evaluating.flow import (
-        evaluate_catalog,  # after the options: importing Ray is slow
-    )
+def options(arguments: list[str] | None = None) -> Options:
+    return cli.parse(Options, __doc__, arguments)
+
+
+def main(chosen: Options) -> tuple[dict[str, Any], int]:
+    from pipelines.common.placement import Encoders  # imports Ray, which takes seconds
+    from pipelines.evaluating.flow import evaluate_catalog
 
     summary = evaluate_catalog(
         chosen.catalog,
@@ -93,7 +84,7 @@ def main(chosen: argparse.Namespace) -> tuple[dict, int]:
         protocol=chosen.protocol,
         search=chosen.search,
         unknown=chosen.unknown,
-        distractors=[int(number) for number in chosen.distractors],
+        distractors=chosen.distractors,
         encoders=Encoders(chosen.workers, chosen.gpu),
     )
     return summary, cli.DONE

@@ -4,57 +4,49 @@
     python jobs/index_catalog.py --audio music/ --catalog catalog/
     python jobs/index_catalog.py --audio s3://bucket/music --catalog s3://bucket/catalog
 
-Run it again, say nightly: only new and changed recordings are fingerprinted, and recordings
-that are gone from --audio are withdrawn. A recording that cannot be used gets its own row with
-a reason. What was published stays in force until the new snapshot is complete.
+Run it again, say every night. It fingerprints new and changed recordings only, and removes the
+tracks of recordings that are gone from --audio. A recording that cannot be used has a row with the
+reason. Queries see the previous snapshot until the new one is complete.
 
 Exit code: 0 done, 1 failed, 2 bad arguments, 3 done but more failed than --max-failures.
 """
 
-import argparse
 import sys
+from dataclasses import dataclass
+from typing import Any
 
+from grafp.options import Seconds, Uri
 from pipelines.common import cli
 
 
-def options(arguments: list[str] | None = None) -> argparse.Namespace:
-    parser = cli.parser(__doc__)
-    parser.add_argument(
-        "--audio",
-        required=True,
-        metavar="URI",
-        help="folder or prefix, searched recursively, or CSV / Parquet with a path column",
-    )
-    parser.add_argument(
-        "--catalog", required=True, metavar="URI", help="where the catalog is or will be"
-    )
-    parser.add_argument(
-        "--model",
-        metavar="NAME|URI",
-        help="shipped model or bundle; default: the catalog's own, or `small` for a new one",
-    )
-    parser.add_argument(
-        "--hop",
-        type=cli.positive_float,
-        metavar="S",
-        help="seconds between two fingerprints of a new catalog: 0.5 makes it five times "
-        "smaller, and short queries harder to find; default: 0.1",
-    )
-    cli.add_work_options(parser, "recordings", max_failures="1%")
-    parser.add_argument(
-        "--allow-empty",
-        action="store_true",
-        help="let an empty --audio withdraw everything that came from there",
-    )
-    parser.add_argument("--dry-run", action="store_true", help="only say what would be done")
-    return parser.parse_args(arguments)
+@dataclass(kw_only=True)
+class Options(cli.EncoderOptions):
+    audio: Uri
+    """Folder or prefix, searched recursively, or CSV / Parquet with a column `path`."""
+    catalog: Uri
+    """Where the catalog is or will be."""
+    model: cli.Model | None = None
+    """Shipped model or bundle (default: the catalog's own, or `small` for a new catalog)."""
+    hop: Seconds | None = None
+    """Seconds between two fingerprints of a new catalog. With 0.5 it is five times smaller, and
+    short queries are harder to find (default: 0.1)."""
+    max_failures: cli.FailureLimit = "1%"
+    """Exit with 3 when more recordings than this cannot be used."""
+    max_seconds: Seconds = 10_800.0
+    """Refuse recordings longer than this, seconds."""
+    allow_empty: bool = False
+    """Let an empty --audio remove all tracks that came from there."""
+    dry_run: bool = False
+    """Only show what would be done."""
 
 
-def main(chosen: argparse.Namespace) -> tuple[dict, int]:
-    from pipelines.common.placement import Encoders
-    from pipelines.indexing.flow import (
-        index_catalog,  # after the options: importing Ray takes seconds
-    )
+def options(arguments: list[str] | None = None) -> Options:
+    return cli.parse(Options, __doc__, arguments)
+
+
+def main(chosen: Options) -> tuple[dict[str, Any], int]:
+    from pipelines.common.placement import Encoders  # imports Ray, which takes seconds
+    from pipelines.indexing.flow import index_catalog
 
     summary = index_catalog(
         chosen.audio,

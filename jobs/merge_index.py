@@ -1,67 +1,67 @@
 #!/usr/bin/env python3
-"""Care for a published catalog: compact, withdraw, check, roll back, clean up.
+"""Maintain a published catalog: compact, remove tracks, verify, roll back, clean up.
 
     python jobs/merge_index.py --catalog s3://bucket/catalog
-    python jobs/merge_index.py --catalog catalog/ --remove withdrawn.txt
+    python jobs/merge_index.py --catalog catalog/ --remove removed.txt
     python jobs/merge_index.py --catalog catalog/ --verify
     python jobs/merge_index.py --catalog catalog/ --rollback 20261122T030000-1a2b3c
     python jobs/merge_index.py --catalog catalog/ --clean --dry-run
 
-Without an option it compacts the index, or trains it anew, where that is due. Readers keep the
-snapshot that they opened; every change is a new snapshot, and the old one can be rolled back to.
+With --catalog alone the job compacts the index, or trains it anew, when that is due. Every change
+is a new snapshot: readers keep the one that they opened, and you can roll back to an older one.
 
-Exit code: 0 done, 1 failed or damage was found, 2 bad arguments.
+Exit code: 0 done, 1 failed, or --verify found damage, 2 bad arguments.
 """
 
-import argparse
 import sys
+from dataclasses import dataclass
+from typing import Annotated, Any, ClassVar
 
+from grafp.errors import OptionError
+from grafp.options import Count, Kind, Uri, number
 from pipelines.common import cli
 
 
-def options(arguments: list[str] | None = None) -> argparse.Namespace:
-    parser = cli.parser(__doc__)
-    parser.add_argument("--catalog", required=True, metavar="URI", help="the catalog")
-    parser.add_argument(
-        "--remove",
-        metavar="FILE",
-        help="withdraw the tracks that this file names: a URI a line, or a table with a column uri",
-    )
-    parser.add_argument(
-        "--compact", action="store_true", help="join all small shards and drop what was withdrawn"
-    )
-    parser.add_argument("--retrain", action="store_true", help="train the index anew and refill it")
-    one = parser.add_mutually_exclusive_group()
-    one.add_argument("--rollback", metavar="SNAPSHOT", help="publish this older snapshot again")
-    one.add_argument(
-        "--verify", action="store_true", help="read all files of the snapshot and name damage"
-    )
-    one.add_argument(
-        "--clean", action="store_true", help="remove old snapshots and files that none needs"
-    )
-    parser.add_argument(
-        "--keep",
-        type=cli.positive_int,
-        default=14,
-        metavar="N",
-        help="with --clean: newest snapshots to keep",
-    )
-    parser.add_argument(
-        "--grace-hours",
-        type=float,
-        default=336.0,
-        metavar="H",
-        help="with --clean: spare younger files; below 168 only while no run is at work",
-    )
-    parser.add_argument("--dry-run", action="store_true", help="with --clean: only say what")
-    chosen = parser.parse_args(arguments)
-    alone = chosen.rollback or chosen.verify or chosen.clean
-    if alone and (chosen.remove or chosen.compact or chosen.retrain):
-        parser.error("--rollback, --verify and --clean go with no other change")
-    return chosen
+@dataclass(kw_only=True)
+class Options:
+    exclusive: ClassVar = (("rollback", "verify", "clean"),)
+
+    catalog: Uri
+    """The catalog."""
+    remove: Annotated[str, Kind("FILE")] | None = None
+    """Remove the tracks that FILE lists from the catalog. FILE has one URI per line, or is a CSV /
+    Parquet with a column `uri`; it is only read."""
+    compact: bool = False
+    """Join all small shards, and drop the fingerprints of removed tracks."""
+    retrain: bool = False
+    """Train the index anew and add all fingerprints to it."""
+    rollback: Annotated[str, Kind("SNAPSHOT")] | None = None
+    """Publish this older snapshot again."""
+    verify: bool = False
+    """Read all files of the snapshot and report damage."""
+    clean: bool = False
+    """Delete old snapshots, and files that no snapshot needs."""
+    keep: Count = 14
+    """With --clean: number of newest snapshots to keep."""
+    grace_hours: Annotated[float, Kind("H", number(low=0.0))] = 336.0
+    """With --clean: keep files younger than this, hours. Go below 168 only while no other job
+    writes to the catalog."""
+    dry_run: bool = False
+    """With --clean: only show what would be deleted."""
+
+    def __post_init__(self) -> None:
+        alone = [f"--{name}" for name in self.exclusive[0] if getattr(self, name)]
+        if alone and (self.remove or self.compact or self.retrain):
+            raise OptionError(f"{alone[0]}: not with --remove, --compact or --retrain")
+        if self.dry_run and not self.clean:
+            raise OptionError("--dry-run: only with --clean")
 
 
-def main(chosen: argparse.Namespace) -> tuple[dict, int]:
+def options(arguments: list[str] | None = None) -> Options:
+    return cli.parse(Options, __doc__, arguments)
+
+
+def main(chosen: Options) -> tuple[dict[str, Any], int]:
     from pipelines.indexing import maintain
 
     if chosen.verify:

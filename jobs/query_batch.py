@@ -3,94 +3,71 @@
 
     python jobs/query_batch.py --catalog catalog/ --queries clips/ --out answers/
     python jobs/query_batch.py --catalog s3://bucket/catalog --queries clips.csv --out s3://bucket/answers
-
     python jobs/query_batch.py --timeline --catalog catalog/ --queries radio/ --out answers/
 
-Writes OUT/matches.parquet, one row per query and rank. With --truth (CSV: query, track, start_s;
-an empty track means not in the catalog) also OUT/report.json and OUT/report.html. With --timeline
-one row per play, and a cue sheet for each recording.
+The job writes OUT/matches.parquet, one row per query and rank. With --truth (CSV: query, track,
+start_s; an empty track means not in the catalog) it also writes OUT/report.json and
+OUT/report.html. With --timeline it writes one row per detection, and a cue sheet per recording.
 
 Exit code: 0 done, 1 failed, 2 bad arguments, 3 done but more failed than --max-failures.
 """
 
-import argparse
 import sys
+from dataclasses import dataclass
 from functools import partial
+from typing import Annotated, Any, ClassVar, Literal
 
+from grafp.errors import OptionError
+from grafp.options import Count, Kind, Seconds, Uri, number
 from pipelines.common import cli
 
 
-def options(arguments: list[str] | None = None) -> argparse.Namespace:
-    parser = cli.parser(__doc__)
-    parser.add_argument(
-        "--catalog", required=True, metavar="URI", help="a catalog made by index_catalog.py"
-    )
-    parser.add_argument(
-        "--queries",
-        required=True,
-        metavar="URI",
-        help="folder or prefix, searched recursively, or CSV / Parquet with a path column",
-    )
-    parser.add_argument(
-        "--out", required=True, metavar="URI", help="folder or prefix for the answers"
-    )
-    parser.add_argument(
-        "--top-k", type=cli.positive_int, default=1, metavar="N", help="tracks per query"
-    )
-    accept = parser.add_mutually_exclusive_group()
-    accept.add_argument(
-        "--fpr",
-        type=float,
-        metavar="RATE",
-        help="accept so many matches of recordings that are not in the catalog, as a share of "
-        "them: 0.0001 to 0.1; default: 0.001",
-    )
-    accept.add_argument(
-        "--min-score",
-        type=float,
-        metavar="X",
-        help="accept matches from this mean inner product on, -1..1, instead",
-    )
-    parser.add_argument(
-        "--rerank",
-        choices=("exact", "pq"),
-        default="exact",
-        help="score with the exact fingerprints, 256 bytes each, or with the index's codes",
-    )
-    parser.add_argument(
-        "--search-actors",
-        type=cli.positive_int,
-        metavar="N",
-        help="share the catalog's shards among so many; default: as their size asks for",
-    )
-    parser.add_argument(
-        "--timeline",
-        action="store_true",
-        help="long recordings: all plays with their times; --max-seconds is then 86400 unless "
-        "given, else 10800",
-    )
-    parser.add_argument("--truth", metavar="CSV", help="right answers, to score the answers with")
-    cli.add_work_options(parser, "queries", max_failures="100%")
-    parser.set_defaults(max_seconds=None)
-    chosen = parser.parse_args(arguments)
-    if chosen.timeline and (chosen.truth or chosen.top_k != 1):
-        parser.error("argument --timeline: not with --truth or --top-k")
-    if chosen.max_seconds is None:
-        chosen.max_seconds = 86_400.0 if chosen.timeline else 10_800.0
-    if chosen.min_score is not None and not -1 <= chosen.min_score <= 1:
-        parser.error(f"argument --min-score: {chosen.min_score} is not between -1 and 1")
-    if chosen.fpr is not None and not 0.0001 <= chosen.fpr <= 0.1:
-        parser.error(f"argument --fpr: {chosen.fpr} is not between 0.0001 and 0.1")
-    return chosen
+@dataclass(kw_only=True)
+class Options(cli.EncoderOptions):
+    exclusive: ClassVar = (("fpr", "min_score"),)
+
+    catalog: Uri
+    """A catalog made by index_catalog.py."""
+    queries: Uri
+    """Folder or prefix, searched recursively, or CSV / Parquet with a column `path`."""
+    out: Uri
+    """Folder or prefix for the answers."""
+    top_k: Count = 1
+    """Tracks per query."""
+    fpr: Annotated[float, Kind("RATE", number(0.0001, 0.1))] | None = None
+    """Target false-positive rate, 0.0001 to 0.1: the share of recordings not in the catalog that
+    may be matched (default: 0.001)."""
+    min_score: Annotated[float, Kind("X", number(-1.0, 1.0))] | None = None
+    """Instead of --fpr: match from this score on, the mean inner product, -1 to 1 (default: by
+    --fpr)."""
+    rerank: Literal["exact", "pq"] = "exact"
+    """Score with the exact fingerprints, 256 bytes each, or with the index's codes."""
+    search_actors: Count | None = None
+    """Number of actors that share the catalog's shards (default: by the size of the shards)."""
+    timeline: bool = False
+    """Find all detections in long recordings, with their times."""
+    truth: Annotated[str, Kind("CSV")] | None = None
+    """Right answers, to score the answers with (default: no scores)."""
+    max_failures: cli.FailureLimit = "100%"
+    """Exit with 3 when more queries than this cannot be used."""
+    max_seconds: Seconds = 0.0
+    """Refuse queries longer than this, seconds (default: 10800, with --timeline 86400)."""
+
+    def __post_init__(self) -> None:
+        if self.timeline and (self.truth or self.top_k != 1):
+            raise OptionError("--timeline: not with --truth or --top-k")
+        if not self.max_seconds:
+            self.max_seconds = 86_400.0 if self.timeline else 10_800.0
 
 
-def main(chosen: argparse.Namespace) -> tuple[dict, int]:
-    from grafp.reports.answers import write_report
+def options(arguments: list[str] | None = None) -> Options:
+    return cli.parse(Options, __doc__, arguments)
 
+
+def main(chosen: Options) -> tuple[dict[str, Any], int]:
     from grafp.evaluation.truth import read_truth
-    from pipelines.common.placement import (
-        Encoders,  # after the options: importing Ray takes seconds
-    )
+    from grafp.reports.answers import write_report
+    from pipelines.common.placement import Encoders  # imports Ray, which takes seconds
     from pipelines.querying.flow import query_batch
     from pipelines.querying.timeline import timeline_batch
 

@@ -25,18 +25,10 @@ def summary(capsys: pytest.CaptureFixture, *arguments: str) -> dict:
     "count", [1, 500, 9_999, 10_000, 10**6, 10**7, 10**8, 10**9, 10**10, 10**12]
 )
 def test_the_index_looks_as_the_jobs_make_it(count: int) -> None:
-    from grafp.index.ivfpq import IndexParameters
+    from grafp.index.size import IndexParameters
 
     case = Case(tracks=count, minutes=1 / 60)  # a fingerprint each
     assert plan(case).index == IndexParameters.for_size(count)
-
-
-def test_constants_are_those_of_the_jobs() -> None:
-    from pipelines.common import search
-    from pipelines.indexing import duplicates
-
-    assert calculator.ACTOR_BYTES == search._ACTOR_BYTES
-    assert calculator._EXCERPT == duplicates._EXCERPT
 
 
 @pytest.mark.parametrize("hop", [0.05, 0.1, 0.15, 0.25, 0.5, 1.0])
@@ -53,16 +45,18 @@ def test_a_real_index_is_as_large_as_planned() -> None:
     import faiss
     import numpy as np
 
-    from grafp.index.ivfpq import IndexParameters, fill, fingerprint_ids, train_template
+    from grafp.index.ids import fingerprint_ids
+    from grafp.index.ivfpq import populate, train_index
+    from grafp.index.size import IndexParameters
 
     rng = np.random.default_rng(0)
     vectors_ND = rng.standard_normal((10_000, DIMENSION)).astype(np.float16)
     parameters = IndexParameters.for_size(len(vectors_ND))
     threads = faiss.omp_get_max_threads()
     faiss.omp_set_num_threads(1)  # threads that wait for each other are slow on a busy machine
-    template = train_template(vectors_ND[:3_000].astype(np.float32), parameters)
+    trained = train_index(vectors_ND[:3_000].astype(np.float32), parameters)
     faiss.omp_set_num_threads(threads)
-    index = fill(template, vectors_ND, fingerprint_ids(0, np.arange(len(vectors_ND))))
+    index = populate(trained, vectors_ND, fingerprint_ids(0, np.arange(len(vectors_ND))))
     planned = calculator.bytes_each(parameters, len(vectors_ND), parameters.codec)
     assert len(index) / len(vectors_ND) == pytest.approx(planned, rel=0.1)
 
@@ -193,10 +187,10 @@ def test_what_breaks_first_comes_first() -> None:
         ("--hop", "0.07", "a multiple of 0.05 s to 1 s"),
         ("--hop", "1.5", "a multiple of 0.05 s to 1 s"),
         ("--rerank", "best", "exact"),
-        ("--new-per-night", "-1", "a number of 0 or more"),
-        ("--queries-per-day", "inf", "a number of 0 or more"),
+        ("--new-per-night", "-1", "-1 is not 0 or more"),
+        ("--queries-per-day", "inf", "is not a number"),
         ("--encoder-rate", "0", "a number above 0"),
-        ("--price-gb-month", "-0.1", "a number of 0 or more"),
+        ("--price-gb-month", "-0.1", "-0.1 is not 0 or more"),
         ("--price-gpu-hour", "2", "--encoder-rate"),
     ],
 )
@@ -207,7 +201,7 @@ def test_a_wrong_option_is_named(
         summary(capsys, option, value)
     assert stopped.value.code == 2
     line = capsys.readouterr().err.splitlines()[-1]
-    assert f"argument {option}: " in line
+    assert f"error: {option}: " in line
     assert wanted in line
 
 

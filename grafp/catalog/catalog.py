@@ -1,12 +1,12 @@
-"""A catalog: immutable snapshots over shards, templates and embedding files, and one pointer.
+"""A catalog: immutable snapshots over shards, trained indexes and embedding files, and one pointer.
 
     CURRENT                              the published snapshot's id
     snapshots/<id>.json                  manifest: everything a reader needs, with sizes and hashes
     snapshots/<id>.tracks.parquet        one row per recording, failed ones included
     models/<model_id>/                   the bundle that made the fingerprints
     embeddings/<model_id>/<run>/*.parquet
-    index/<template_id>/template.faiss   trained once, never filled
-    index/<template_id>/<shard_id>.{faiss,vectors,tracks.parquet,json}
+    index/<index_id>/trained.faiss       the trained index, without fingerprints
+    index/<index_id>/<shard_id>.*        a shard, see grafp.catalog.shard_files
     runs/<run>/                          summary.json, report.html, duplicates.parquet
 
 Everything is written under a new name; replacing CURRENT publishes it and comes last.
@@ -14,20 +14,27 @@ Everything is written under a new name; replacing CURRENT publishes it and comes
 
 import functools
 import hashlib
-import io
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import pyarrow as pa
-import pyarrow.parquet as pq
+import pyarrow.compute as pc
 
 from grafp import storage
 from grafp.catalog.manifest import Manifest, StoredFile
-from grafp.catalog.tracks import TRACK_SCHEMA
+from grafp.catalog.tracks import TRACK_SCHEMA, tracks_from_bytes
 from grafp.errors import CatalogError
 from grafp.model.bundle import ModelCard, read_card
 
 DEFAULT_FPR = 0.001
+REUSE_SECONDS = 7 * 86_400
+"""Files of interrupted runs are used this long; cleaning up keeps them for longer."""
+
+
+def is_reusable(info: storage.FileInfo | None) -> bool:
+    """Whether a file of an interrupted run is there, and too young to be cleaned up meanwhile."""
+    return info is not None and time.time() - info.modified < REUSE_SECONDS
 
 
 @dataclass
@@ -37,6 +44,7 @@ class Catalog:
     root: str
     manifest: Manifest | None = None
     current_etag: str | None = field(default=None, repr=False)
+    _model: ModelCard | None = field(default=None, init=False, repr=False)
 
     @classmethod
     def open(cls, root: str) -> "Catalog":
@@ -114,7 +122,16 @@ class Catalog:
         """All recordings of the snapshot; empty when there is none."""
         if self.manifest is None:
             return TRACK_SCHEMA.empty_table()
-        return pq.read_table(io.BytesIO(self.get(self.manifest.tracks)), columns=columns)
+        return tracks_from_bytes(self.get(self.manifest.tracks), columns)
+
+    def live_tracks(self) -> dict[int, list[str]]:
+        """The tracks that can be an answer: ordinal to URIs, several for exact copies."""
+        tracks = self.tracks(["ordinal", "uri", "status"])
+        tracks = tracks.filter(pc.equal(tracks["status"], "ok"))
+        uris: dict[int, list[str]] = {}
+        for ordinal, uri in zip(tracks["ordinal"].to_pylist(), tracks["uri"].to_pylist()):
+            uris.setdefault(ordinal, []).append(uri)
+        return uris
 
     def put_model(self, model: ModelCard) -> str:
         """Keep the bundle beside what it made, so that a query needs the catalog alone."""
@@ -131,12 +148,13 @@ class Catalog:
         return storage.join(self.root, "models", self.manifest.model_id)
 
     def model(self) -> ModelCard:
-        """The model that made the published snapshot. Raises CatalogError when it differs."""
+        """The model that made the published snapshot. Raises CatalogError if it differs."""
         assert self.manifest is not None
-        model = read_card(self.model_uri())
-        if model.sha256 != self.manifest.model_sha256:
+        if self._model is None:  # weights are read, to check them: once is enough
+            self._model = read_card(self.model_uri())
+        if self._model.sha256 != self.manifest.model_sha256:
             raise CatalogError(f"{self.model_uri()}: not the model that made this catalog")
-        return model
+        return self._model
 
     def threshold(self, fpr: float | None = None) -> Callable[[float], float]:
         """The score that a match must reach, by its length in seconds.

@@ -1,34 +1,33 @@
-"""What a nightly run has to do, and how the results join what the catalog has."""
+"""What is new, changed or gone since the published snapshot, and how results join the catalog."""
 
 from dataclasses import dataclass, field
-from typing import Any
 
+from grafp.audio.formats import FORMATS
+from grafp.catalog.tracks import Row
+from grafp.index.size import populate_bytes
 from grafp.model.fingerprint import DIMENSION
 from grafp.storage.sources import Item
-from pipelines.indexing.build import filling_bytes
 
 MAX_ATTEMPTS = 3
 """A recording that failed so often is left alone until its file changes."""
-# Bytes of a fingerprint: float16 in embeddings and for re-ranking, PQ code and id.
-_BYTES_STORED = 2 * 2 * DIMENSION + 32 + 8
-_BYTES_A_SECOND = {".wav": 176_400, ".flac": 100_000}  # where the catalog gives no better idea
-_COMPRESSED_BYTES_A_SECOND = 20_000
-
-Row = dict[str, Any]
-"""A row of the track table, see grafp.catalog.tracks.TRACK_SCHEMA."""
+_BYTES_STORED = 2 * 2 * DIMENSION + 44
+"""Of a fingerprint: float16 in embedding files and in shards; index, by benchmarks/scale.py."""
+_BYTES_A_SECOND = {one.extension: one.bytes_a_second for one in FORMATS}
 
 
 @dataclass
-class Plan:
+class Changes:
     """Differences between a listing and the published snapshot."""
 
     added: list[Item] = field(default_factory=list)
     changed: list[Item] = field(default_factory=list)
     retried: list[Item] = field(default_factory=list)
-    withdrawn: list[str] = field(default_factory=list)
+    removed: list[str] = field(default_factory=list)
+    """URIs that are gone from the source."""
     kept: list[Row] = field(default_factory=list)
     """Rows of the published track table that stay as they are."""
     attempts: dict[str, int] = field(default_factory=dict)
+    """Earlier attempts by URI, of recordings that are retried."""
     known: dict[str, Row] = field(default_factory=dict)
     """Published rows that have fingerprints, by the hash of the file they were made from."""
 
@@ -37,47 +36,53 @@ class Plan:
         return [*self.added, *self.changed, *self.retried]
 
     def counts(self) -> dict[str, int]:
-        names = ("added", "changed", "withdrawn", "retried")
-        return {name: len(getattr(self, name)) for name in names}
+        """How many of each, by their names in the summary of a run."""
+        return {
+            "added": len(self.added),
+            "changed": len(self.changed),
+            "withdrawn": len(self.removed),
+            "retried": len(self.retried),
+        }
 
 
-def make_plan(items: list[Item], published: list[Row], source: str) -> Plan:
+def find_changes(items: list[Item], published: list[Row], source: str) -> Changes:
     """Compare a listing with the published tracks by URI, size and etag.
 
-    Only tracks that came from the same source can be withdrawn by being absent from it. A track
-    withdrawn by name stays so as long as its file is there.
+    Only tracks that came from the same source are removed when they are gone from it. A track
+    that was removed by name stays so as long as its file is there.
     """
-    plan = Plan(known={row["content_sha256"]: row for row in published if row["status"] == "ok"})
+    known = {row["content_sha256"]: row for row in published if row["status"] == "ok"}
+    changes = Changes(known=known)
     before = {row["uri"]: row for row in published}
     for item in items:
         row = before.pop(item.uri, None)
         if row is None:
-            plan.added.append(item)
-        elif row["status"] == "withdrawn":
-            plan.kept.append(row)
+            changes.added.append(item)
+        elif row["status"] == "removed":
+            changes.kept.append(row)
         elif item.info and (row["size"], row["etag"]) != (item.info.size, item.info.etag):
-            plan.changed.append(item)
+            changes.changed.append(item)
         elif row["status"] != "ok" and row["attempts"] < MAX_ATTEMPTS:
-            plan.retried.append(item)
-            plan.attempts[item.uri] = row["attempts"]
+            changes.retried.append(item)
+            changes.attempts[item.uri] = row["attempts"]
         else:
-            plan.kept.append(row)
+            changes.kept.append(row)
     for uri, row in before.items():
         if row["source"] == source:
-            plan.withdrawn.append(uri)
+            changes.removed.append(uri)
         else:
-            plan.kept.append(row)
-    return plan
+            changes.kept.append(row)
+    return changes
 
 
-def estimate(plan: Plan, hop_s: float) -> dict[str, float]:
-    """Roughly what a plan's work will bring, from file sizes and what the catalog knows."""
-    heard = [row for row in plan.kept if row["status"] == "ok" and row["size"]]
+def estimate(changes: Changes, hop_s: float) -> dict[str, float]:
+    """Roughly what the work will bring, from file sizes and what the catalog knows."""
+    heard = [row for row in changes.kept if row["status"] == "ok" and row["size"]]
     seconds = 0.0
-    for extension in {_extension(item.uri) for item in plan.work}:
-        size = sum(i.info.size for i in plan.work if i.info and _extension(i.uri) == extension)
+    for extension in {_extension(item.uri) for item in changes.work}:
+        size = sum(i.info.size for i in changes.work if i.info and _extension(i.uri) == extension)
         alike = [row for row in heard if _extension(row["uri"]) == extension]
-        rate = _BYTES_A_SECOND.get(extension, _COMPRESSED_BYTES_A_SECOND)
+        rate = _BYTES_A_SECOND.get(extension, _BYTES_A_SECOND[".mp3"])
         if alike:
             rate = sum(row["size"] for row in alike) / sum(row["duration_s"] for row in alike)
         seconds += size / rate
@@ -86,16 +91,18 @@ def estimate(plan: Plan, hop_s: float) -> dict[str, float]:
         "audio_hours": round(seconds / 3600, 2),
         "fingerprints": fingerprints,
         "stored_mb": round(fingerprints * _BYTES_STORED / 1e6, 1),
-        "task_memory_mb": round(filling_bytes(fingerprints) / 1e6),
+        "task_memory_mb": round(populate_bytes(fingerprints) / 1e6),
     }
 
 
-def join(plan: Plan, rows: list[Row], source: str, next_ordinal: int) -> tuple[list[Row], int]:
+def join(
+    changes: Changes, rows: list[Row], source: str, next_ordinal: int
+) -> tuple[list[Row], int]:
     """Number new recordings; a copy of a known recording gets that one's fingerprints instead.
 
     Returns the whole track table by URI, and the next free ordinal.
     """
-    known = dict(plan.known)
+    known = dict(changes.known)
     for row in rows:
         row |= {"source": source, "ordinal": None, "stored_as": None}
         twin = known.get(row["content_sha256"]) if row["status"] in ("ok", "skipped") else None
@@ -106,7 +113,7 @@ def join(plan: Plan, rows: list[Row], source: str, next_ordinal: int) -> tuple[l
             row |= {"ordinal": next_ordinal, "stored_as": row["track_id"]}
             known[row["content_sha256"]] = row
             next_ordinal += 1
-    return sorted([*plan.kept, *rows], key=lambda row: row["uri"]), next_ordinal
+    return sorted([*changes.kept, *rows], key=lambda row: row["uri"]), next_ordinal
 
 
 def _extension(uri: str) -> str:

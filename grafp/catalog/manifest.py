@@ -4,7 +4,6 @@ import json
 import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
 
 import numpy as np
 
@@ -12,8 +11,11 @@ from grafp.errors import CatalogError
 from grafp.index.calibration import Calibration
 from grafp.index.size import IndexParameters
 from grafp.model.fingerprint import query_stride
+from grafp.storage.records import parse_record
 
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
+_NAMES_BEFORE = {"template": "trained_index", "canary": "recall"}
+"""Names in format 3, which differs in nothing else and is read too."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +29,7 @@ class StoredFile:
 
 @dataclass(frozen=True)
 class ShardEntry:
-    """A filled part of the index, as the manifest names it."""
+    """A part of the index with its tracks, as the manifest names it."""
 
     shard_id: str
     index: StoredFile
@@ -36,13 +38,21 @@ class ShardEntry:
     fingerprints: int
     imbalance: float
     """FAISS's imbalance of the inverted lists: 1 is even; searching costs as much more."""
-    canary: float
-    """Share of probes, fingerprints with noise added, that the index finds again."""
+    recall: float
+    """Share of recall probes, fingerprints with noise added, that the index finds again."""
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> "ShardEntry":
-        files = {name: StoredFile(**values[name]) for name in ("index", "vectors", "tracks")}
-        return cls(**{**values, **files})
+    def from_json(cls, data: bytes, name: str) -> "ShardEntry":
+        """Raises CatalogError for a damaged record."""
+        return parse_record(_renamed(data, name), cls, name, CatalogError)
+
+    def to_json(self) -> bytes:
+        return json.dumps(asdict(self)).encode()
+
+    @property
+    def record_key(self) -> str:
+        """Of the entry as a file of its own, beside the index."""
+        return f"{os.path.dirname(self.index.key)}/{self.shard_id}.json"
 
     @property
     def files(self) -> tuple[StoredFile, StoredFile, StoredFile]:
@@ -59,10 +69,10 @@ class Manifest:
     model_id: str
     model_sha256: str
     hop_s: float
-    template: StoredFile | None
+    trained_index: StoredFile | None
     parameters: IndexParameters | None
     when_trained: dict[str, float] | None
-    """Canary recall and list imbalance just after the template was trained."""
+    """`index_health` just after the index was trained."""
     shards: list[ShardEntry]
     tracks: StoredFile
     next_ordinal: int
@@ -73,7 +83,7 @@ class Manifest:
 
     @property
     def nprobe(self) -> int:
-        """Lists that a search visits."""
+        """Lists to search for each query fingerprint."""
         return self.parameters.nprobe if self.parameters else 1
 
     @property
@@ -89,8 +99,8 @@ class Manifest:
     @property
     def files(self) -> list[StoredFile]:
         """All files with a size and a hash that this snapshot needs."""
-        template = [self.template] if self.template else []
-        return [self.tracks, *template, *(file for entry in self.shards for file in entry.files)]
+        trained = [self.trained_index] if self.trained_index else []
+        return [self.tracks, *trained, *(file for entry in self.shards for file in entry.files)]
 
     def to_json(self) -> bytes:
         return (json.dumps(asdict(self), indent=2) + "\n").encode()
@@ -98,35 +108,39 @@ class Manifest:
     @classmethod
     def from_json(cls, data: bytes, name: str) -> "Manifest":
         """Raises CatalogError for another version or a damaged manifest."""
-        try:
-            values = json.loads(data)
-            if values["format_version"] != FORMAT_VERSION:
-                raise CatalogError(
-                    f"{name}: catalog format {values['format_version']}; "
-                    f"this version reads format {FORMAT_VERSION}"
-                )
-            values["tracks"] = StoredFile(**values["tracks"])
-            if values["template"]:
-                values["template"] = StoredFile(**values["template"])
-                values["parameters"] = IndexParameters(**values["parameters"])
-            if values["calibration"]:
-                values["calibration"] = Calibration(**values["calibration"])
-            values["shards"] = [ShardEntry.from_dict(entry) for entry in values["shards"]]
-            manifest = cls(**values)
-        except (ValueError, KeyError, TypeError) as error:
-            raise CatalogError(f"{name}: damaged manifest ({error!r})") from error
-        folder = os.path.dirname(manifest.template.key) if manifest.template else ""
+        manifest = parse_record(_renamed(data, name), cls, name, CatalogError)
+        folder = os.path.dirname(manifest.trained_index.key) if manifest.trained_index else ""
         for entry in manifest.shards:
             if any(os.path.dirname(file.key) != folder for file in entry.files):
-                raise CatalogError(f"{name}: shard {entry.shard_id} is of another template")
+                raise CatalogError(f"{name}: shard {entry.shard_id} is of another trained index")
         return manifest
 
 
 def index_health(shards: Sequence[ShardEntry]) -> dict[str, float]:
-    """Canary recall and list imbalance, means over the fingerprints."""
+    """Recall and imbalance of the lists, means over the fingerprints; empty without shards."""
+    if not shards:
+        return {}
     sizes = [entry.fingerprints for entry in shards]
-    canary, imbalance = (
-        np.average([getattr(entry, name) for entry in shards], weights=sizes)
-        for name in ("canary", "imbalance")
+    recall, imbalance = (
+        float(np.average([getattr(entry, name) for entry in shards], weights=sizes))
+        for name in ("recall", "imbalance")
     )
-    return {"canary": round(float(canary), 4), "imbalance": round(float(imbalance), 3)}
+    return {"recall": round(recall, 4), "imbalance": round(imbalance, 3)}
+
+
+def _renamed(data: bytes, name: str) -> str:
+    """A record with the names of this format. Raises CatalogError for another version."""
+    try:
+        values = json.loads(
+            data, object_hook=lambda pairs: {_NAMES_BEFORE.get(k, k): v for k, v in pairs.items()}
+        )
+    except ValueError as error:
+        raise CatalogError(f"{name}: damaged ({error})") from error
+    if isinstance(values, dict) and "format_version" in values:
+        if values["format_version"] not in (3, FORMAT_VERSION):
+            raise CatalogError(
+                f"{name}: catalog format {values['format_version']}; "
+                f"this version reads format {FORMAT_VERSION}"
+            )
+        values["format_version"] = FORMAT_VERSION
+    return json.dumps(values)

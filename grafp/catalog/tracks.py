@@ -1,10 +1,17 @@
-"""The track table of a snapshot: one row per recording, failed and removed ones included."""
+"""The track table of a snapshot: one row per recording, failed and removed ones included.
+
+The status of a recording is `ok`, `failed` or `removed` (by name). Exact copies have rows of their
+own, and share an ordinal and fingerprints.
+"""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
+
+from grafp.storage.tables import from_parquet, table_of, to_parquet
 
 Row = dict[str, Any]
 """A row of the track table, see `TRACK_SCHEMA`."""
@@ -31,11 +38,12 @@ TRACK_SCHEMA = pa.schema(
         ("embedding_file", pa.string()),
     ]
 )
+_STATUS_BEFORE = "withdrawn"  # what catalogs of format 3 say for removed
 
 
 @dataclass(frozen=True)
 class TrackRef:
-    """A track's fingerprints: their place in the catalog's numbering and in its files."""
+    """A track's fingerprints: the track's ordinal, and where they are stored."""
 
     ordinal: int
     stored_as: str
@@ -44,11 +52,27 @@ class TrackRef:
     content_sha256: str
 
     @classmethod
-    def of(cls, row: dict[str, Any]) -> "TrackRef":
+    def of(cls, row: Row) -> "TrackRef":
         """From a row of the track table."""
         return cls(**{name: row[name] for name in cls.__dataclass_fields__})
 
 
+def tracks_to_bytes(rows: Iterable[Row]) -> bytes:
+    """The track table as a Parquet file. Raises ValueError for a row with other columns."""
+    return to_parquet(table_of(rows, TRACK_SCHEMA))
+
+
+def tracks_from_bytes(data: bytes, columns: list[str] | None = None) -> pa.Table:
+    """The track table of a Parquet file, or some of its columns."""
+    table = from_parquet(data, columns)
+    number = table.schema.get_field_index("status")
+    if number < 0:
+        return table
+    status = table.column(number)
+    status = pc.if_else(pc.equal(status, _STATUS_BEFORE), "removed", status)
+    return table.set_column(number, "status", status)
+
+
 def live_refs(rows: Iterable[Row]) -> dict[int, TrackRef]:
-    """Whose fingerprints can be an answer, by ordinal; copies of one recording are one."""
+    """The tracks that can be an answer, by ordinal; copies of one recording are one."""
     return {row["ordinal"]: TrackRef.of(row) for row in rows if row["status"] == "ok"}

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import faiss
 import numpy as np
 
-from grafp.index.ivfpq import fingerprint_ids
+from grafp.index.ids import fingerprint_ids
 from grafp.index.shards import SPARE, Shard, ShardSearch, merge_nearest
 from grafp.model.fingerprint import DIMENSION
 

@@ -1,6 +1,6 @@
 """How high a wrong answer scores in one catalog, and so what a match must reach.
 
-No audio and no outside data are needed: an excerpt of a catalogd track, searched with that
+No audio and no outside data are needed: an excerpt of a cataloged track, searched with that
 track left out, is a recording that is not in the catalog, and its best answer is wrong.
 """
 

@@ -1,7 +1,7 @@
-"""IVF-PQ over fingerprints with FAISS (paper, section II-D): one template, many filled shards.
+"""IVF-PQ over fingerprints with FAISS (paper, section II-D): one trained index, many shards.
 
-A template is trained once on a sample of the whole catalog and never filled. Every shard is
-a filled copy of it, so shards can be built in parallel and their answers compared.
+An index is trained once on a sample of the whole catalog, and stays empty. Every shard is a copy
+of it with fingerprints added, so shards are built in parallel and their answers compare.
 """
 
 from dataclasses import dataclass
@@ -13,16 +13,10 @@ from grafp.errors import CatalogError
 from grafp.index.size import IndexParameters, default_nprobe
 from grafp.model.fingerprint import DIMENSION
 
-SEGMENT_BITS = 20  # 2^20 segments every 0.1 s are 29 hours, far above the longest recording
-_CANARIES = 200
+_RECALL_PROBES = 200
 
 
-def fingerprint_ids(ordinal: int, segments_N: np.ndarray) -> np.ndarray:
-    """int64 ids: the track's ordinal above, the segment's number in the lowest 20 bits."""
-    return (np.int64(ordinal) << SEGMENT_BITS) | segments_N.astype(np.int64)
-
-
-def train_template(sample_ND: np.ndarray, parameters: IndexParameters, seed: int = 0) -> bytes:
+def train_index(sample_ND: np.ndarray, parameters: IndexParameters, seed: int = 0) -> bytes:
     """Train an empty inner-product index on a random sample, (points, 128) float32."""
     index = faiss.index_factory(
         DIMENSION, f"IVF{parameters.nlist},{parameters.codec}", faiss.METRIC_INNER_PRODUCT
@@ -35,12 +29,12 @@ def train_template(sample_ND: np.ndarray, parameters: IndexParameters, seed: int
     return faiss.serialize_index(index).tobytes()
 
 
-def fill(template: bytes, vectors_ND: np.ndarray, ids_N: np.ndarray) -> bytes:
-    """A shard: the template with these fingerprints; the same input gives the same bytes.
+def populate(trained_index: bytes, vectors_ND: np.ndarray, ids_N: np.ndarray) -> bytes:
+    """A shard: the trained index with these fingerprints; the same input gives the same bytes.
 
     Zeros stand for silence (grafp.model.inference) and are left out.
     """
-    index = parse_index(template)
+    index = parse_index(trained_index)
     threads = faiss.omp_get_max_threads()
     faiss.omp_set_num_threads(1)  # order of insertion decides the bytes
     try:
@@ -54,14 +48,14 @@ def fill(template: bytes, vectors_ND: np.ndarray, ids_N: np.ndarray) -> bytes:
 
 
 def health(index: faiss.IndexIVF, vectors_ND: np.ndarray, ids_N: np.ndarray) -> tuple[float, float]:
-    """How well a filled index works: imbalance of its lists, and recall of its canaries.
+    """How well a shard's index works: imbalance of its lists, and recall of its probes.
 
-    Canaries are 200 of its own fingerprints with noise, at a cosine of about 0.8 to what is
-    stored, as a good recording's are; recall is the share found among 20 neighbors.
+    Recall probes are 200 of its own fingerprints with noise, at a cosine of about 0.8 to what is
+    stored, as those of a good recording are. Recall is the share found among 20 neighbors.
     """
     rng = np.random.default_rng(0)
     heard = np.flatnonzero(vectors_ND.any(axis=1))
-    rows = rng.choice(heard, size=min(_CANARIES, len(heard)), replace=False)
+    rows = rng.choice(heard, size=min(_RECALL_PROBES, len(heard)), replace=False)
     noise_QD = rng.normal(0.0, 0.75 / DIMENSION**0.5, (len(rows), DIMENSION))
     probes = choose_lists(index, vectors_ND[rows] + noise_QD, default_nprobe(index.nlist))
     _, id_QK = search(index, probes, 20)
@@ -87,7 +81,7 @@ def open_index(path: str) -> faiss.IndexIVF:
 
 @dataclass(frozen=True)
 class Probes:
-    """Queries with the lists to visit for each, which all shards of a template have in common."""
+    """Queries with the lists to search for each, the same in all shards of a trained index."""
 
     queries_QD: np.ndarray
     similarity_QL: np.ndarray
@@ -95,7 +89,7 @@ class Probes:
 
 
 def choose_lists(index: faiss.IndexIVF, queries_QD: np.ndarray, nprobe: int) -> Probes:
-    """The `nprobe` lists nearest to each query; of a large index no small part of a search."""
+    """The `nprobe` lists nearest to each query."""
     queries_QD = np.ascontiguousarray(queries_QD, np.float32)
     return Probes(queries_QD, *index.quantizer.search(queries_QD, min(nprobe, index.nlist)))
 

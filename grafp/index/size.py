@@ -3,20 +3,30 @@
 from dataclasses import dataclass
 
 MAX_SHARD_FINGERPRINTS = 1_000_000
+ACTOR_BYTES = 8 << 30
+"""Of shards for one search actor; a smaller catalog is held by one, or by one a machine."""
 _POINTS_PER_CENTROID = 39  # what FAISS wants to train a k-means centroid well
+EXCERPT = 50
+"""Fingerprints of each new track, out of its middle, with which near duplicates are searched."""
+_POPULATE_BYTES = 500 << 20  # of any task that populates: Python, libraries, one embedding file
+_POPULATE_BYTES_EACH = 500  # a fingerprint: benchmarks/merge.py, two at once, 1.6 GiB
 _CODEC = "PQ64x4fs"
 """64 sub-quantizers as in the paper, of 4 bits instead of 8: 32 bytes a fingerprint, which FAISS
 scans in registers several times as fast. Exact scores tell 40 neighbors apart instead of 20, so
 clips of 2 s are found as often, of 1 s within a point: benchmarks/codecs.py."""
 _CODEC_MIN = 10_000  # with fewer, exact fingerprints cost little
 _MAX_LISTS = 4096
-"""All shards have the template's lists, and hold a million fingerprints at most: with more lists
-the blocks of 32 codes in which FAISS scans would be mostly padding, and centroids most of a shard.
-"""
+"""All shards have the same lists, and hold a million fingerprints at most. With more lists, the
+blocks of 32 codes in which FAISS scans would be mostly padding, centroids most of a shard."""
+
+
+def populate_bytes(fingerprints: int) -> int:
+    """Peak memory of the task that populates a shard of so many, or the largest shard, bytes."""
+    return _POPULATE_BYTES + _POPULATE_BYTES_EACH * min(fingerprints, MAX_SHARD_FINGERPRINTS)
 
 
 def default_nprobe(nlist: int) -> int:
-    """Lists to visit: a 32nd, since a noisy second lies far from where it belongs."""
+    """Lists to search: a 32nd, since a noisy second lies far from its own list."""
     return min(nlist, max(16, nlist // 32))
 
 
@@ -29,7 +39,7 @@ class IndexParameters:
     codec: str
     """FAISS's name of the code, or SQfp16 for a small catalog."""
     nprobe: int
-    """Lists to visit for each query fingerprint."""
+    """Lists to search for each query fingerprint."""
     training_points: int
     """Fingerprints to draw at random for training."""
 
@@ -45,7 +55,7 @@ class IndexParameters:
         return cls(nlist, codec, default_nprobe(nlist), points)
 
     def outgrown_by(self, fingerprints: int) -> bool:
-        """Whether a catalog of this size deserves to be trained anew."""
+        """Whether a catalog of this size should be retrained."""
         wanted = IndexParameters.for_size(fingerprints)
         coded = wanted.codec != "SQfp16" and self.codec == "SQfp16"
         return coded or wanted.nlist >= 4 * self.nlist

@@ -3,7 +3,9 @@
 import csv
 import hashlib
 import io
+import logging
 import os
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +18,7 @@ from grafp.audio import EXTENSIONS
 from grafp.errors import AudioError, OptionError, StorageError
 from grafp.storage import FileInfo
 
+logger = logging.getLogger(__name__)
 MAX_FILE_BYTES = 2 << 30
 _TABLES = (".csv", ".parquet")
 
@@ -41,15 +44,26 @@ def list_items(uri: str, *, may_be_missing: bool = False) -> list[Item]:
     """The recordings of a folder or prefix (searched recursively), a table, or one file.
 
     Tables (CSV or Parquet) have a column `path` or `uri`; a relative entry is meant from the
-    table's own folder and may not leave it.
+    table's own folder and may not leave it. Files with other extensions are logged, in one line.
 
     Raises StorageError if nothing is there, unless it `may_be_missing`; OptionError if a table
     lacks the column, names a recording twice, or one outside its folder by a relative path.
     """
     if uri.lower().endswith(_TABLES):
         return _from_table(uri)
-    files = storage.list_files(uri, EXTENSIONS, may_be_missing=may_be_missing)
-    return [Item(file.uri, storage.absolute(file.uri), file, {}) for file in files]
+    files = storage.list_files(uri, may_be_missing=may_be_missing)
+    recordings = [file for file in files if file.uri.lower().endswith(EXTENSIONS)]
+    _log_ignored(uri, {file.uri for file in files} - {file.uri for file in recordings})
+    return [Item(file.uri, storage.absolute(file.uri), file, {}) for file in recordings]
+
+
+def _log_ignored(uri: str, ignored: set[str]) -> None:
+    if ignored:
+        extensions = Counter(os.path.splitext(name)[1].lower() or "none" for name in ignored)
+        most_first = sorted(extensions.items(), key=lambda pair: (-pair[1], pair[0]))
+        told = ", ".join(f"{extension} {count}" for extension, count in most_first)
+        files = "1 file" if len(ignored) == 1 else f"{len(ignored)} files"
+        logger.info("%s: ignored %s with other extensions: %s", uri, files, told)
 
 
 def held_out(item: Item) -> bool:

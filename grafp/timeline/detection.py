@@ -1,21 +1,21 @@
-"""Where known tracks sound in a chunk of a long recording.
+"""Where tracks of the catalog sound in a chunk of a long recording.
 
-Windows of a few seconds are identified like short queries. Those that agree in the track and in
-the place, the time in the track less the time in the recording, point to a detection; the inner
-products of all fingerprints along that line show where it begins and ends. A track that is played
-again lies at another place, and is another detection.
+Windows of a few seconds are identified like short queries. Windows that agree in the track and in
+the offset, the time in the track less the time in the recording, point to a detection. The inner
+products of all fingerprints along that line show where it begins and ends. A track that sounds
+again has another offset, and is another detection.
 """
 
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from grafp.index.alignment import NEIGHBORS, best_places
-from grafp.index.shards import Alignments, Searcher
+from grafp.index.alignment import NEIGHBORS, Searcher, best_matches
+from grafp.index.scoring import Alignments
 from grafp.model.fingerprint import SEGMENT_SECONDS
 
 WINDOW_SECONDS = 5.0
-SAME_PLACE_SECONDS = 0.3
+SAME_OFFSET_SECONDS = 0.3
 BRIDGE_SECONDS = 10.0  # of speech or noise within a detection
 _STEP_SECONDS = 2.5
 _TRACKS = 3  # per window: two in a cross-fade, and one more
@@ -39,8 +39,8 @@ class Detection:
     """How much of the chunk is alike; bridged gaps are not."""
 
     @property
-    def place_s(self) -> float:
-        """Where in the track the recording would begin."""
+    def offset_s(self) -> float:
+        """Where in the track the recording would begin, seconds."""
         return self.track_start_s - self.start_s
 
     @property
@@ -55,17 +55,17 @@ class Detection:
             self,
             start_s=start_s,
             end_s=end_s,
-            track_start_s=self.place_s + start_s,
+            track_start_s=self.offset_s + start_s,
             heard_s=min(self.heard_s, end_s - start_s),
         )
 
 
 @dataclass(frozen=True)
 class _Line:
-    """Windows that agree: fingerprint n of the chunk is number n + place of the track."""
+    """Windows that agree: fingerprint n of the chunk is number n + offset of the track."""
 
     ordinal: int
-    place: float
+    offset: float
     first: int
     last: int
     """Fingerprints of the chunk, both included."""
@@ -95,7 +95,7 @@ def find_detections(
             Alignments(
                 vectors_MD[look],
                 np.array([line.ordinal]),
-                np.array([round(line.place) + look.start]),
+                np.array([round(line.offset + catalog.offset_correction) + look.start]),
             )
             for line, look in zip(waiting, looks, strict=True)
         ]
@@ -122,7 +122,7 @@ def _seen(vectors_MD: np.ndarray, catalog: Searcher, hop_s: float, min_score: fl
     latest = max(0, len(vectors_MD) - size)
     firsts = [*range(0, latest, step), latest]
     windows = [slice(first, first + size) for first in firsts]
-    found = best_places(
+    found = best_matches(
         [vectors_MD[w] for w in windows],
         [(similarity_MK[w], id_MK[w]) for w in windows],
         catalog,
@@ -139,17 +139,17 @@ def _seen(vectors_MD: np.ndarray, catalog: Searcher, hop_s: float, min_score: fl
 def _lines(seen: list[_Line], hop_s: float) -> list[_Line]:
     """Windows that agree, together."""
     groups: list[list[_Line]] = []
-    for one in sorted(seen, key=lambda line: (line.ordinal, line.place)):
-        near = SAME_PLACE_SECONDS / hop_s
+    for one in sorted(seen, key=lambda line: (line.ordinal, line.offset)):
+        near = SAME_OFFSET_SECONDS / hop_s
         last = groups[-1][-1] if groups else None
-        if last and last.ordinal == one.ordinal and one.place - last.place <= near:
+        if last and last.ordinal == one.ordinal and one.offset - last.offset <= near:
             groups[-1].append(one)
         else:
             groups.append([one])
     return [
         _Line(
             group[0].ordinal,
-            float(np.median([line.place for line in group])),
+            float(np.median([line.offset for line in group])),
             min(line.first for line in group),
             max(line.last for line in group),
         )
@@ -206,7 +206,7 @@ def _detections_on(
                 ordinal=line.ordinal,
                 start_s=at_s + start_s,
                 end_s=at_s + end_s,
-                track_start_s=max(0.0, (line.place + begin) * hop_s + start_s),
+                track_start_s=max(0.0, (line.offset + begin) * hop_s + start_s),
                 score=float(heard_N.mean()),
                 heard_s=len(heard_N) * hop_s,
             )

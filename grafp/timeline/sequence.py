@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
-from grafp.timeline.detection import BRIDGE_SECONDS, SAME_PLACE_SECONDS, Detection
+from grafp.timeline.detection import BRIDGE_SECONDS, SAME_OFFSET_SECONDS, Detection
 
 _LEAST_SECONDS = 3.0  # of a detection
 _FADE_SECONDS = 6.0  # neighbors that overlap by no more meet in the middle
@@ -42,13 +42,13 @@ def timeline(
 
 
 def _joined(detections: Iterable[Detection]) -> list[Detection]:
-    """Plays at one place of a track that touch, as one: chunks of a recording overlap."""
+    """Detections at one offset of a track that touch, as one: chunks of a recording overlap."""
     joined: list[Detection] = []
     for detection in sorted(detections, key=lambda p: (p.ordinal, p.start_s, p.end_s)):
         for number, other in enumerate(joined):
             if (
                 other.ordinal == detection.ordinal
-                and abs(other.place_s - detection.place_s) <= SAME_PLACE_SECONDS
+                and abs(other.offset_s - detection.offset_s) <= SAME_OFFSET_SECONDS
                 and detection.start_s - other.end_s <= BRIDGE_SECONDS
             ):
                 joined[number] = _together(other, detection)

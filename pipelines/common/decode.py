@@ -6,14 +6,13 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing import get_context
 from typing import Any, TypeVar
 
 import numpy as np
 import ray.data
 
-from grafp import storage
 from grafp.audio import SAMPLE_RATE, decode, decode_chunks
 from grafp.errors import AudioError, StorageError, UnreadableAudio
 from grafp.storage.sources import Item, read_recording
@@ -23,7 +22,7 @@ _DECODE_CPUS = 0.25  # unlike an encoder's share, so that Ray keeps the two stag
 
 
 def decoded(items: list[Item], max_seconds: float, known: Iterable[str] = ()) -> ray.data.Dataset:
-    """One row per recording, see `decode_row`; `number` is its place in the list."""
+    """One row per recording, see `decode_row`; `number` is its number in the list."""
     rows = _rows(items)
     # Small blocks: what a worker holds must not grow with the length of the list.
     dataset = ray.data.from_items(rows, override_num_blocks=max(1, min(len(rows) // 4, 4096)))
@@ -119,21 +118,24 @@ def decode_guarded(
 def _marked(location: str) -> Iterator[bool]:
     """Mark a recording as being decoded; whether a mark was there, left by a worker that died.
 
-    Ray Data would give a recording that crashes its worker to the next one, without end.
+    Ray Data would give a recording that crashes its worker to the next one, without end. A mark
+    is an empty file: it has to outlive its process, not the machine, so nothing waits for a disk.
     """
     name = hashlib.sha256(location.encode(errors="replace")).hexdigest()[:32]
+    folder = os.path.join(tempfile.gettempdir(), f"grafp-decoding-{os.getuid()}")
+    mark = os.path.join(folder, name)
     try:
-        folder = os.path.join(tempfile.gettempdir(), f"grafp-decoding-{os.getuid()}")
-        mark = os.path.join(folder, name)
-        found = storage.stat(mark) is not None
-        storage.write(mark, b"")
-    except (StorageError, OSError):  # a full disk is no reason to leave the recording out
+        os.makedirs(folder, exist_ok=True)
+        found = os.path.exists(mark)
+        open(mark, "wb").close()
+    except OSError:  # a full disk is no reason to leave the recording out
         yield False
         return
     try:
         yield found
     finally:
-        storage.delete(mark)
+        with suppress(FileNotFoundError):
+            os.unlink(mark)
 
 
 def _apart(decoder: Callable[..., T]) -> Callable[..., T]:

@@ -23,7 +23,7 @@ class Encode:
 
         device = "cuda" if ray.get_gpu_ids() else "cpu"
         if device == "cpu":
-            torch.set_num_threads(1)  # one actor a processor; threads would fight over it
+            torch.set_num_threads(1)  # one actor a core; threads would fight over it
         encoder = load_bundle(model_uri).encoder
         self.fingerprint = Fingerprinter.from_encoder(encoder, device, hop_s)
 

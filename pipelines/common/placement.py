@@ -1,8 +1,8 @@
-"""What the flows ask of machines, and what happens where a cluster does not have it, or not yet.
+"""What the flows ask of machines, and how long they wait for it.
 
-A local Ray has what it has. A cluster may start machines when they are asked for, which takes
-minutes, and spot machines may not be there at all: flows wait GRAFP_WAIT_SECONDS (600) for what
-they need, saying so, and then go on with less or end with one line.
+A local Ray has one machine. A cluster may start machines when they are asked for, which takes
+minutes, and spot machines may not come at all. Flows wait GRAFP_WAIT_SECONDS (600) for what they
+need, log that they wait, and then go on with less or exit with an error message.
 """
 
 import logging
@@ -74,14 +74,14 @@ def _fits(bundles: list[Bundle]) -> bool:
 
 
 def what_there_is() -> str:
-    """The cluster's processors, GPUs and memory, for a person."""
+    """The cluster's CPUs, GPUs and memory, for a person."""
     there = ray.cluster_resources()
     memory = there.get("memory", 0.0) / 2**30
-    return f"{there.get('CPU', 0):g} processors, {there.get('GPU', 0):g} GPUs, {memory:.1f} GiB"
+    return f"{there.get('CPU', 0):g} CPUs, {there.get('GPU', 0):g} GPUs, {memory:.1f} GiB"
 
 
 def machines() -> list[Bundle]:
-    """What each machine that takes work has; a head without processors takes none."""
+    """What each machine that takes work has; a head without CPUs takes none."""
     alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
     return [resources for resources in alive if resources.get("CPU", 0.0) > 0]
 
@@ -100,12 +100,12 @@ class Encoders:
 
     count: int | None = None
     gpu: bool | None = None
-    """None takes GPUs that are there; True waits for one, and then does with processors."""
+    """None takes GPUs that are there; True waits for one, and then does with CPUs."""
 
     def pool(
         self,
     ) -> dict[str, object]:
-        """Arguments of a Ray Data stage of encoder actors: one a GPU, or one a processor.
+        """Arguments of a Ray Data stage of encoder actors: one a GPU, or one a CPU.
 
         Raises OptionError when GPUs are asked for on a machine without.
         """
@@ -116,7 +116,7 @@ class Encoders:
                 raise OptionError("--gpu: this machine has no GPU that Ray sees; leave it out")
             gpus = int(available([{"GPU": 1}], "a GPU"))
             if not gpus:
-                logger.info(f"no GPU came within {wait_seconds():g} s: encoding on processors")
+                logger.info(f"no GPU came within {wait_seconds():g} s: encoding on CPUs")
         count = self.count or gpus or max(1, int(there.get("CPU", 1)))
         need = {"num_gpus": 1} if gpus else {"num_cpus": _PART_OF_A_CPU}
         return {"compute": ray.data.ActorPoolStrategy(min_size=1, max_size=count), **need}

@@ -12,8 +12,8 @@ from typing import TypeVar
 # Read by Ray when it is imported or started. Nothing is reported to anyone.
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-# On few processors, workers that wait a second for their next task would be ended and started anew,
-# which costs them seconds of imports each time.
+# On few cores, Ray would end workers that wait a second for their next task, and start them again,
+# which costs seconds of imports each time.
 os.environ.setdefault("RAY_idle_worker_killing_time_threshold_ms", "60000")
 
 import ray
@@ -31,7 +31,7 @@ _QUIET, _STALLED = 60.0, 3600.0
 def connect() -> None:
     """Join the cluster of RAY_ADDRESS (`ray job submit` sets it), else start one here.
 
-    Raises ClusterError when it cannot be joined, or has no processors for work in time.
+    Raises ClusterError when it cannot be joined, or has no CPU for work in time.
     """
     if not ray.is_initialized():
         _join()
@@ -55,9 +55,9 @@ def _join() -> None:
         ray.init(logging_level=logging.ERROR)
     except (ConnectionError, ray.exceptions.AuthenticationError) as error:
         raise ClusterError(f"RAY_ADDRESS={address}: {' '.join(str(error).split())}") from error
-    if not placement.available([{"CPU": 0.5}], "a processor"):
+    if not placement.available([{"CPU": 0.5}], "a CPU"):
         raise ClusterError(
-            f"no processor for work within {placement.wait_seconds():g} s; the cluster has "
+            f"no CPU for work within {placement.wait_seconds():g} s; the cluster has "
             f"{placement.what_there_is()}"
         )
 
@@ -73,13 +73,13 @@ def _check_head(address: str) -> None:
         raise ClusterError(f"RAY_ADDRESS={address}: no Ray head answers there ({error})") from error
 
 
-def not_for_ever(
+def with_time_limit(
     batches: Iterable[T],
 ) -> Iterator[T]:
-    """The same, saying every minute that none comes.
+    """The same batches; logs every minute in which none comes.
 
-    Ray waits for machines that are gone as long as they are gone. Raises ClusterError when nothing
-    came for an hour: what is finished by then is used by the next run.
+    Ray waits without end for machines that are gone. Raises ClusterError when nothing came for an
+    hour; the next run uses what is finished by then.
     """
     arrived: queue.Queue[tuple[T | None, Exception | None]] = queue.Queue(1)
 
@@ -115,10 +115,10 @@ def finished_rows(
     dataset: ray.data.Dataset,
     total: int | None,
 ) -> Iterator[dict]:
-    """The rows of a dataset as its last stage finishes them, saying how far the work is.
+    """The rows of a dataset as its last stage finishes them; logs progress.
 
-    Rows need `status` and `duration_s`; `total` is how many there will be, None where chunks
-    of recordings come and nobody knows.
+    Rows need `status` and `duration_s`. `total` is the number of rows; None: it is not known, as
+    for chunks of recordings.
     """
     started = said = time.monotonic()
     recordings = Counter("grafp_recordings", "Recordings worked on.", ("status",))
@@ -126,7 +126,7 @@ def finished_rows(
     done = failed = 0
     seconds = 0.0
     batches = dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
-    for batch in not_for_ever(batches):
+    for batch in with_time_limit(batches):
         rows = batch.to_pylist()
         for row in rows:
             recordings.inc(tags={"status": row["status"]})

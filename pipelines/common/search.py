@@ -10,15 +10,14 @@ import numpy as np
 import ray
 import ray.actor
 
+from grafp.catalog.catalog import Catalog
 from grafp.catalog.manifest import Manifest, ShardEntry
 from grafp.catalog.shard_files import open_shards
 from grafp.errors import CatalogError, ClusterError
-from grafp.index.shards import Alignments, ShardSearch, merge_nearest
+from grafp.index.scoring import Alignments, Match, best_of
+from grafp.index.shards import ShardSearch, merge_nearest
+from grafp.index.size import ACTOR_BYTES
 from pipelines.common import placement
-
-_ACTOR_BYTES = 8 << 30
-"""Of shards for one actor; a catalog that is smaller is held by one, or by one a machine."""
-
 
 _CPUS = 0.01
 """Not none, or it would be placed on a head that does no work; little, since it mostly waits."""
@@ -54,9 +53,16 @@ class _Holder:
     def products(self, asked: Sequence[Alignments]) -> list[np.ndarray]:
         return self._search.products(asked)
 
+    def matches(self, asked: Sequence[Alignments], top_k: int) -> list[list[Match]]:
+        return self._search.matches(asked, top_k)
+
 
 class SpreadSearch:
-    """A `grafp.index.shards.Searcher` over actors; can be sent to Ray's workers."""
+    """A `grafp.index.alignment.Searcher` over actors; can be sent to Ray's workers.
+
+    A track is in one actor, which scores and refines alone: a batch of queries asks every actor
+    twice, for the nearest fingerprints and for the matches.
+    """
 
     def __init__(
         self,
@@ -66,6 +72,7 @@ class SpreadSearch:
         actors: int | None = None,
         decode: bool = False,
         stride: int | None = None,
+        offset_correction: float = 0.0,
         method: type[ShardSearch] = ShardSearch,
     ) -> None:
         """Start the actors; they end when this object and its copies are gone.
@@ -75,11 +82,13 @@ class SpreadSearch:
             actors: how many share the shards; default: as their size asks for.
             decode: see `grafp.catalog.shard_files.open_shards`.
             stride: 1 if queries come at the catalog's hop; default: the manifest's.
+            offset_correction: see `Searcher`.
             method: how each actor searches its shards.
 
         Raises ClusterError when the indexes do not fit into the memory of all machines.
         """
         self.stride = stride or manifest.stride
+        self.offset_correction = offset_correction
         groups = _groups(manifest.shards, actors, decode)
         claims = _claims(groups, decode)
         # As many copies as machines hold at least one group each, so that none waits for memory.
@@ -100,6 +109,31 @@ class SpreadSearch:
             for group, claim in zip(groups, claims, strict=True)
         ]
 
+    @classmethod
+    def for_queries(
+        cls,
+        catalog: Catalog,
+        *,
+        actors: int | None = None,
+        decode: bool = False,
+        method: type[ShardSearch] = ShardSearch,
+    ) -> "SpreadSearch":
+        """A search of the published snapshot with the offset correction of its model.
+
+        Raises ClusterError, and CatalogError when the model is not the catalog's.
+        """
+        manifest = catalog.manifest
+        assert manifest is not None
+        correction = catalog.model().offset_correction_s / manifest.query_hop_s
+        return cls(
+            catalog.root,
+            manifest,
+            actors=actors,
+            decode=decode,
+            offset_correction=correction,
+            method=method,
+        )
+
     def nearest(self, queries_QD: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         queries = ray.put(queries_QD)
         return merge_nearest(ray.get([h.nearest.remote(queries, k) for h in self._one_each()]), k)
@@ -108,6 +142,11 @@ class SpreadSearch:
         question = ray.put(list(asked))
         found = ray.get([holder.products.remote(question) for holder in self._one_each()])
         return [_together(parts) for parts in zip(*found, strict=True)]
+
+    def matches(self, asked: Sequence[Alignments], top_k: int) -> list[list[Match]]:
+        question = ray.put(list(asked))
+        found = ray.get([holder.matches.remote(question, top_k) for holder in self._one_each()])
+        return [best_of(parts, top_k) for parts in zip(*found, strict=True)]
 
     def _one_each(self) -> list:
         return [random.choice(copies) for copies in self._holders]
@@ -153,7 +192,7 @@ def _held(entry: ShardEntry, decode: bool) -> int:
 def _groups(shards: list[ShardEntry], actors: int | None, decode: bool) -> list[list[ShardEntry]]:
     """Shards dealt out, the largest first, each to the actor that has least."""
     total = sum(_held(entry, decode) for entry in shards)
-    count = min(actors or -(-total // _ACTOR_BYTES), len(shards))
+    count = min(actors or -(-total // ACTOR_BYTES), len(shards))
     groups: list[list[ShardEntry]] = [[] for _ in range(count)]
     least = [(0, number) for number in range(count)]  # a heap of what each holds
     for entry in sorted(shards, key=lambda e: -_held(e, decode)):

@@ -25,7 +25,7 @@ from grafp.catalog.manifest import Manifest
 from grafp.catalog.tracks import Row, TrackRef, live_refs
 from grafp.model.fingerprint import DIMENSION
 from pipelines.common.runtime import connect
-from pipelines.indexing.flow import Run
+from pipelines.indexing.run import Run
 from pipelines.indexing.upkeep import IndexState, extend
 
 logger = logging.getLogger(__name__)

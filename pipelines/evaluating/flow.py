@@ -28,7 +28,7 @@ from grafp.storage.sources import Item, list_items
 from pipelines.common.placement import ENCODERS, Encoders
 from pipelines.common.runtime import connect, finished_rows
 from pipelines.evaluating.distractors import is_distractor, with_distractors
-from pipelines.querying.flow import answered, live_tracks
+from pipelines.querying.flow import answered
 
 logger = logging.getLogger(__name__)
 
@@ -206,7 +206,7 @@ def evaluate(
         raise OptionError("the evaluation needs noises, and rooms for reverberant clips")
     connect()
     catalog = Catalog.open_published(catalog_uri)
-    uris = live_tracks(catalog)
+    uris = catalog.live_tracks()
     threshold = catalog.threshold()
     by_track: dict[str, list[dict]] = {}
     for clip in clips:

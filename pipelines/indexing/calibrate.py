@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 MIN_TRACKS = 30
 """With fewer, the best wrong answer says little; what the model's card says counts instead."""
 _EXCERPTS, _EXCERPTS_A_TRACK = 1_000, 10
-_GROWN = 1.2  # measured anew when the catalog grew by more
+_GROWN = 1.2  # measured again when the catalog grew by more
 _NEIGHBORS = 60  # most of the nearest are of the excerpt's own track, which does not count
 _AT_ONCE = 64
 _TELLING_S = 5.0  # from this length on, a score of NEAR means the same recording

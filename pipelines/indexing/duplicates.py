@@ -1,4 +1,4 @@
-"""The same recording under another encoding: found with the index itself, reported, not merged."""
+"""Near duplicates: the same recording in another encoding, found with the index, and reported."""
 
 import numpy as np
 import pyarrow as pa
@@ -11,11 +11,12 @@ from grafp.catalog.shard_files import open_shards
 from grafp.catalog.tracks import Row, TrackRef
 from grafp.index.alignment import find_matches
 from grafp.index.shards import ShardSearch
+from grafp.index.size import EXCERPT
+from grafp.storage.tables import table_of, to_parquet
 from pipelines.common.search import SpreadSearch
 
 NEAR = 0.9
 """Mean inner product from which an excerpt of another track counts as the same recording."""
-_EXCERPT = 50  # fingerprints out of a track's middle: about 6 s
 _TRACKS_A_TASK = 500
 _SMALL_BYTES = 64 << 20  # an index that each task opens itself: starting actors takes seconds
 DUPLICATE_SCHEMA = pa.schema(
@@ -27,6 +28,11 @@ DUPLICATE_SCHEMA = pa.schema(
         ("score", pa.float64()),
     ]
 )
+
+
+def duplicates_to_bytes(pairs: list[Row]) -> bytes:
+    """duplicates.parquet. Raises ValueError for a row with other columns."""
+    return to_parquet(table_of(pairs, DUPLICATE_SCHEMA))
 
 
 def near_duplicates(
@@ -64,8 +70,8 @@ def _search(
     for key in sorted({ref.embedding_file for ref in new}):
         group = [ref for ref in new if ref.embedding_file == key]
         for ref, vectors_ND in read_fingerprints(root, key, group):
-            first = max(0, (len(vectors_ND) - _EXCERPT) // 2)
-            excerpt_MD = vectors_ND[first : first + _EXCERPT].astype(np.float32)
+            first = max(0, (len(vectors_ND) - EXCERPT) // 2)
+            excerpt_MD = vectors_ND[first : first + EXCERPT].astype(np.float32)
             for match in find_matches([excerpt_MD], search, top_k=2)[0]:
                 if match.ordinal != ref.ordinal and match.score >= NEAR:
                     pairs.append(

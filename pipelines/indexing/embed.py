@@ -1,35 +1,34 @@
-"""Decoded audio to fingerprints with Ray Data: encode (actors), store or pass on.
-
-Between the stages, audio and fingerprints travel as raw bytes: one row is one recording, and a
-recording that cannot be used is a row with a status and a reason.
-"""
+"""Recordings to embedding files with Ray Data: decode, encode, store."""
 
 import hashlib
-import io
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from grafp import storage
-from grafp.catalog.embeddings import EMBEDDING_SCHEMA
+from grafp.catalog.catalog import is_reusable
+from grafp.catalog.embeddings import EMBEDDING_SCHEMA, read_rows, write_embeddings
+from grafp.catalog.tracks import Row
 from grafp.model.fingerprint import DIMENSION
 from grafp.storage.sources import Item
 from pipelines.common.decode import decoded
 from pipelines.common.encode import encoded
 from pipelines.common.placement import Encoders
 from pipelines.common.runtime import finished_rows
-from pipelines.indexing.build import is_fresh
 
 _TRACKS_A_FILE = 32
+_GIVEN = (
+    "uri", "size", "etag", "modified", "content_sha256", "duration_s", "status", "error_kind",
+    "error", "n_segments",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
 class EmbeddingStore:
-    """Where a run's embedding files go, and what every row of them says."""
+    """A Ray Data stage: encoded recordings to embedding files, and what their rows say."""
 
     root: str
     folder: str
@@ -39,30 +38,24 @@ class EmbeddingStore:
     """Earlier attempts by URI, of recordings that failed before."""
 
     def __call__(self, batch: pa.Table) -> pa.Table:
-        """Write one Parquet file and return its rows without the fingerprints."""
-        rows = []
-        for row in batch.to_pylist():
-            vectors_ND = np.frombuffer(row["embeddings"], np.float16).reshape(-1, DIMENSION)
-            rows.append(
-                {
-                    **row,
-                    "track_id": hashlib.sha256(row["uri"].encode()).hexdigest()[:32],
-                    "attempts": self.attempts.get(row["uri"], 0) + 1,
-                    "model_id": self.model_id,
-                    "hop_s": self.hop_s,
-                    "embeddings": list(vectors_ND),
-                }
-            )
-        table = pa.Table.from_pylist(rows, schema=EMBEDDING_SCHEMA)
-        # Named by what is in it: a task that runs twice writes the same file twice.
-        name = hashlib.sha256("\n".join(row["uri"] for row in rows).encode()).hexdigest()[:16]
-        key = f"{self.folder}/{name}.parquet"
-        buffer = io.BytesIO()
-        pq.write_table(table, buffer, compression="zstd", write_page_checksum=True)
-        storage.write(storage.join(self.root, key), buffer.getvalue())
-        return table.drop_columns(["embeddings"]).append_column(
-            "embedding_file", pa.array([key] * len(table), pa.string())
-        )
+        """Write one Parquet file; returns its rows without the fingerprints."""
+        rows = [self._row(encoded_row) for encoded_row in batch.to_pylist()]
+        key = write_embeddings(self.root, self.folder, rows)
+        schema = EMBEDDING_SCHEMA.remove(EMBEDDING_SCHEMA.get_field_index("embeddings"))
+        table = pa.Table.from_pylist(rows, schema=schema)
+        return table.append_column("embedding_file", pa.array([key] * len(table), pa.string()))
+
+    def _row(self, encoded_row: Row) -> Row:
+        uri = encoded_row["uri"]
+        return {name: encoded_row[name] for name in _GIVEN} | {
+            "track_id": hashlib.sha256(uri.encode()).hexdigest()[:32],
+            "attempts": self.attempts.get(uri, 0) + 1,
+            "model_id": self.model_id,
+            "hop_s": self.hop_s,
+            "embeddings": np.frombuffer(encoded_row["embeddings"], np.float16).reshape(
+                -1, DIMENSION
+            ),
+        }
 
 
 def embed(
@@ -88,7 +81,7 @@ def embed(
 def left_over(
     root: str, model_id: str, hop_s: float, published: set[str], items: list[Item]
 ) -> list[dict]:
-    """Rows that earlier runs finished for these recordings but died before publishing.
+    """Rows that interrupted runs finished for these recordings and did not publish.
 
     `published` are the embedding files of the snapshot; only the others are looked at, and only
     at their rows, not at the fingerprints.
@@ -97,24 +90,13 @@ def left_over(
     folder = storage.join(root, "embeddings", model_id)
     files = storage.list_files(folder, (".parquet",), may_be_missing=True)
     keys = {info.uri[len(root.rstrip("/")) + 1 :]: info for info in files}
-    unpublished = [key for key, info in keys.items() if key not in published and is_fresh(info)]
+    unpublished = [key for key, info in keys.items() if key not in published and is_reusable(info)]
     rows = []
     with ThreadPoolExecutor(max_workers=8) as pool:
-        for found in pool.map(lambda key: _rows_of(root, key), unpublished):
+        for found in pool.map(lambda key: read_rows(root, key), unpublished):
             for row in found:
                 this = (row["uri"], row["size"], row["etag"])
                 fits = row["status"] == "ok" and row["hop_s"] == hop_s
                 if fits and wanted.pop(this, None):
                     rows.append(row)
     return rows
-
-
-def _rows_of(root: str, key: str) -> list[dict]:
-    """The rows of an embedding file without the fingerprints; none if it cannot be read."""
-    path, filesystem = storage.arrow_filesystem(storage.join(root, key))
-    columns = [name for name in EMBEDDING_SCHEMA.names if name != "embeddings"]
-    try:
-        table = pq.read_table(path, filesystem=filesystem, columns=columns)
-    except (pa.ArrowException, OSError):
-        return []  # its recordings are done again
-    return [{**row, "embedding_file": key} for row in table.to_pylist()]

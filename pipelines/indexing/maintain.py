@@ -1,25 +1,21 @@
-"""Care of a published catalog: verify, roll back, withdraw by name, compact, clean up."""
+"""Care of a published catalog: verify, roll back, remove by name, compact, clean up."""
 
-import io
 import logging
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
-
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from grafp import storage
 from grafp.catalog.catalog import Catalog
+from grafp.catalog.embeddings import by_file, damage
 from grafp.catalog.manifest import Manifest
-from grafp.catalog.tracks import Row, live_refs
-from grafp.errors import CatalogError, GrafpError, ModelError, OptionError, StorageError
+from grafp.catalog.tracks import Row, TrackRef, live_refs
+from grafp.errors import CatalogError, ModelError, OptionError, StorageError
 from grafp.storage.sources import read_table
 from pipelines.common.runtime import connect
 from pipelines.indexing import upkeep
 from pipelines.indexing.calibrate import calibrated
-from pipelines.indexing.flow import Run
+from pipelines.indexing.run import Run
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +27,7 @@ def maintain(
     compact: bool = False,
     retrain: bool = False,
 ) -> dict:
-    """Withdraw tracks by name, and compact or train the index anew if that is due or asked for.
+    """Remove tracks by name, and compact or retrain the index if that is due or asked for.
 
     Args:
         remove: a CSV or Parquet with a column uri or path, or a text file with a URI per line.
@@ -43,7 +39,7 @@ def maintain(
     old = catalog.manifest
     assert old is not None
     rows = catalog.tracks().to_pylist()
-    removed = _withdraw(rows, remove) if remove else []
+    removed = _remove(rows, remove) if remove else []
     connect()
     before = upkeep.IndexState.of(old)
     state = upkeep.extend(catalog, before, live_refs(rows), retrain=retrain, compact=compact)
@@ -65,16 +61,16 @@ def maintain(
     }
 
 
-def _withdraw(rows: list[Row], uri: str) -> list[str]:
+def _remove(rows: list[Row], uri: str) -> list[str]:
     """Mark the tracks that a file names; a track that is not in the catalog is an error."""
     names = list(_names(uri))
     by_uri = {row["uri"]: row for row in rows}
     for number, name in enumerate(names, 1):
         if name not in by_uri:
             raise OptionError(f"--remove {uri}, entry {number}: {name} is not in the catalog")
-        if by_uri[name]["status"] == "withdrawn":
-            raise OptionError(f"--remove {uri}, entry {number}: {name} is withdrawn already")
-        by_uri[name]["status"] = "withdrawn"
+        if by_uri[name]["status"] == "removed":
+            raise OptionError(f"--remove {uri}, entry {number}: {name} is removed already")
+        by_uri[name]["status"] = "removed"
     return names
 
 
@@ -123,11 +119,10 @@ def verify(
     with ThreadPoolExecutor(max_workers=4) as pool:
         problems += filter(None, pool.map(lambda f: _problem(catalog.get, f), manifest.files))
         problems += filter(None, [_problem(lambda _: catalog.model(), None)])
-        embeddings: dict[str, dict[str, int]] = {}
+        embeddings: dict[str, list[TrackRef]] = {}
         if not any(manifest.tracks.key in problem for problem in problems):
-            for ref in live_refs(catalog.tracks().to_pylist()).values():
-                embeddings.setdefault(ref.embedding_file, {})[ref.stored_as] = ref.n_segments
-        checks = pool.map(lambda e: _embedding_problem(catalog.root, *e), embeddings.items())
+            embeddings = by_file(live_refs(catalog.tracks().to_pylist()).values())
+        checks = pool.map(lambda file: damage(catalog.root, *file), embeddings.items())
         problems += filter(None, checks)
     for problem in problems:
         logger.info(f"  damaged: {problem}")
@@ -149,20 +144,6 @@ def _problem(read: Callable, what: object) -> str | None:
     return None
 
 
-def _embedding_problem(root: str, key: str, wanted: dict[str, int]) -> str | None:
-    """Embedding files carry no hash: Parquet's own checks, and that all tracks are in it."""
-    try:
-        data = storage.read(storage.join(root, key))
-        table = pq.read_table(io.BytesIO(data), page_checksum_verification=True)
-        stored = dict(
-            zip(table["track_id"].to_pylist(), table["n_segments"].to_pylist(), strict=True)
-        )
-    except (GrafpError, pa.ArrowException, OSError, KeyError) as error:
-        return f"{root}/{key}: {' '.join(str(error).split())[:200]}"
-    missing = [name for name, count in wanted.items() if stored.get(name) != count]
-    return f"{root}/{key}: {len(missing)} tracks are not in it" if missing else None
-
-
 def clean_up(
     catalog_uri: str,
     *,
@@ -173,7 +154,7 @@ def clean_up(
     """Remove old snapshots, and files that no snapshot left needs and that are old enough.
 
     The newest `keep_snapshots` stay, the published one always. Files younger than `grace_hours`
-    stay: a run may be about to publish them (it uses leftovers of up to merge.REUSE_SECONDS).
+    stay: a run may be about to publish them (it uses files of up to catalog.REUSE_SECONDS).
     """
     catalog = Catalog.open_published(catalog_uri)
     assert catalog.manifest is not None
@@ -196,7 +177,7 @@ def clean_up(
         for key, info in sorted(files.items())
         if key not in needed and info.modified < oldest and not key.startswith("runs/")
     ]
-    # Manifests and records of shards first: if this dies, none vouches for what is gone.
+    # Manifests and records of shards first: after an interruption, none names what is gone.
     gone.sort(key=lambda key: not key.endswith(".json"))
     for key in [] if dry_run else gone:
         storage.delete(storage.join(catalog.root, key))
@@ -213,14 +194,11 @@ def clean_up(
 
 
 def _needed_by(catalog: Catalog, manifest: Manifest) -> set[str]:
-    tracks = replace(catalog, manifest=manifest).tracks()
+    tracks = Catalog(catalog.root, manifest).tracks(["embedding_file"])
     return {
         f"snapshots/{manifest.snapshot}.json",
         *(file.key for file in manifest.files),
-        *(
-            f"index/{entry.index.key.split('/')[1]}/{entry.shard_id}.json"
-            for entry in manifest.shards
-        ),
+        *(entry.record_key for entry in manifest.shards),
         *(f"models/{manifest.model_id}/{name}" for name in ("card.json", "weights.safetensors")),
         *(key for key in tracks["embedding_file"].unique().to_pylist() if key),
     }

@@ -14,11 +14,13 @@ from grafp.audio import MAX_SECONDS
 from grafp.catalog.catalog import Catalog
 from grafp.catalog.manifest import Manifest
 from grafp.errors import CatalogError
-from grafp.index.alignment import Match, find_matches
+from grafp.index.alignment import find_matches
+from grafp.index.scoring import Match
 from grafp.index.shards import ShardSearch
-from grafp.matches import write_matches
+from grafp.matches import unmatched, write_matches
 from grafp.model.fingerprint import DIMENSION
 from grafp.storage.sources import Item, list_items
+from grafp.storage.tables import Row
 from pipelines.common.decode import decoded
 from pipelines.common.encode import encoded
 from pipelines.common.placement import ENCODERS, Encoders
@@ -35,8 +37,6 @@ class MatchBatch:
     search: SpreadSearch
     hop_s: float
     top_k: int
-    offset_correction_s: float
-    """Of the model, taken from every place."""
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         rows = batch.to_pylist()
@@ -65,9 +65,7 @@ class MatchBatch:
             "ordinal": match.ordinal,
             "query_start_s": match.first * self.hop_s,
             "query_end_s": match.last * self.hop_s + 1.0,
-            "track_start_s": max(
-                0.0, (match.start + match.first) * self.hop_s - self.offset_correction_s
-            ),
+            "track_start_s": max(0.0, (match.start + match.first) * self.hop_s),
             "score": match.score,
         }
 
@@ -87,7 +85,7 @@ _ANSWER_SCHEMA = pa.schema(
         ("status", pa.string()),
         ("error", pa.string()),
         ("duration_s", pa.float64()),
-        ("cut_at_s", pa.float64()),  # of evaluation clips: the true place
+        ("cut_at_s", pa.float64()),  # of evaluation clips: the true offset
         ("matches", pa.list_(_MATCH)),
     ]
 )
@@ -119,7 +117,7 @@ def query_batch(
     catalog, manifest = open_for_queries(catalog_uri)
     threshold = catalog.threshold(fpr) if min_score is None else lambda _: min_score
     items = list_items(queries) if isinstance(queries, str) else queries
-    uris = live_tracks(catalog)
+    uris = catalog.live_tracks()
     logger.info(f"{len(items)} queries against {len(uris)} tracks, snapshot {manifest.snapshot}")
     connect()
     answers = answered(
@@ -131,8 +129,8 @@ def query_batch(
         decode=decode,
     )
     done = sorted(finished_rows(answers, len(items)), key=lambda row: row["number"])
-    lines = [line for answer in done for line in _lines(answer, items, uris, threshold)]
-    table = write_matches(out, lines)
+    rows = [row for answer in done for row in _rows(answer, items, uris, threshold)]
+    table = write_matches(out, rows)
     return _summary(done, table, started), table
 
 
@@ -150,16 +148,6 @@ def open_for_queries(catalog_uri: str) -> tuple[Catalog, Manifest]:
     return catalog, catalog.manifest
 
 
-def live_tracks(catalog: Catalog) -> dict[int, list[str]]:
-    """The tracks that can be an answer: ordinal to URIs, several for exact copies."""
-    tracks = catalog.tracks()
-    tracks = tracks.filter(pc.equal(tracks["status"], "ok"))
-    uris: dict[int, list[str]] = {}
-    for ordinal, uri in zip(tracks["ordinal"].to_pylist(), tracks["uri"].to_pylist(), strict=True):
-        uris.setdefault(ordinal, []).append(uri)
-    return uris
-
-
 def answered(
     recordings: ray.data.Dataset,
     catalog: Catalog,
@@ -171,52 +159,41 @@ def answered(
     method: type[ShardSearch] = ShardSearch,
 ) -> ray.data.Dataset:
     """Recordings (rows with `pcm`) to rows with their matches, in no particular order."""
-    manifest = catalog.manifest
-    assert manifest is not None
-    search = SpreadSearch(
-        catalog.root, manifest, actors=search_actors, decode=decode, method=method
-    )
-    hop_s = manifest.query_hop_s
+    assert catalog.manifest is not None
+    hop_s = catalog.manifest.query_hop_s
+    search = SpreadSearch.for_queries(catalog, actors=search_actors, decode=decode, method=method)
     return encoded(recordings, catalog.model_uri(), hop_s, encoders).map_batches(
-        MatchBatch(search, hop_s, top_k, catalog.model().offset_correction_s),
+        MatchBatch(search, hop_s, top_k),
         batch_size=32,
         batch_format="pyarrow",
         num_cpus=0.3,
     )
 
 
-def _lines(
-    answer: dict,
+def _rows(
+    answer: Row,
     items: list[Item],
     uris: dict[int, list[str]],
     threshold: Callable[[float], float],
-) -> list[dict]:
-    """The result rows of one query: its matches, or one row that says why there is none.
+) -> list[Row]:
+    """The rows of one query: its matches, or one row that says why there is none.
 
     Exact copies of a matching track are answers too, with ranks of their own. `threshold` is the
     score that a match of some length, in seconds, must reach.
     """
-    row = {
-        "query": items[answer["number"]].uri,
-        "query_start_s": 0.0,
-        "query_end_s": answer["duration_s"],
-        "rank": 1,
-        "track": None,
-        "track_start_s": None,
-        "score": None,
-        "matched": False,
-        "threshold": threshold(answer["duration_s"]),
-        "error": answer["error"],
-    }
-    matches = [(uri, match) for match in answer["matches"] for uri in uris[match["ordinal"]]]
-    rows = []
-    for rank, (uri, match) in enumerate(matches, 1):
-        needed = threshold(match["query_end_s"] - match["query_start_s"])
-        found = {key: match[key] for key in match if key != "ordinal"}
-        found |= {"rank": rank, "track": uri, "threshold": needed}
-        rows.append({**row, **found, "matched": match["score"] >= needed})
+    duration_s = answer["duration_s"]
+    empty = unmatched(
+        items[answer["number"]].uri, duration_s, threshold(duration_s), answer["error"]
+    )
+    rows: list[Row] = []
+    for match in answer["matches"]:
+        found = {name: value for name, value in match.items() if name != "ordinal"}
+        found["threshold"] = threshold(match["query_end_s"] - match["query_start_s"])
+        found["matched"] = match["score"] >= found["threshold"]
+        for uri in uris[match["ordinal"]]:
+            rows.append({**empty, **found, "rank": len(rows) + 1, "track": uri})
     if not rows:
-        return [row]
+        return [empty]
     return rows if rows[0]["matched"] else rows[:1]
 
 

@@ -15,9 +15,10 @@ import pyarrow as pa
 from grafp import storage
 from grafp.audio import SAMPLE_RATE
 from grafp.catalog.catalog import Catalog
-from grafp.matches import write_matches
+from grafp.matches import unmatched, write_matches
 from grafp.model.fingerprint import DIMENSION
 from grafp.storage.sources import Item, list_items
+from grafp.storage.tables import Row
 from grafp.timeline.cue import cue_sheet, file_names
 from grafp.timeline.detection import WINDOW_SECONDS, Detection, find_detections
 from grafp.timeline.sequence import timeline
@@ -26,14 +27,14 @@ from pipelines.common.encode import encoded
 from pipelines.common.placement import ENCODERS, Encoders
 from pipelines.common.runtime import connect, finished_rows
 from pipelines.common.search import SpreadSearch
-from pipelines.querying.flow import live_tracks, open_for_queries
+from pipelines.querying.flow import open_for_queries
 
 logger = logging.getLogger(__name__)
 
 MAX_SECONDS = 86_400.0
 _CHUNK_SECONDS = 300.0
 _OVERLAP_SECONDS = 20.0
-_POINTING_FPR = 0.03  # of a window; the detection that windows point to is judged by its own length
+_POINTING_FPR = 0.03  # of a window; a detection must reach the threshold of its own length
 _DETECTION = pa.struct(
     [("ordinal", pa.int64())]
     + [(name, pa.float64()) for name in ("start_s", "end_s", "track_start_s", "score", "heard_s")]
@@ -60,9 +61,9 @@ class FindDetections:
     def __call__(self, batch: pa.Table) -> pa.Table:
         rows = []
         for row in batch.to_pylist():
-            vectors = np.frombuffer(row.pop("embeddings"), np.float16).astype(np.float32)
+            vectors_N = np.frombuffer(row.pop("embeddings"), np.float16).astype(np.float32)
             detections = find_detections(
-                vectors.reshape(-1, DIMENSION),
+                vectors_N.reshape(-1, DIMENSION),
                 self.search,
                 self.hop_s,
                 self.min_score,
@@ -96,11 +97,11 @@ def timeline_batch(
     catalog, manifest = open_for_queries(catalog_uri)
     threshold, pointing_score = _thresholds(catalog, fpr, min_score)
     items = list_items(recordings) if isinstance(recordings, str) else recordings
-    uris = live_tracks(catalog)
+    uris = catalog.live_tracks()
     logger.info(f"{len(items)} recordings against {len(uris)} tracks, snapshot {manifest.snapshot}")
     connect()
     hop_s = manifest.query_hop_s
-    search = SpreadSearch(catalog.root, manifest, actors=search_actors, decode=decode)
+    search = SpreadSearch.for_queries(catalog, actors=search_actors, decode=decode)
     chunks = decoded_chunks(
         items,
         max_seconds,
@@ -116,13 +117,14 @@ def timeline_batch(
     by_recording: list[list[dict]] = [[] for _ in items]
     for row in finished_rows(found, None):
         by_recording[row["number"]].append(row)
-    lines, sheets = [], {}
+    lines: list[Row] = []
+    sheets: dict[str, str] = {}
     for item, rows, name in zip(items, by_recording, file_names([i.uri for i in items])):
         error = next((row["error"] for row in rows if row["status"] != "ok"), None)
         duration_s = sum(row["duration_s"] for row in rows)
         parts = [Detection(**detection) for row in rows for detection in row["detections"]]
         detections = timeline(parts, threshold) if error is None else []
-        lines += _lines(item.uri, detections, duration_s, error, uris, threshold)
+        lines += _rows(item.uri, detections, duration_s, error, uris, threshold)
         if error is None:
             spans = [
                 (detection.start_s, detection.end_s, uris[detection.ordinal][0])
@@ -158,25 +160,22 @@ def _thresholds(
     return threshold, catalog.threshold(_POINTING_FPR)(WINDOW_SECONDS)
 
 
-def _lines(
+def _rows(
     uri: str,
     detections: list[Detection],
     duration_s: float,
     error: str | None,
     uris: dict[int, list[str]],
     threshold: Callable[[float], float],
-) -> list[dict]:
-    """The rows of one recording: its detections in time order, or one row that says there is none.
+) -> list[Row]:
+    """The rows of one recording: its detections by time, or one row that says there is none.
 
     Of exact copies of a track the first is named.
     """
-    row = {"query": uri, "rank": 1, "matched": False, "error": error}
-    if not detections:
-        empty = {"query_start_s": 0.0, "query_end_s": duration_s}
-        return [{**row, **empty, "threshold": threshold(duration_s)}]
-    return [
+    empty = unmatched(uri, duration_s, threshold(duration_s), error)
+    rows = [
         {
-            **row,
+            **empty,
             "query_start_s": detection.start_s,
             "query_end_s": detection.end_s,
             "rank": rank,
@@ -188,3 +187,4 @@ def _lines(
         }
         for rank, detection in enumerate(detections, 1)
     ]
+    return rows or [empty]

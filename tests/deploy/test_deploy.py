@@ -1,8 +1,8 @@
 """cluster.yaml and kuberay/: what Ray makes of them, and the jobs of their command lines."""
 
+import importlib
 import os
 import re
-import runpy
 import shlex
 import shutil
 import subprocess
@@ -21,8 +21,7 @@ from ray.autoscaler.v2.instance_manager.config import AutoscalingConfig
 from ray.autoscaler.v2.scheduler import ResourceDemandScheduler, SchedulingRequest
 from ray.autoscaler.v2.utils import ResourceRequestUtil
 
-from pipelines.common.search import _ACTOR_BYTES
-from pipelines.indexing.build import MAX_SHARD_FINGERPRINTS, filling_bytes
+from grafp.index.size import ACTOR_BYTES, MAX_SHARD_FINGERPRINTS, populate_bytes
 
 ROOT = Path(__file__).parents[2]
 LAUNCHER = ROOT / "cluster.yaml"
@@ -66,9 +65,9 @@ def _started(where: str, request: dict[str, float], count: int) -> dict[str, int
 def _pods(manifest: dict) -> list[dict]:
     spec = manifest["spec"]
     if manifest["kind"] == "CronJob":
-        return [spec["jobTemplate"]["spec"]["template"]["spec"]]
+        return [spec["jobTemplate"]["spec"]["trained"]["spec"]]
     groups = [spec["headGroupSpec"], *spec["workerGroupSpecs"]]
-    return [group["template"]["spec"] for group in groups]
+    return [group["trained"]["spec"] for group in groups]
 
 
 def _nightly() -> str:
@@ -87,9 +86,9 @@ def test_the_launchers_file_is_what_ray_expects() -> None:
         ({"CPU": 0.5}, 16, "cpu"),  # encoding
         ({"GPU": 1}, 1, "gpu"),
         ({"CPU": 1, "GPU": 1}, 2, "gpu"),  # training
-        ({"CPU": 1, "memory": filling_bytes(MAX_SHARD_FINGERPRINTS)}, 7, "memory"),
-        ({"CPU": 0.01, "memory": _ACTOR_BYTES}, 1, "memory"),  # search
-        ({"CPU": 0.01, "memory": _ACTOR_BYTES}, 5, "memory"),
+        ({"CPU": 1, "memory": populate_bytes(MAX_SHARD_FINGERPRINTS)}, 7, "memory"),
+        ({"CPU": 0.01, "memory": ACTOR_BYTES}, 1, "memory"),  # search
+        ({"CPU": 0.01, "memory": ACTOR_BYTES}, 5, "memory"),
     ],
 )
 def test_every_stage_starts_the_machines_that_are_meant_for_it(
@@ -186,7 +185,7 @@ def test_jobs_accept_the_command_lines_of_their_manifests(name: str) -> None:
     places = [word for word in command[2:] if "/" in word]
     assert places
     assert all(place.startswith("s3://bucket/") for place in places)
-    runpy.run_path(str(job))["options"](command[2:])  # ends the test if it refuses
+    importlib.import_module(f"jobs.{job.stem}").options(command[2:])  # ends the test if it refuses
 
 
 @pytest.mark.parametrize("name", RAY_JOBS)

@@ -1,4 +1,4 @@
-"""docs/operations.md: its commands, run in their order."""
+"""docs/guide/operate.md: its commands, run in their order."""
 
 import re
 import subprocess
@@ -20,7 +20,7 @@ def test_the_guides_commands_work(s3: str, head: Head) -> None:
         data = encode(synthesis.piece(number, 20.0), "wav")
         storage.write(f"{s3}/operations/{folder}/{number:03}.wav", data)
     blocks = re.findall(
-        r"^```sh\n(.+?)^```", (ROOT / "docs/operations.md").read_text(), re.M | re.S
+        r"^```sh\n(.+?)^```", (ROOT / "docs/guide/operate.md").read_text(), re.M | re.S
     )
     assert len(blocks) == 9
     places = {"MUSIC": "music", "MORE_MUSIC": "more", "CATALOG": "catalog"}

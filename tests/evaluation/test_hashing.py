@@ -7,7 +7,7 @@ import pytest
 
 from grafp.evaluation.hashing import HashSearch
 from grafp.index.alignment import align, find_matches
-from grafp.index.ivfpq import SEGMENT_BITS, fingerprint_ids
+from grafp.index.ids import SEGMENT_BITS, fingerprint_ids
 from grafp.index.shards import Shard
 from grafp.model.fingerprint import DIMENSION
 from jobs import evaluate
@@ -24,7 +24,7 @@ def shard(tracks: dict[int, np.ndarray]) -> Shard:
     starts = LENGTH * np.arange(len(tracks))
     counts = np.full(len(tracks), LENGTH)
     vectors = np.concatenate(list(tracks.values())).astype(np.float16)
-    return Shard(None, vectors, np.array(list(tracks)), starts, counts)
+    return Shard(vectors, np.array(list(tracks)), starts, counts, None)
 
 
 @pytest.fixture(scope="module")

@@ -28,7 +28,7 @@ from grafp.catalog.catalog import Catalog
 from jobs import index_catalog as index_job
 from jobs import merge_index
 from pipelines.common.placement import Encoders
-from pipelines.indexing import build, maintain
+from pipelines.indexing import maintain
 from pipelines.indexing.flow import index_catalog
 
 KILLS = int(os.environ.get("GRAFP_KILLS", "1"))
@@ -40,7 +40,7 @@ INDEXING = (
     kills.PUBLISHING,
     Moment("listed", said="recordings listed"),
     Moment("training", said="training the index"),
-    Moment("template written", written="index/*/template.faiss"),
+    Moment("trained written", written="index/*/trained.faiss"),
     Moment("vectors written", written="index/*/*.vectors"),
     kills.FILLED,
     kills.TABLE,
@@ -79,7 +79,7 @@ def night(tmp_path_factory: pytest.TempPathFactory, ray_here: None) -> Night:
     audio, undisturbed = folder / "music", folder / "undisturbed"
     write_pieces(audio, range(3))
     index_catalog(str(audio), str(folder / "first"), encoders=Encoders(1))
-    write_pieces(audio, range(3, 12))  # enough for a new template
+    write_pieces(audio, range(3, 12))  # enough for a new trained
     storage.write(f"{audio}/1.wav", encode(synthesis.piece(90, 4.0), "wav"))
     storage.delete(f"{audio}/2.wav")
     shutil.copytree(folder / "first", undisturbed)
@@ -89,7 +89,7 @@ def night(tmp_path_factory: pytest.TempPathFactory, ray_here: None) -> Night:
 
 @pytest.fixture(scope="module")
 def two_shards(night: Night, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A catalog with two shards, one of them with a withdrawn track."""
+    """A catalog with two shards, one of them with a removed track."""
     folder = tmp_path_factory.mktemp("merge")
     audio, root = folder / "music", folder / "catalog"
     shutil.copytree(night.undisturbed, root)
@@ -294,6 +294,6 @@ def test_leftovers_that_are_too_old_are_not_used(
     with monkeypatch.context() as patch:
         patch.setattr(Catalog, "publish", lambda *_: None)
         index_catalog(str(night.audio), root, encoders=Encoders(1))
-    monkeypatch.setattr(build, "REUSE_SECONDS", 0)
+    monkeypatch.setattr("grafp.catalog.catalog.REUSE_SECONDS", 0)
     assert index_catalog(str(night.audio), root, encoders=Encoders(1))["resumed"] == 0
     assert content(root) == night.result

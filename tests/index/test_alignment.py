@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from vectors import clip, on_grid, recording, shards_of, unit
 
-from grafp.index.alignment import Match, align, find_matches
-from grafp.index.shards import DecodedVectors, Shard, ShardSearch
+from grafp.index.alignment import align, find_matches
+from grafp.index.scoring import Match
+from grafp.index.shards import DecodedVectors, ShardSearch
 
 ORDINALS = (0, 1, 2, 3, 7, 40, 41, 500, 1_000_000)
 
@@ -119,12 +120,12 @@ def test_a_query_may_stick_out_at_either_end(
     assert match.score == pytest.approx(1.0, abs=0.01)
 
 
-def test_a_withdrawn_track_is_never_returned(
+def test_a_removed_track_is_never_returned(
     fine: dict[int, np.ndarray], shards: ShardSearch
 ) -> None:
     [shard] = shards.shards
     counts = np.where(shard.ordinals_T == 3, 0, shard.counts_T)
-    without = Shard(shard.index, shard.vectors_ND, shard.ordinals_T, shard.first_rows_T, counts)
+    without = replace(shard, counts_T=counts)
     for start in (0, 40, 105):
         query = clip(fine[3], start, 15)
         assert best(query, shards).ordinal == 3
@@ -287,3 +288,30 @@ def test_aligning_with_one_recording_agrees_with_searching_for_it(
     nothing = np.zeros((0, 128), np.float32)
     assert align(nothing, tracks[7]) is None
     assert align(tracks[7], nothing) is None
+
+
+def test_the_offset_correction_moves_starts_and_nothing_else(
+    fine: dict[int, np.ndarray], shards: ShardSearch
+) -> None:
+    query = clip(fine[7], 20.3, 15)
+    corrected = replace(shards, offset_correction=-0.25)
+    before, after = best(query, shards), best(query, corrected)
+    assert after == replace(before, start=before.start + 0.25)
+    reference = on_grid(fine[7])
+    alone, moved = align(query, reference), align(query, reference, -0.25)
+    assert alone is not None
+    assert moved == replace(alone, start=alone.start + 0.25)
+
+
+def test_a_batch_asks_the_catalog_twice(
+    fine: dict[int, np.ndarray], shards: ShardSearch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    for name in ("nearest", "products", "matches"):
+        method = getattr(ShardSearch, name)
+        monkeypatch.setattr(
+            ShardSearch, name, lambda *a, n=name, m=method: (asked.append(n), m(*a))[1]
+        )
+    queries = [clip(fine[ordinal], 20, 15) for ordinal in (1, 2, 7)]
+    assert [match.ordinal for [match] in find_matches(queries, shards)] == [1, 2, 7]
+    assert asked == ["nearest", "matches"]

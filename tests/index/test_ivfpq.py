@@ -8,16 +8,9 @@ import numpy as np
 import pytest
 
 from grafp.errors import CatalogError
-from grafp.index.ivfpq import (
-    IndexParameters,
-    choose_lists,
-    fill,
-    fingerprint_ids,
-    open_index,
-    parse_index,
-    search,
-    train_template,
-)
+from grafp.index.ids import fingerprint_ids
+from grafp.index.ivfpq import choose_lists, open_index, parse_index, populate, search, train_index
+from grafp.index.size import IndexParameters
 
 
 @pytest.fixture(autouse=True)
@@ -81,24 +74,24 @@ def test_ids_tell_track_and_segment() -> None:
 @pytest.mark.parametrize("count", [1, 2, 30, 300])
 def test_a_tiny_catalog_finds_all_that_is_in_it(count: int) -> None:
     vectors = clustered(count)
-    template = train_template(vectors, IndexParameters.for_size(count))
-    assert parse_index(template).ntotal == 0
-    index = parse_index(fill(template, vectors, np.arange(count)))
+    trained = train_index(vectors, IndexParameters.for_size(count))
+    assert parse_index(trained).ntotal == 0
+    index = parse_index(populate(trained, vectors, np.arange(count)))
     similarity, found = nearest(index, vectors, 1, 32)
     assert found[:, 0].tolist() == list(range(count))
     np.testing.assert_allclose(similarity[:, 0], 1.0, atol=2e-3)
 
 
 @pytest.fixture(scope="module")
-def template() -> bytes:
-    return train_template(clustered(10_000), IndexParameters.for_size(10_000))
+def trained() -> bytes:
+    return train_index(clustered(10_000), IndexParameters.for_size(10_000))
 
 
-def test_most_true_neighbors_are_found(template: bytes) -> None:
+def test_most_true_neighbors_are_found(trained: bytes) -> None:
     vectors, queries = clustered(10_000), clustered(10_000)[::50]
     noise = np.random.default_rng(1).standard_normal(queries.shape)
     queries = unit(queries + 0.4 * noise / np.linalg.norm(noise, axis=1, keepdims=True))
-    index = parse_index(fill(template, vectors, np.arange(10_000)))
+    index = parse_index(populate(trained, vectors, np.arange(10_000)))
     nprobe = IndexParameters.for_size(10_000).nprobe
     assert nprobe <= index.nlist / 8
     _, found = nearest(index, queries, 20, nprobe)
@@ -109,24 +102,22 @@ def test_most_true_neighbors_are_found(template: bytes) -> None:
     assert recall > 0.9
 
 
-def test_the_same_fingerprints_give_the_same_bytes(template: bytes) -> None:
+def test_the_same_fingerprints_give_the_same_bytes(trained: bytes) -> None:
     vectors, ids = clustered(3_000, seed=2), np.arange(3_000) + (7 << 20)
-    first = fill(template, vectors, ids)
+    first = populate(trained, vectors, ids)
     faiss.omp_set_num_threads(2)
-    assert fill(template, vectors, ids) == first
+    assert populate(trained, vectors, ids) == first
     assert faiss.omp_get_max_threads() == 2
-    assert fill(template, vectors.astype(np.float16), ids) != template
+    assert populate(trained, vectors.astype(np.float16), ids) != trained
 
 
 def test_the_same_sample_trains_the_same_template() -> None:
     parameters = IndexParameters.for_size(2_000)
-    assert train_template(clustered(2_000), parameters) == train_template(
-        clustered(2_000), parameters
-    )
+    assert train_index(clustered(2_000), parameters) == train_index(clustered(2_000), parameters)
 
 
-def test_no_more_answers_than_fingerprints(template: bytes) -> None:
-    index = parse_index(fill(template, clustered(3), np.arange(3)))
+def test_no_more_answers_than_fingerprints(trained: bytes) -> None:
+    index = parse_index(populate(trained, clustered(3), np.arange(3)))
     _, found = nearest(index, clustered(1), 20, 10_000)
     assert sorted(found[0].tolist()) == [-1] * 17 + [0, 1, 2]
 
@@ -136,8 +127,8 @@ def damaged(data: bytes) -> list[bytes]:
     return [*cuts, b"not an index" + data, bytes(len(data)), data[1:], b"x"]
 
 
-def test_damaged_bytes_are_a_catalog_error(template: bytes, tmp_path: Path) -> None:
-    whole = fill(template, clustered(500), np.arange(500))
+def test_damaged_bytes_are_a_catalog_error(trained: bytes, tmp_path: Path) -> None:
+    whole = populate(trained, clustered(500), np.arange(500))
     for number, data in enumerate(damaged(whole)):
         with pytest.raises(CatalogError, match="damaged index") as error:
             parse_index(data)
@@ -148,9 +139,9 @@ def test_damaged_bytes_are_a_catalog_error(template: bytes, tmp_path: Path) -> N
             open_index(str(path))
 
 
-def test_a_mapped_file_answers_as_the_bytes_do(template: bytes, tmp_path: Path) -> None:
+def test_a_mapped_file_answers_as_the_bytes_do(trained: bytes, tmp_path: Path) -> None:
     vectors = clustered(2_000)
-    data = fill(template, vectors, np.arange(2_000))
+    data = populate(trained, vectors, np.arange(2_000))
     (tmp_path / "shard.faiss").write_bytes(data)
     mapped = open_index(str(tmp_path / "shard.faiss"))
     for ours, theirs in zip(

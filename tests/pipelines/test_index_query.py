@@ -256,9 +256,9 @@ def test_newer_and_damaged_catalogs_are_refused(catalog: str, music: Path, tmp_p
             ask(root, str(music), str(tmp_path / "out"))
         assert isinstance(cli.known_error(raised.value), CatalogError)
     storage.write(shard, whole)
-    manifest["template"]["key"] = "index/other/template.faiss"
+    manifest["trained_index"]["key"] = "index/other/trained.faiss"
     storage.write(f"{root}/snapshots/{snapshot}.json", json.dumps(manifest).encode())
-    with pytest.raises(CatalogError, match="another template"):
+    with pytest.raises(CatalogError, match="another trained"):
         ask(root, str(music), str(tmp_path / "out"))
     storage.write(
         f"{root}/snapshots/{snapshot}.json", json.dumps(manifest | {"format_version": 99}).encode()

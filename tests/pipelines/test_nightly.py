@@ -22,7 +22,7 @@ from jobs import index_catalog as index_job
 from jobs import merge_index
 from pipelines.common import cli
 from pipelines.common.placement import Encoders
-from pipelines.indexing import build, maintain, upkeep
+from pipelines.indexing import maintain, upkeep
 from pipelines.indexing.flow import index_catalog
 from pipelines.querying.flow import query_batch
 
@@ -76,7 +76,7 @@ def test_the_second_night_embeds_only_what_is_new(long_store: str, tmp_path: Pat
     assert second["embedded"] == 3 + touched  # a touched file is known by its content
     assert second["fingerprints"] - first["fingerprints"] == 41
     after = manifest_of(root)
-    assert after.template == before.template
+    assert after.trained_index == before.trained_index
     assert after.shards[0] == before.shards[0]
     assert maintain.verify(root)["damaged"] == 0
     assert matches(root, tmp_path / "queries", [20, 21, 22, 32, 100]) == {
@@ -145,11 +145,11 @@ def test_the_same_music_makes_the_same_shards(long_store: str) -> None:
     index(audio, one)
     index(audio, two, encoders=Encoders(2))
     assert manifest_of(one).shards == manifest_of(two).shards
-    assert manifest_of(one).template == manifest_of(two).template
+    assert manifest_of(one).trained_index == manifest_of(two).trained_index
 
 
 @pytest.mark.slow
-def test_withdrawn_by_name_stays_withdrawn(
+def test_removed_by_name_stays_removed(
     long_store: str, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     audio, root = write_music(f"{long_store}/music", range(4)), f"{long_store}/catalog"
@@ -158,7 +158,7 @@ def test_withdrawn_by_name_stays_withdrawn(
     names = tmp_path / "remove.txt"
     for text, reason in {
         "nothing.wav": "not in the catalog",
-        "twice": "withdrawn already",
+        "twice": "removed already",
     }.items():
         entries = [f"{audio}/1.wav"] * 2 if text == "twice" else [f"{audio}/1.wav", text]
         names.write_text("\n".join(entries))
@@ -195,9 +195,9 @@ def test_small_shards_are_joined_and_answers_stay(
     assert maintain.maintain(root)["shards"] == 1
     expected = {str(seed): [f"{seed}.wav"] for seed in range(6)}
     assert matches(root, tmp_path / "q1", list(range(6))) == expected
-    template = manifest_of(root).template
+    trained = manifest_of(root).trained_index
     maintain.maintain(root, retrain=True)
-    assert manifest_of(root).template != template
+    assert manifest_of(root).trained_index != trained
     assert matches(root, tmp_path / "q2", list(range(6))) == expected
     assert maintain.verify(root)["damaged"] == 0
 
@@ -255,7 +255,8 @@ def test_a_clean_up_that_dies_leaves_no_record_of_half_a_shard(
 def test_damage_is_named(
     long_store: str, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(build, "REUSE_SECONDS", 0)  # else a retraining finds its result there
+    # Else a retraining finds its result there.
+    monkeypatch.setattr("grafp.catalog.catalog.REUSE_SECONDS", 0)
     root = f"{long_store}/catalog"
     index(write_music(f"{long_store}/music", range(2)), root)
     assert maintain.verify(root)["damaged"] == 0
@@ -350,8 +351,8 @@ def test_retraining_mends_an_index_that_is_damaged(tmp_path: Path) -> None:
     index(write_music(f"{tmp_path}/music", range(60, 64)), root)
     whole = manifest_of(root)
     shard = whole.shards[0]
-    assert whole.template
-    for file in (whole.template, shard.index, shard.vectors, shard.tracks):
+    assert whole.trained_index
+    for file in (whole.trained_index, shard.index, shard.vectors, shard.tracks):
         path = Path(root, file.key)
         data = path.read_bytes()
         path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))

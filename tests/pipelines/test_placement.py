@@ -1,6 +1,7 @@
 """What flows ask of machines, and what they say when it is not there."""
 
 import itertools
+import logging
 import os
 import socket
 import subprocess
@@ -45,7 +46,7 @@ def test_a_head_that_is_not_there_is_one_line() -> None:
     with socket.socket() as taken:  # bound, but nobody listens
         taken.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{taken.getsockname()[1]}"
-        probe = "from pipelines import runtime; runtime.connect()"
+        probe = "from pipelines.common import runtime; runtime.connect()"
         shown = subprocess.run(
             [sys.executable, "-c", probe], cwd=ROOT, env={**os.environ, "RAY_ADDRESS": address},
             capture_output=True, text=True, timeout=60,
@@ -59,21 +60,24 @@ def test_what_comes_is_passed_on_and_an_error_too() -> None:
         yield from (1, 2, 3)
         raise StorageError("gone")
 
-    arrived = runtime.not_for_ever(batches(), print)
+    arrived = runtime.with_time_limit(batches())
     assert [next(arrived) for _ in range(3)] == [1, 2, 3]
     with pytest.raises(StorageError, match="gone"):
         next(arrived)
-    assert list(runtime.not_for_ever([], print)) == []
+    assert list(runtime.with_time_limit([])) == []
 
 
 @pytest.mark.usefixtures("ray_here")
-def test_silence_is_reported_and_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_silence_is_reported_and_ends(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
     monkeypatch.setattr(runtime, "_QUIET", 0.1)
     monkeypatch.setattr(runtime, "_STALLED", 0.35)
-    said: list[str] = []
+    caplog.set_level("INFO")
+    monkeypatch.setattr(logging.getLogger("pipelines"), "propagate", True)  # `logs.show` ends it
     slow = (time.sleep(pause) or pause for pause in itertools.chain([0.0, 0.2], [60.0]))
-    arrived = runtime.not_for_ever(slow, said.append)
+    arrived = runtime.with_time_limit(slow)
     assert [next(arrived), next(arrived)] == [0.0, 0.2]
-    with pytest.raises(ClusterError, match=r"nothing finished for .* processors"):
+    with pytest.raises(ClusterError, match=r"nothing finished for .* CPUs"):
         next(arrived)
-    assert any("nothing finished for" in line for line in said)
+    assert "nothing finished for" in caplog.text

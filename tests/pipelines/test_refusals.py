@@ -1,4 +1,4 @@
-"""What a night, a merge and a rollback refuse: by name, in one line, with nothing changed."""
+"""What indexing, merging and a rollback refuse: by name, in one line, with nothing changed."""
 
 import io
 import json
@@ -25,7 +25,7 @@ MUSIC = {f"{seed}.wav": encode(synthesis.piece(seed, 4.0), "wav") for seed in ra
 
 
 @pytest.fixture(scope="module")
-def template(tmp_path_factory: pytest.TempPathFactory, ray_here: None) -> Path:
+def trained(tmp_path_factory: pytest.TempPathFactory, ray_here: None) -> Path:
     """A catalog of two recordings in two shards, to be copied."""
     folder = tmp_path_factory.mktemp("refusals")
     for name in ("0.wav", "1.wav"):
@@ -35,8 +35,8 @@ def template(tmp_path_factory: pytest.TempPathFactory, ray_here: None) -> Path:
 
 
 @pytest.fixture
-def root(store: str, template: Path) -> str:
-    return kills.copy(template, f"{store}/catalog")
+def root(store: str, trained: Path) -> str:
+    return kills.copy(trained, f"{store}/catalog")
 
 
 def refusal(job, capsys: pytest.CaptureFixture, root: str, *arguments: str) -> tuple[int, str]:
@@ -71,7 +71,7 @@ def with_a_shard_of_another_template(root: str) -> str:
 
     shard = Catalog.open(root).manifest.shards[1].shard_id
     edit_manifest(root, move)
-    return f"shard {shard} is of another template"
+    return f"shard {shard} is of another trained"
 
 
 def with_a_truncated_manifest(root: str) -> str:
@@ -173,13 +173,13 @@ def test_a_list_with_a_bad_line_is_refused(
 @pytest.mark.parametrize(
     ("name", "data", "reason"),
     [
-        ("list.txt", b"{0}\n{1}\n{0}\n", "entry 3: {0} is withdrawn already"),
+        ("list.txt", b"{0}\n{1}\n{0}\n", "entry 3: {0} is removed already"),
         ("list.txt", b"{0}\n/elsewhere/0.wav\n", "entry 2: /elsewhere/0.wav is not in the"),
         ("list.csv", b"uri\n{0}\n../1.wav\n", "entry 2: ../1.wav is not in the catalog"),
         ("list.parquet", parquet_of(["x"])[:-30], "not a readable table"),
     ],
 )
-def test_a_withdrawal_with_a_bad_line_is_refused(
+def test_a_removal_with_a_bad_line_is_refused(
     name: str, data: bytes, reason: str, root: str, store: str, capsys: pytest.CaptureFixture
 ) -> None:
     uris = Catalog.open(root).tracks()["uri"].to_pylist()

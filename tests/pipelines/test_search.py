@@ -34,7 +34,7 @@ def root(tmp_path_factory: pytest.TempPathFactory, ray_here: None) -> str:
 
 @pytest.fixture(scope="module")
 def divided(root: str) -> dict[int, Manifest]:
-    """Snapshots of the same tracks in one, three and eight shards of one template."""
+    """Snapshots of the same tracks in one, three and eight shards of one trained."""
     snapshots = {}
     for shards, most in ((1, 10**6), (3, 3 * 51), (TRACKS, 1)):
         with pytest.MonkeyPatch.context() as patch:
@@ -44,7 +44,7 @@ def divided(root: str) -> dict[int, Manifest]:
         assert manifest
         assert len(manifest.shards) == shards
         snapshots[shards] = manifest
-    assert len({manifest.template for manifest in snapshots.values()}) == 1
+    assert len({manifest.trained_index for manifest in snapshots.values()}) == 1
     return snapshots
 
 

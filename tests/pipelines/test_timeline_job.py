@@ -61,7 +61,7 @@ def test_a_programme_and_bad_recordings(tmp_path: Path, capsys, monkeypatch) -> 
         "--max-seconds", "100",
     )  # fmt: skip
     assert code == cli.DONE
-    counts = [summary[name] for name in ("queries", "matched", "unmatched", "errors", "detections")]
+    counts = [summary[name] for name in ("queries", "matched", "unmatched", "errors", "plays")]
     assert counts == [5, 1, 1, 3, 4]
     table = pq.read_table(io.BytesIO(storage.read(storage.join(out, "matches.parquet"))))
     assert table.schema == MATCH_SCHEMA

@@ -41,6 +41,23 @@ def test_a_folder_is_searched_for_recordings(music: str) -> None:
     assert [item.uri for item in list_items(items[1].uri)] == [items[1].uri]
 
 
+def test_files_with_other_extensions_are_counted_in_one_line(
+    music: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    for name in ("notes.txt", "sub/MORE.TXT", "README", ".hidden.txt"):
+        storage.write(storage.join(music, name), b"text")
+    with caplog.at_level("INFO", logger="grafp"):
+        assert len(list_items(music)) == 4
+    [line] = [record.getMessage() for record in caplog.records]
+    assert line == f"{music}: ignored 4 files with other extensions: .txt 2, .jpg 1, none 1"
+    caplog.clear()
+    with caplog.at_level("INFO", logger="grafp"):
+        assert list_items(storage.join(music, "README")) == []
+        assert len(list_items(storage.join(music, "b.wav"))) == 1
+    [line] = [record.getMessage() for record in caplog.records]
+    assert "README: ignored 1 file with other extensions: none 1" in line
+
+
 def test_a_folder_that_is_not_there_is_an_error(store: str) -> None:
     with pytest.raises(StorageError, match="nowhere"):
         list_items(storage.join(store, "nowhere"))

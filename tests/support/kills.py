@@ -57,7 +57,7 @@ def content(root: str) -> tuple:
     assert catalog.manifest is not None
     names = ("uri", "track_id", "ordinal", "content_sha256", "status", "n_segments")
     rows = [tuple(row[name] for name in names) for row in catalog.tracks().to_pylist()]
-    return rows, catalog.manifest.template, catalog.manifest.shards, catalog.manifest.counts
+    return rows, catalog.manifest.trained_index, catalog.manifest.shards, catalog.manifest.counts
 
 
 def lost_and_doubled(root: str, undisturbed: tuple) -> tuple[int, int]:

@@ -4,8 +4,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from grafp.index.ivfpq import IndexParameters, fill, fingerprint_ids, parse_index, train_template
+from grafp.index.ids import fingerprint_ids
+from grafp.index.ivfpq import parse_index, populate, train_index
 from grafp.index.shards import Shard, ShardSearch
+from grafp.index.size import IndexParameters
 
 FINE = 10  # points of a synthetic recording per hop
 
@@ -43,21 +45,21 @@ def clip(fine_ND: np.ndarray, start: float, hops: int, noise: float = 0.0) -> np
 def shards_of(
     tracks: dict[int, np.ndarray], count: int = 1, stride: int = 1, codec: str | None = None
 ) -> ShardSearch:
-    """A catalog of these ordinals, dealt out to `count` shards filled from one template."""
+    """A catalog of these ordinals, dealt out to `count` shards filled from one trained."""
     everything = np.concatenate(list(tracks.values()))
     parameters = IndexParameters.for_size(len(everything))
-    template = train_template(everything, replace(parameters, codec=codec or parameters.codec))
+    trained = train_index(everything, replace(parameters, codec=codec or parameters.codec))
     parts = [sorted(tracks)[n::count] for n in range(count)]
-    shards = [shard_of(template, {o: tracks[o] for o in part}) for part in parts]
+    shards = [shard_of(trained, {o: tracks[o] for o in part}) for part in parts]
     return ShardSearch(shards, nprobe=32, stride=stride)
 
 
-def shard_of(template: bytes, tracks: dict[int, np.ndarray]) -> Shard:
+def shard_of(trained: bytes, tracks: dict[int, np.ndarray]) -> Shard:
     counts = np.array([len(vectors) for vectors in tracks.values()])
     vectors = np.concatenate(list(tracks.values()))
     ids = np.concatenate([fingerprint_ids(o, np.arange(len(v))) for o, v in tracks.items()])
     return Shard(
-        index=parse_index(fill(template, vectors, ids)),
+        index=parse_index(populate(trained, vectors, ids)),
         vectors_ND=vectors.astype(np.float16),
         ordinals_T=np.array(list(tracks)),
         first_rows_T=np.concatenate([[0], np.cumsum(counts)[:-1]]),

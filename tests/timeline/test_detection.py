@@ -1,4 +1,6 @@
-"""Plays in long recordings, on synthetic fingerprints whose truth is known."""
+"""Detections in long recordings, on synthetic fingerprints whose truth is known."""
+
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -216,7 +218,7 @@ def test_a_seam_neither_loses_nor_doubles_a_play(
         assert one.ordinal == other.ordinal
         assert other.start_s == pytest.approx(one.start_s, abs=0.2)
         assert other.end_s == pytest.approx(one.end_s, abs=0.2)
-        assert other.place_s == pytest.approx(one.place_s, abs=0.05)
+        assert other.offset_s == pytest.approx(one.offset_s, abs=0.05)
         assert other.heard_s <= other.end_s - other.start_s
 
 
@@ -241,3 +243,13 @@ def test_plays_that_overlap(detections: list, spans: list) -> None:
         kept = timeline([detection(*one) for one in detections[::order]], threshold)
         assert [(p.ordinal, p.start_s, p.end_s) for p in kept] == spans
         assert all(p.track_start_s == p.start_s + 100 * p.ordinal for p in kept)
+
+
+def test_the_offset_correction_moves_where_in_the_track(
+    fine: dict[int, np.ndarray], catalog: ShardSearch
+) -> None:
+    programme = np.concatenate([stranger(9, 31), cut(fine[1], 20, 40), stranger(9, 32)])
+    [before] = found(programme, catalog)
+    [after] = found(programme, replace(catalog, offset_correction=-0.4))
+    assert after == replace(before, track_start_s=after.track_start_s)
+    assert after.track_start_s == pytest.approx(before.track_start_s + 0.4 * HOP)

@@ -1,0 +1,59 @@
+"""One run over one catalog: its id, its files, and the manifest of the snapshot that it makes."""
+
+import uuid
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from grafp.catalog.catalog import Catalog
+from grafp.catalog.manifest import Manifest
+from grafp.catalog.tracks import Row, live_refs, tracks_to_bytes
+from pipelines.indexing.upkeep import IndexState
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run, for its catalog to name files after."""
+
+    catalog: Catalog
+    model_id: str
+    model_sha256: str
+    hop_s: float
+    run_id: str
+
+    @classmethod
+    def begin(cls, catalog: Catalog, model_id: str, model_sha256: str, hop_s: float) -> "Run":
+        run_id = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:6]}"
+        return cls(catalog, model_id, model_sha256, hop_s, run_id)
+
+    def manifest(self, rows: list[Row], state: IndexState, next_ordinal: int) -> Manifest:
+        """Write the track table of a new snapshot; the snapshot is not published yet."""
+        table = self.catalog.put(f"snapshots/{self.run_id}.tracks.parquet", tracks_to_bytes(rows))
+        live = live_refs(rows)
+        states = [row["status"] for row in rows]
+        old = self.catalog.manifest
+        return Manifest(
+            snapshot=self.run_id,
+            parent=old.snapshot if old else None,
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            model_id=self.model_id,
+            model_sha256=self.model_sha256,
+            hop_s=self.hop_s,
+            calibration=old.calibration if old else None,
+            trained_index=state.trained_index,
+            parameters=state.parameters,
+            when_trained=state.when_trained,
+            shards=list(state.shards),
+            tracks=table,
+            next_ordinal=next_ordinal,
+            counts={
+                "tracks": states.count("ok"),
+                "copies": states.count("ok") - len(live),
+                "fingerprints": sum(ref.n_segments for ref in live.values()),
+                "failed": states.count("failed"),
+                "withdrawn": states.count("removed"),
+            },
+        )
+
+    def put(self, name: str, data: bytes) -> None:
+        """Keep something of the run for its owner."""
+        self.catalog.put(f"runs/{self.run_id}/{name}", data)
