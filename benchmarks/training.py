@@ -139,7 +139,8 @@ class _Clock:
         from grafp.training.augment import Augmenter
         from grafp.training.data.sampler import PairSampler
 
-        self.device, self.seconds = trainer.device, {}
+        self.device = trainer.device
+        self.seconds: dict[str, float] = {}
         self._wrap(PairSampler, "draw", "data")
         self._wrap(Augmenter, "__call__", "augment")
         self._wrap(grafp.training.trainer, "log_mel", "mel")
@@ -239,8 +240,8 @@ def _publish():
         def backward(ctx, grad_BNC):
             return *torch.autograd.grad(ctx.result, ctx.inside, grad_BNC), None
 
-    grafp.model.encoder.nearest_neighbors = nearest_neighbors
-    grafp.model.encoder.max_relative = Aggregation.apply
+    usual = {"nearest_neighbors": nearest_neighbors, "max_relative": Aggregation.apply}
+    vars(grafp.model.encoder).update(usual)
     return Aggregation
 
 

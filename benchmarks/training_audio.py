@@ -18,7 +18,6 @@ served for the corpus's own noise: test noise must stay unheard.
 import argparse
 import csv
 import re
-import sys
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -153,4 +152,4 @@ def _write(path: Path, rows: list[dict[str, str]]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(options()))
+    main(options())

@@ -47,7 +47,8 @@ def respond(
     gain_BF = 10.0 ** (gain_db_BF / 20.0)
     gain_BF /= (1 + (low_cut_hz_B1.to(device) / frequency_F) ** 4).sqrt()
     gain_BF /= (1 + (frequency_F / high_cut_hz_B1.to(device)) ** 8).sqrt()
-    return torch.fft.irfft(torch.fft.rfft(clips_BS, length) * gain_BF, length)[:, :samples]
+    heard_BS: torch.Tensor = torch.fft.irfft(torch.fft.rfft(clips_BS, length) * gain_BF, length)
+    return heard_BS[:, :samples]
 
 
 def overdrive(

@@ -89,7 +89,7 @@ class ImpulseResponses:
         Returns float32 of the shape of `clips_BS`.
         """
         spectra_BF = torch.fft.rfft(clips_BS, _FFT_SAMPLES)
-        wet_BS = torch.fft.irfft(
+        wet_BS: torch.Tensor = torch.fft.irfft(
             spectra_BF * self.spectra_RF[number_B.to(clips_BS.device)], _FFT_SAMPLES
         )
         return wet_BS[:, : clips_BS.shape[1]]

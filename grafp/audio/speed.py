@@ -74,4 +74,5 @@ def _filters(width: float) -> torch.Tensor:
     taps_AK = torch.sinc(width * away_AK) * torch.special.i0(beta * inside_AK)
     taps_AK /= taps_AK.sum(dim=1, keepdim=True)
     powers_AP = (fraction_A1 - 0.5) ** torch.arange(_ORDER)
-    return torch.linalg.lstsq(powers_AP, taps_AK).solution
+    filters_PK: torch.Tensor = torch.linalg.lstsq(powers_AP, taps_AK).solution
+    return filters_PK

@@ -98,8 +98,9 @@ class LinearNorm(nn.Module):
         self.norm = nn.BatchNorm1d(outputs)
 
     def forward(self, nodes_BNC: torch.Tensor) -> torch.Tensor:
-        out_BNC = self.linear(nodes_BNC)
-        return self.norm(out_BNC.flatten(0, -2)).view_as(out_BNC)
+        out_BNC: torch.Tensor = self.linear(nodes_BNC)
+        normed_MC: torch.Tensor = self.norm(out_BNC.flatten(0, -2))
+        return normed_MC.view_as(out_BNC)
 
 
 class ConvNorm(nn.Module):
@@ -111,7 +112,8 @@ class ConvNorm(nn.Module):
         self.norm = nn.BatchNorm2d(outputs)
 
     def forward(self, grid_BCHW: torch.Tensor) -> torch.Tensor:
-        return self.norm(self.conv(grid_BCHW))
+        normed_BCHW: torch.Tensor = self.norm(self.conv(grid_BCHW))
+        return normed_BCHW
 
 
 class GraphBlock(nn.Module):
@@ -131,7 +133,8 @@ class GraphBlock(nn.Module):
         relative_BNC = max_relative(x_BNC, nearest_neighbors(x_BNC, self.neighbors))
         x_BNC = F.relu(self.update(torch.cat([x_BNC, relative_BNC], dim=-1)))
         nodes_BNC = nodes_BNC + self.leave(x_BNC)
-        return nodes_BNC + self.narrow(F.relu(self.widen(nodes_BNC)))
+        change_BNC: torch.Tensor = self.narrow(F.relu(self.widen(nodes_BNC)))
+        return nodes_BNC + change_BNC
 
 
 class Encoder(nn.Module):

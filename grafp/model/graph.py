@@ -85,4 +85,6 @@ def max_relative(nodes_BNC: torch.Tensor, index_BNK: torch.Tensor) -> torch.Tens
 
     x_i does not depend on j, so the maximum is taken first and subtracted from once.
     """
-    return _MaxOverNeighbors.apply(nodes_BNC, index_BNK) - nodes_BNC
+    aggregate: Any = _MaxOverNeighbors.apply  # PyTorch gives it no types
+    best_BNC: torch.Tensor = aggregate(nodes_BNC, index_BNK)
+    return best_BNC - nodes_BNC

@@ -63,7 +63,7 @@ class _Reduced(nn.Module):
         self.layer, self.dtype, self.widen = layer.to(dtype), dtype, widen
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        out = self.layer(x.to(self.dtype))
+        out: torch.Tensor = self.layer(x.to(self.dtype))
         return out.float() if self.widen else out
 
 
@@ -176,5 +176,5 @@ class Fingerprinter:
             return torch.cat(parts).numpy()
 
     def _embed(self, segments_BS: torch.Tensor) -> torch.Tensor:
-        vectors_BD = self.encoder(log_mel(segments_BS))
+        vectors_BD: torch.Tensor = self.encoder(log_mel(segments_BS))
         return vectors_BD.masked_fill(is_silent(segments_BS)[:, None], 0.0).float().cpu()

@@ -96,7 +96,7 @@ def test_each_number_sees_only_its_share_of_the_features() -> None:
     assert (model.head(features) != before).flatten().nonzero().tolist() == [[5]]
 
 
-def test_a_patch_is_all_frequencies_of_its_frames_and_its_place_counts() -> None:
+def test_a_patch_is_all_frequencies_of_its_frames_and_its_position_counts() -> None:
     model, mel = encoder(PATCH), torch.rand(1, 64, 32)
     changed = mel.clone()
     changed[:, 63, 0] += 1.0

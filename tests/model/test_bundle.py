@@ -114,7 +114,7 @@ def test_a_name_that_is_not_shipped_is_refused_with_those_that_are(
         load_bundle("huge")
 
 
-def test_a_place_without_a_bundle_is_refused(store: str, saved: ModelBundle) -> None:
+def test_a_folder_without_a_bundle_is_refused(store: str, saved: ModelBundle) -> None:
     where = storage.join(store, "half")
     for name in ("nothing", "card.json", "weights.safetensors"):
         storage.write(storage.join(where, name), saved.files.get(name, b""))

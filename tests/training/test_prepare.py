@@ -161,7 +161,7 @@ def test_a_run_that_was_killed_leaves_nothing_that_counts_and_the_next_goes_on(
 ) -> None:
     undisturbed, _ = collected(local, f"{tmp_path}/undisturbed")
     data, left, decoded = f"{tmp_path}/data", writes, []
-    write, decode_one = storage.write, pcm.decode
+    write = storage.write
 
     def killed(uri: str, content: bytes) -> None:
         nonlocal left
@@ -172,7 +172,7 @@ def test_a_run_that_was_killed_leaves_nothing_that_counts_and_the_next_goes_on(
 
     def counted(content: bytes, **options: float) -> np.ndarray:
         decoded.append(content)
-        return decode_one(content, **options)
+        return decode(content, **options)
 
     with monkeypatch.context() as patch:
         patch.setattr(storage, "write", killed)

@@ -123,7 +123,8 @@ class Waveforms:
     def loud(self, start: np.ndarray) -> np.ndarray:
         """Whether seconds that start at these samples of `pcm_S` can be heard; bool, same shape."""
         within = -(-start // _BLOCK)[..., None] + np.arange(SEGMENT_SAMPLES // _BLOCK - 1)
-        return np.any(self._loud_B[within], axis=-1)
+        loud: np.ndarray = np.any(self._loud_B[within], axis=-1)
+        return loud
 
     def windows(self, start_B: np.ndarray, samples: int) -> torch.Tensor:
         """int16 (batch, samples) from these samples of `pcm_S` on."""
@@ -166,7 +167,7 @@ class Pool:
                 f"{budget / 1e9:.2f} GB for music are too little: at least {least:.2f} are needed"
             )
         order = np.random.default_rng(seed).permutation(len(pieces))
-        self._pieces = [pieces[number] for number in order]
+        self._pieces: list[Piece] = [pieces[number] for number in order]
         self._waveforms = Waveforms([largest] * self.slots, torch.device("cpu"))
         self._loader = ThreadPoolExecutor(1)
         self._first = -1

@@ -135,8 +135,8 @@ class PartWriter:
         self,
         part: Part,
         decoder: Callable[..., np.ndarray] | None = None,
-        spread: Callable[..., Iterable[dict]] = map,
-    ) -> list[dict]:
+        spread: Callable[..., Iterable[dict[str, Any]]] = map,
+    ) -> list[dict[str, Any]]:
         """Work on one part; returns what became of each recording, see `PART`.
 
         Args:
@@ -145,8 +145,8 @@ class PartWriter:
 
         Raises StorageError when the shards cannot be written, StoreUnreachable.
         """
-        rows: list[dict] = []
-        shard: list[dict] = []
+        rows: list[dict[str, Any]] = []
+        shard: list[dict[str, Any]] = []
         convert = partial(_convert, min_seconds=MIN_SECONDS[self.what], decoder=decoder)
         for row in spread(convert, part):
             rows.append(row)
@@ -162,7 +162,7 @@ class PartWriter:
         )
         return rows
 
-    def _flush(self, part: Part, shard: list[dict], rows: list[dict]) -> None:
+    def _flush(self, part: Part, shard: list[dict[str, Any]], rows: list[dict[str, Any]]) -> None:
         """Write a shard, and empty it."""
         number = len({row["shard"] for row in rows} - {None})
         key = f"shards/{self._name(part)}-{number}.parquet"
@@ -178,7 +178,9 @@ class PartWriter:
         return short_hash(FORMAT_VERSION, MIN_SECONDS[self.what], part)
 
 
-def _convert(row: dict, min_seconds: float, decoder: Callable[..., np.ndarray] | None) -> dict:
+def _convert(
+    row: dict[str, Any], min_seconds: float, decoder: Callable[..., np.ndarray] | None
+) -> dict[str, Any]:
     """Read and decode one recording; `status` and `error` tell the result.
 
     Raises StoreUnreachable, which is no fault of this recording.

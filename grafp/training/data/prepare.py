@@ -18,6 +18,7 @@ from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -114,7 +115,7 @@ def _decode(
     table = pa.Table.from_pylist(_marked(rows), schema=TABLE)
     key = f"tables/{sources.what}-{short_hash(table.to_pylist())}.parquet"
     size = write_parquet(storage.join(store, key), table)
-    shards: dict[str, dict] = {}
+    shards: dict[str, dict[str, Any]] = {}
     for row in rows:
         if row["shard"]:
             shard = shards.setdefault(row["shard"], {"count": 0, "seconds": 0.0})
@@ -167,7 +168,7 @@ def _is_whole(collected: Collected, sizes: dict[str, int], good: set[str]) -> bo
     return there.items() <= sizes.items() and set(table["status"].to_pylist()) <= good
 
 
-def _marked(rows: list[dict]) -> list[dict]:
+def _marked(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Rows with duplicates marked and a tenth of the groups held out for validation."""
     first: dict[str, str] = {}
     for row in rows:

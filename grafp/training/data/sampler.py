@@ -102,7 +102,8 @@ class PairSampler:
         after_TK = gap_TK.cumsum(axis=1)
         after_TK *= np.minimum(1.0, last_T1 / np.maximum(after_TK[:, -1:], 1.0))
         first_T1 = random.uniform(size=last_T1.shape) * (last_T1 - after_TK[:, -1:] + 1)
-        return np.minimum(np.floor(first_T1) + np.floor(after_TK), last_T1).astype(np.int64)
+        start_TK: np.ndarray = np.minimum(np.floor(first_T1) + np.floor(after_TK), last_T1)
+        return start_TK.astype(np.int64)
 
     def _on_device(self, clips_BS: torch.Tensor) -> torch.Tensor:
         if self.device and self.device.type == "cuda" and clips_BS.device.type == "cpu":
