@@ -3,8 +3,8 @@
     python -m grafp.plan --tracks 100e6 --minutes 3.5 --new-per-night 50e3 --queries-per-day 1e6
 
 The numbers follow from measured rates, which options can replace; docs/results/scale.md says
-where they come from. Hours are those of one core or GPU, except node hours; GB are 10^9 bytes. The last line
-is the same as JSON. `night` is an incremental run.
+where they come from. Hours are those of one core or GPU, except node hours; GB are 10^9 bytes.
+The last line is the same as JSON. `night` is an incremental run.
 
 Exit code: 0 done, 2 bad arguments.
 """

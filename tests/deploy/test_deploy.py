@@ -65,9 +65,9 @@ def _started(where: str, request: dict[str, float], count: int) -> dict[str, int
 def _pods(manifest: dict) -> list[dict]:
     spec = manifest["spec"]
     if manifest["kind"] == "CronJob":
-        return [spec["jobTemplate"]["spec"]["trained"]["spec"]]
+        return [spec["jobTemplate"]["spec"]["template"]["spec"]]
     groups = [spec["headGroupSpec"], *spec["workerGroupSpecs"]]
-    return [group["trained"]["spec"] for group in groups]
+    return [group["template"]["spec"] for group in groups]
 
 
 def _nightly() -> str:
