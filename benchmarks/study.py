@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""What each choice of the training recipe is worth: one change at a time, one budget, one judge.
+"""What each choice of the training recipe is worth: one change at a time, one budget.
 
     python benchmarks/study.py --corpus CORPUS --out out/study
 
 CORPUS holds music.csv, noise.csv and rir.csv. Every variant is trained from random weights on the
-train split, with the same number of pairs and the same seed, and judged on the tenth of it that
-jobs/train.py sets apart: the share of degraded 1 s clips whose nearest fingerprint of all lies
+train split, with the same number of pairs and the same seed, and validated on the tenth of it that
+jobs/train.py holds out: the share of degraded 1 s clips whose nearest fingerprint of all lies
 within 50 ms of the truth. One thread each. The baselines and the reference recipe are variants
 too, with learning rates of their own. OUT/study.json keeps what is done: a run that was
 stopped goes on, and --only chooses variants. For what the models are worth on the test split:
@@ -104,22 +104,22 @@ def main(chosen: argparse.Namespace) -> tuple[dict, int]:
     torch.set_num_threads(1)
     kept = storage.join(chosen.out, "study.json")
     done = json.loads(storage.read(kept)) if storage.stat(kept) else {}
-    judge = None
+    study = None
     for name in chosen.only:
         if name in done:
             continue
-        judge = judge or Judge(
+        study = study or Study(
             chosen.corpus, chosen.out, chosen.steps, chosen.pairs, keep=chosen.keep
         )
-        done[name] = judge.run(name)
+        done[name] = study.run(name)
         storage.write(kept, json.dumps(done, indent=1).encode())
         print(f"{name}: {done[name]}")
     _table(done)
     return {"variants": len(done), "results": done}, cli.DONE
 
 
-class Judge:
-    """The corpus in memory, and the clips that all variants are judged with."""
+class Study:
+    """The corpus in memory, and the clips that all variants are validated with."""
 
     def __init__(
         self, corpus: str, out: str, steps: int, pairs: int, *, keep: bool = False
@@ -131,10 +131,10 @@ class Judge:
         from grafp.training.data.partition import Budget
         from grafp.training.data.sampler import TrainingSet
         from grafp.training.validation import Validation
-        from pipelines.training.flow import VALIDATION_AUGMENT
         from pipelines.training.prepare import collect_all, list_sources
+        from pipelines.training.worker import VALIDATION_AUGMENT
 
-        tables = {"music": "music.csv", "noise": "noise.csv", "rooms": "rir.csv"}
+        tables = {"music": "music.csv", "noise": "noise.csv", "rir": "rir.csv"}
         sources = list_sources({k: storage.join(corpus, v) for k, v in tables.items()})
         out = storage.absolute(out)
         store = storage.join(out, "data")
@@ -146,7 +146,7 @@ class Judge:
         self.models = storage.join(out, "models") if keep else None
         held = self.data.validation
         assert held is not None
-        augmenter = Augmenter(held.noises, held.rooms, VALIDATION_AUGMENT, device)
+        augmenter = Augmenter(held.noises, held.rirs, VALIDATION_AUGMENT, device)
         self.validation = Validation.build(held.tracks, augmenter, queries=2000)
 
     def run(self, name: str) -> dict:
@@ -161,8 +161,8 @@ class Judge:
             folder = "".join(c if c.isalnum() else "-" for c in name)
             card = {"preset": trainer.config.preset, "variant": name}
             card["training"] = trainer.config.to_dict()
-            bias_s = self.validation.offset_bias(trainer.encoder, trainer.device)
-            card["offset_bias_s"] = round(bias_s, 4)
+            correction_s = self.validation.offset_correction(trainer.encoder, trainer.device)
+            card["offset_correction_s"] = round(correction_s, 4)
             save_bundle(storage.join(self.models, folder), trainer.encoder, card)
         rate = self.validation.hit_rate(trainer.encoder, trainer.device)
         hits = round(rate * len(self.validation.truth_B))
@@ -192,7 +192,7 @@ class Judge:
         )
         sampler = PairSampler(self.data.music, config.pairs, config.per_track)
         device = torch.device("cpu")
-        augmenter = Augmenter(self.data.noises, self.data.rooms, config.augment, device)
+        augmenter = Augmenter(self.data.noises, self.data.rirs, config.augment, device)
         trainer = Trainer(
             config,
             sampler,

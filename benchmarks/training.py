@@ -4,11 +4,11 @@
     python benchmarks/training.py
     python benchmarks/training.py --presets grafprint --pairs 256 --gpu
 
-Every row is a process of its own that trains on synthesized music, with rooms and noise, from
-random weights. "choosing neighbors" is the k-NN graph (paper, section II-B), "aggregating" is eq.
-2 with its gradient; both are parts of the network's share. The rows "as published" have the graph
-of the usual code instead: all distances, a partial sort, the neighbors' differences kept for the
-gradient. Two workers share a global batch over gloo.
+Every row is a process of its own that trains on synthesized music, with reverberation and noise,
+from random weights. "choosing neighbors" is the k-NN graph (paper, section II-B), "aggregating" is
+eq. 2 with its gradient; both are parts of the network's share. The rows "as published" have the
+graph of the usual code instead: all distances, a partial sort, the neighbors' differences kept for
+the gradient. Two workers share a global batch over gloo.
 """
 
 import argparse
@@ -139,7 +139,8 @@ class _Clock:
         from grafp.training.augment import Augmenter
         from grafp.training.data.sampler import PairSampler
 
-        self.device, self.seconds = trainer.device, {}
+        self.device = trainer.device
+        self.seconds: dict[str, float] = {}
         self._wrap(PairSampler, "draw", "data")
         self._wrap(Augmenter, "__call__", "augment")
         self._wrap(grafp.training.trainer, "log_mel", "mel")
@@ -196,12 +197,12 @@ def _trainer(preset: str, pairs: int, parts: int, device, rank: int, world: int)
     random = torch.Generator().manual_seed(0)
     noises = [(3000 * torch.randn(80_000, generator=random)).short() for _ in range(50)]
     fading_S = torch.exp(-torch.arange(16_000) / 2000)
-    rooms = [torch.randn(16_000, generator=random) * fading_S for _ in range(50)]
+    rirs = [torch.randn(16_000, generator=random) * fading_S for _ in range(50)]
     config = TrainConfig(preset=preset, steps=1 << 30, pairs=pairs, accumulate=parts)
     return Trainer(
         config,
         PairSampler(Waveforms.of(pieces, device=device), pairs, config.per_track),
-        Augmenter(noises, rooms, AugmentConfig(), device),
+        Augmenter(noises, rirs, AugmentConfig(), device),
         None,
         device,
         rank,
@@ -239,8 +240,8 @@ def _publish():
         def backward(ctx, grad_BNC):
             return *torch.autograd.grad(ctx.result, ctx.inside, grad_BNC), None
 
-    grafp.model.encoder.nearest_neighbors = nearest_neighbors
-    grafp.model.encoder.max_relative = Aggregation.apply
+    usual = {"nearest_neighbors": nearest_neighbors, "max_relative": Aggregation.apply}
+    vars(grafp.model.encoder).update(usual)
     return Aggregation
 
 

@@ -9,7 +9,7 @@ names the Debian package of each track. PACKAGES holds these packages, unpacked 
 their names, and packages of speech (VOICES below). Written are
 
 - music.csv: the training tracks, in full where the package's file was found by its name;
-- noise.csv: the training noises, and as many mixes of 1 to 12 voices, half of them in a room.
+- noise.csv: the training noises, and as many mixes of 1 to 12 voices, half of them reverberant.
 
 Voices set apart for validation never meet others in a mix. None of the speech packages may have
 served for the corpus's own noise: test noise must stay unheard.
@@ -18,7 +18,6 @@ served for the corpus's own noise: test noise must stay unheard.
 import argparse
 import csv
 import re
-import sys
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
@@ -59,10 +58,9 @@ def main(chosen: argparse.Namespace) -> None:
     noises = _training_rows(chosen.corpus / "noise.csv")
     for row in noises:
         row["path"] = str((chosen.corpus / row["path"]).resolve())
-    rooms = _training_rows(chosen.corpus / "rir.csv")
-    room_files = [chosen.corpus / row["path"] for row in rooms]
+    rirs = [chosen.corpus / row["path"] for row in _training_rows(chosen.corpus / "rir.csv")]
     rng = np.random.default_rng(0)
-    for number, (speaker, mix) in enumerate(_mixes(chosen.packages, room_files, chosen.mixes, rng)):
+    for number, (speaker, mix) in enumerate(_mixes(chosen.packages, rirs, chosen.mixes, rng)):
         path = chosen.out / "voices" / f"{number:04d}.flac"
         path.write_bytes(encode(mix, "flac"))
         noises.append({"path": str(path.resolve()), "split": "train", "group": speaker})
@@ -85,7 +83,7 @@ def _original(package: Path, name: str) -> Path | None:
 
 
 def _mixes(
-    packages: Path, rooms: list[Path], count: int, rng: np.random.Generator
+    packages: Path, rirs: list[Path], count: int, rng: np.random.Generator
 ) -> Iterator[tuple[str, np.ndarray]]:
     """(one of its speakers, mixed voices); those held out mix among themselves."""
     speakers = _speakers(packages)
@@ -97,9 +95,9 @@ def _mixes(
         side = sides[number % 8 == 0 and bool(sides[True])]
         talkers = rng.choice(side, size=int(rng.integers(1, 13)))
         mix = sum(_talk(speakers[name], rng) * 10 ** rng.uniform(-0.3, 0) for name in talkers)
-        if rooms and rng.random() < 0.5:
+        if rirs and rng.random() < 0.5:
             response = decode(
-                rooms[int(rng.integers(len(rooms)))].read_bytes(), min_seconds=0, allow_silent=True
+                rirs[int(rng.integers(len(rirs)))].read_bytes(), min_seconds=0, allow_silent=True
             )
             size = len(mix) + len(response)
             mix = np.fft.irfft(np.fft.rfft(mix, size) * np.fft.rfft(response, size), size)
@@ -154,4 +152,4 @@ def _write(path: Path, rows: list[dict[str, str]]) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(options()))
+    main(options())

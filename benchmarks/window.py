@@ -5,8 +5,8 @@
 
 Both networks are `small`, trained as benchmarks/study.py does and with as many pairs. Spectrograms
 have the same size: those of 2 s have their frames twice as far apart, so that a step costs about
-the same. The judge are degraded clips of 2 s of the validation part, off the grid: the share found
-within 50 ms, by one fingerprint of 2 s, or by the 11 of 1 s that fit into a clip (eq. 8).
+the same. The score is the share of degraded clips of 2 s of the validation part, off the grid, that
+are found within 50 ms, by one fingerprint of 2 s, or by the 11 of 1 s that fit into a clip (eq. 8).
 A fingerprint of 2 s cannot answer a clip of 1 s.
 """
 
@@ -16,7 +16,7 @@ import subprocess
 import sys
 
 import numpy as np
-from study import Judge
+from study import Study
 
 from pipelines.common import cli
 
@@ -46,13 +46,13 @@ def main(chosen: argparse.Namespace) -> tuple[dict, int]:
     from grafp.evaluation.metrics import Rate
 
     torch.set_num_threads(1)
-    judge = Judge(chosen.corpus, chosen.out, chosen.steps, chosen.pairs)
+    study = Study(chosen.corpus, chosen.out, chosen.steps, chosen.pairs)
     if chosen.window == 2:
-        held = judge.validation
+        held = study.validation
         np.savez(clips, queries=held.query_BS.numpy(), truth=held.truth_B.numpy())
     with np.load(clips) as kept:
         query_BS, truth_B = kept["queries"], kept["truth"]
-    nearest_B = _nearest(judge, query_BS)
+    nearest_B = _nearest(study, query_BS)
     hits = int((np.abs(nearest_B - truth_B) <= 800).sum())
     rate = Rate(hits, len(truth_B)).to_dict()
     print(f"fingerprints of {chosen.window} s: {rate}")
@@ -64,25 +64,25 @@ def _lengthen() -> None:
     from grafp.model import fingerprint
 
     fingerprint.SEGMENT_SAMPLES *= 2
-    from grafp.audio import mixing as rooms
+    from grafp.audio import mixing
     from grafp.model import features
 
     features._FRAME_HOP = 999  # 31 hops and a window are 31,993 samples
-    rooms._FFT_SAMPLES *= 2
+    mixing._FFT_SAMPLES *= 2
 
 
-def _nearest(judge: Judge, query_BS: np.ndarray) -> np.ndarray:
-    """Where the best alignment of each clip with the validation tracks begins."""
+def _nearest(study: Study, query_BS: np.ndarray) -> np.ndarray:
+    """Start of the best alignment of each clip with the validation tracks, (clips,)."""
     import torch
 
     from grafp.model.inference import Fingerprinter
 
-    fingerprint = Fingerprinter.from_encoder(judge.train("small").encoder)
-    assert judge.data.validation
+    fingerprint = Fingerprinter.from_encoder(study.train("small").encoder)
+    assert study.data.validation
     best_B = np.full(len(query_BS), -np.inf)
     nearest_B = np.zeros(len(query_BS), np.int64)
     query_BMD = np.stack([fingerprint(query_S) for query_S in query_BS])
-    for number, track in enumerate(judge.data.validation.tracks):
+    for number, track in enumerate(study.data.validation.tracks):
         samples_S = track[: 30 * 16_000].to(torch.float32).numpy() / 32768
         reference_RD = fingerprint(samples_S)
         starts = len(reference_RD) - query_BMD.shape[1] + 1

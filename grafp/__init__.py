@@ -17,7 +17,7 @@ __all__ = ["Location", "Model", "load_model", "locate"]
 
 
 def __getattr__(name: str) -> Any:
-    """Import PyTorch and FAISS, which take seconds, when they are first needed."""
+    """Import PyTorch, which takes seconds, when it is first needed."""
     if name in __all__:
         from grafp import api
 

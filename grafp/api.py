@@ -1,13 +1,13 @@
-"""The library in a notebook: load a model, fingerprint files, ask whether one lies in the other."""
+"""The library in a notebook: load a model, fingerprint files, locate a clip in a recording."""
 
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
 from grafp import storage
 from grafp.audio import decode
-from grafp.index.alignment import align
-from grafp.model.bundle import DEFAULT_MIN_SCORE, DEFAULT_MODEL, load_bundle
+from grafp.model.bundle import DEFAULT_MIN_SCORE, DEFAULT_MODEL, load_bundle, read_card
 from grafp.model.fingerprint import HOP_SECONDS
 from grafp.model.inference import Fingerprinter
 
@@ -18,6 +18,8 @@ class Model:
 
     fingerprinter: Fingerprinter
     model_id: str
+    offset_correction_s: float = 0.0
+    """Subtracted from the offset of a match, s."""
 
     def fingerprint(self, recording: str | np.ndarray) -> np.ndarray:
         """Fingerprints of a recording, one every 0.1 s.
@@ -36,10 +38,10 @@ class Model:
 
 @dataclass(frozen=True)
 class Location:
-    """Where a clip lies in a recording, and how sure that is."""
+    """The position of a clip in a recording, and how well it matches there."""
 
     start_s: float
-    """Not moved by the model's `offset_bias_s`, as a query's places are."""
+    """Start of the clip in the recording, with the model's offset correction."""
     score: float
     """Mean inner product over the aligned fingerprints, -1..1."""
 
@@ -47,19 +49,32 @@ class Location:
 def load_model(name_or_uri: str = DEFAULT_MODEL, device: str = "cpu") -> Model:
     """A shipped model by name, or a bundle from a folder or prefix. Raises ModelError."""
     bundle = load_bundle(name_or_uri)
-    return Model(Fingerprinter.from_encoder(bundle.encoder, device), bundle.model_id)
+    fingerprinter = Fingerprinter.from_encoder(bundle.encoder, device)
+    return Model(fingerprinter, bundle.model_id, bundle.offset_correction_s)
 
 
 def locate(
-    clip: np.ndarray, recording: np.ndarray, min_score: float = DEFAULT_MIN_SCORE
+    clip: np.ndarray,
+    recording: np.ndarray,
+    min_score: float = DEFAULT_MIN_SCORE,
+    model: Model | None = None,
 ) -> Location | None:
     """Find a clip in a recording by exact comparison (paper, eq. 8); None: it is not in there.
 
     Args:
         clip, recording: fingerprints (segments, 128) of one model.
-        min_score: what a match must reach.
+        min_score: least score of a match.
+        model: the model, for its offset correction; None: the default one.
     """
-    match = align(clip, recording)
+    from grafp.index.alignment import align  # only here: the rest needs no index
+
+    correction_s = model.offset_correction_s if model else _default_correction_s()
+    match = align(clip, recording, correction_s / HOP_SECONDS)
     if match is None or match.score < min_score:
         return None
     return Location(max(0.0, match.start * HOP_SECONDS), match.score)
+
+
+@cache
+def _default_correction_s() -> float:
+    return read_card(DEFAULT_MODEL).offset_correction_s

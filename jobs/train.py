@@ -93,7 +93,7 @@ def main(chosen: Options) -> tuple[dict[str, Any], int]:
         chosen.out,
         TrainConfig(**settings),
         noise=chosen.noise,
-        rooms=chosen.rir,
+        rirs=chosen.rir,
         start_from=chosen.start_from,
         data=chosen.data,
         memory_gb=chosen.memory_gb,

@@ -1,6 +1,9 @@
-"""Sound: files of every supported format to 16 kHz mono samples, and what happens to sound.
+"""Audio: files of every supported format to 16 kHz mono samples, and what degrades them.
 
-The modules beside the decoder (effects, mixing, speed) need PyTorch and are imported by name.
+In the order of the flow: formats (the table of formats), decoding, encoding; then what happens to
+music before it is recorded: speed, mixing (noise and impulse responses), effects (loudspeakers,
+microphones, codecs). These three need PyTorch and are imported by name. synthesis makes music,
+noise and impulse responses for demos and tests.
 """
 
 from grafp.audio.decoding import MAX_SECONDS, SILENCE_PEAK, decode, decode_chunks

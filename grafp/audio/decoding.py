@@ -93,7 +93,7 @@ def _checked_blocks(
         raise EmptyAudio("the file has no bytes")
     count, peak = 0, 0.0
     try:
-        with av.open(io.BytesIO(data), container_options=_CONTAINER_OPTIONS) as container:
+        with av.open(io.BytesIO(data), "r", container_options=_CONTAINER_OPTIONS) as container:
             if not container.streams.audio:
                 raise UnreadableAudio("the file holds no audio stream")
             declared = _declared_seconds(container, data)

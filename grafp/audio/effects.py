@@ -38,16 +38,17 @@ def respond(
     frequency_F = torch.fft.rfftfreq(length, 1 / SAMPLE_RATE, device=device).clamp_min(1.0)
     octave_F = (frequency_F / _LOWEST_BAND_HZ).log2()
     octaves = float(np.log2(_HIGHEST_BAND_HZ / _LOWEST_BAND_HZ))
-    place_F = (octave_F / octaves).clamp(0, 1) * (BANDS - 1)
-    below_F = place_F.long().clamp_max(BANDS - 2)
+    position_F = (octave_F / octaves).clamp(0, 1) * (BANDS - 1)
+    below_F = position_F.long().clamp_max(BANDS - 2)
     band_db_BN = band_db_BN.to(device)
     gain_db_BF = torch.lerp(
-        band_db_BN[:, below_F], band_db_BN[:, below_F + 1], (place_F - below_F)[None]
+        band_db_BN[:, below_F], band_db_BN[:, below_F + 1], (position_F - below_F)[None]
     )
     gain_BF = 10.0 ** (gain_db_BF / 20.0)
     gain_BF /= (1 + (low_cut_hz_B1.to(device) / frequency_F) ** 4).sqrt()
     gain_BF /= (1 + (frequency_F / high_cut_hz_B1.to(device)) ** 8).sqrt()
-    return torch.fft.irfft(torch.fft.rfft(clips_BS, length) * gain_BF, length)[:, :samples]
+    heard_BS: torch.Tensor = torch.fft.irfft(torch.fft.rfft(clips_BS, length) * gain_BF, length)
+    return heard_BS[:, :samples]
 
 
 def overdrive(
@@ -65,8 +66,8 @@ def overdrive(
 class Codecs:
     """mp3 and Opus at low rates, there and back.
 
-    They are FFmpeg's, which knows no GPU: clips travel to the processor, where a few threads
-    share them, and back. What it costs is for the share of the clips that is asked for.
+    They are FFmpeg's, which knows no GPU: clips travel to the CPU, where a few threads
+    share them, and back. The cost grows with the share of clips that are encoded.
     """
 
     NAMES = ("mp3", "opus")

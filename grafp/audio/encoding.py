@@ -33,6 +33,7 @@ def encode(
     out, source_layout = io.BytesIO(), layout
     with av.open(out, "w", format=container_format) as container:
         stream = container.add_stream(codec, rate=48_000 if codec == "libopus" else rate)
+        assert isinstance(stream, av.AudioStream)
         if codec == "vorbis":  # FFmpeg's own encoder: marked experimental, stereo only
             layout, stream.options = "stereo", {"strict": "experimental"}
         stream.layout = layout

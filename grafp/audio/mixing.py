@@ -5,8 +5,8 @@ import torch
 from grafp.audio.formats import SAMPLE_RATE
 
 _SHORTEST = SAMPLE_RATE // 4  # repeated more often, a noise would be a rhythm
-_ROOM_SAMPLES = SAMPLE_RATE
-_FFT_SAMPLES = 3 * SAMPLE_RATE  # holds past, segment and room without wrapping round
+_RIR_SAMPLES = SAMPLE_RATE
+_FFT_SAMPLES = 3 * SAMPLE_RATE  # holds past, segment and response without wrapping around
 
 
 class Noises:
@@ -26,9 +26,9 @@ class Noises:
         """Excerpts of random noises, float32 (count, samples); a short noise is repeated."""
         number_B = torch.randint(len(self), (count,), generator=random)
         length_B, start_B = self.lengths_N[number_B], self.starts_N[number_B]
-        places_B = (length_B - samples + 1).clamp_min(1)
+        starts_B = (length_B - samples + 1).clamp_min(1)
         # float64: float32 does not know every sample of more than 17 minutes
-        start_B += (torch.rand(count, generator=random, dtype=torch.float64) * places_B).long()
+        start_B += (torch.rand(count, generator=random, dtype=torch.float64) * starts_B).long()
         within_BS = torch.arange(samples)[None] % length_B[:, None]
         return to_float(self.pcm_S[(start_B[:, None] + within_BS).to(self.pcm_S.device)])
 
@@ -67,38 +67,41 @@ def _rms(sound_BS: torch.Tensor) -> torch.Tensor:
     return sound_BS.square().mean(dim=1, keepdim=True).sqrt()
 
 
-class Rooms:
-    """The first second of each room, held as spectra on one device."""
+class ImpulseResponses:
+    """The first second of each room impulse response (RIR), held as spectra on one device."""
 
-    def __init__(self, rooms: list[torch.Tensor], device: torch.device) -> None:
-        """`rooms`: int16 or float impulse responses at 16 kHz."""
-        padded_RS = torch.zeros(len(rooms), _ROOM_SAMPLES)
-        for row_S, room in zip(padded_RS, rooms):
-            room_S = direct_first(room)[:_ROOM_SAMPLES]
-            row_S[: len(room_S)] = room_S
+    def __init__(self, rirs: list[torch.Tensor], device: torch.device) -> None:
+        """`rirs`: int16 or float impulse responses at 16 kHz."""
+        padded_RS = torch.zeros(len(rirs), _RIR_SAMPLES)
+        for row_S, rir in zip(padded_RS, rirs):
+            rir_S = direct_first(rir)[:_RIR_SAMPLES]
+            row_S[: len(rir_S)] = rir_S
         self.spectra_RF = torch.zeros(0)  # an FFT refuses an empty batch
-        if rooms:
+        if rirs:
             self.spectra_RF = torch.fft.rfft(padded_RS, _FFT_SAMPLES).to(device)
 
     def __len__(self) -> int:
         return len(self.spectra_RF)
 
-    def play(self, clips_BS: torch.Tensor, room_B: torch.Tensor) -> torch.Tensor:
-        """Clips of at most two seconds as heard in the rooms of these numbers, as long as given."""
+    def convolve(self, clips_BS: torch.Tensor, number_B: torch.Tensor) -> torch.Tensor:
+        """Clips of at most two seconds, each convolved with the response of its number.
+
+        Returns float32 of the shape of `clips_BS`.
+        """
         spectra_BF = torch.fft.rfft(clips_BS, _FFT_SAMPLES)
-        wet_BS = torch.fft.irfft(
-            spectra_BF * self.spectra_RF[room_B.to(clips_BS.device)], _FFT_SAMPLES
+        wet_BS: torch.Tensor = torch.fft.irfft(
+            spectra_BF * self.spectra_RF[number_B.to(clips_BS.device)], _FFT_SAMPLES
         )
         return wet_BS[:, : clips_BS.shape[1]]
 
 
-def direct_first(room_S: torch.Tensor) -> torch.Tensor:
+def direct_first(rir_S: torch.Tensor) -> torch.Tensor:
     """An impulse response from its direct sound on, at unit energy, float32.
 
-    The travel time of the direct sound would move every answer by as much. The direct sound is
+    The travel time of the direct sound would shift every answer by as much. The direct sound is
     the first sample within 10 dB of the loudest: a reflection can be louder.
     """
-    room_S = to_float(room_S)
-    level_S = room_S.abs()
-    room_S = room_S[int((level_S >= 0.316 * level_S.max()).nonzero()[0]) :]
-    return room_S / room_S.square().sum().sqrt().clamp_min(1e-9)
+    rir_S = to_float(rir_S)
+    level_S = rir_S.abs()
+    rir_S = rir_S[int((level_S >= 0.316 * level_S.max()).nonzero()[0]) :]
+    return rir_S / rir_S.square().sum().sqrt().clamp_min(1e-9)

@@ -24,8 +24,8 @@ def change_speed(clips_BS: torch.Tensor, rate_B1: torch.Tensor, center: float) -
     """
     rate_B1 = rate_B1.to(clips_BS.device, torch.float64)
     time_S = torch.arange(clips_BS.shape[1], device=clips_BS.device, dtype=torch.float64)
-    place_BS = center + (time_S - center) * rate_B1
-    return _read(clips_BS, place_BS, _WIDTH / max(1.0, float(rate_B1.max())))
+    position_BS = center + (time_S - center) * rate_B1
+    return _read(clips_BS, position_BS, _WIDTH / max(1.0, float(rate_B1.max())))
 
 
 def change_pitch(clips_BS: torch.Tensor, semitones: float) -> torch.Tensor:
@@ -45,15 +45,15 @@ def change_pitch(clips_BS: torch.Tensor, semitones: float) -> torch.Tensor:
     return _read(slow_BS, (time_S * rate).expand(len(clips_BS), -1), _WIDTH / max(1.0, rate))
 
 
-def _read(sound_BS: torch.Tensor, place_BS: torch.Tensor, width: float) -> torch.Tensor:
+def _read(sound_BS: torch.Tensor, position_BS: torch.Tensor, width: float) -> torch.Tensor:
     """Sound between its samples: a windowed sinc whose taps are polynomials of the fraction.
 
     (Farrow, 1988: each power of the fraction has its own filter, so 5 filters and 5 look-ups
-    stand for 64 taps at each place.) `width` is the share of the band that passes.
+    stand for 64 taps at each position.) `width` is the share of the band that passes.
     """
-    place_BS = place_BS.clamp(0, sound_BS.shape[1] - 1)
-    before_BS = place_BS.floor()
-    fraction_BS = (place_BS - before_BS - 0.5).float()
+    position_BS = position_BS.clamp(0, sound_BS.shape[1] - 1)
+    before_BS = position_BS.floor()
+    fraction_BS = (position_BS - before_BS - 0.5).float()
     padded_B1S = F.pad(sound_BS[:, None], (_TAPS // 2 - 1, _TAPS // 2), mode="replicate")
     filters_P1K = _filters(width).to(sound_BS)[:, None]
     powers_BPS = F.conv1d(padded_B1S, filters_P1K)
@@ -74,4 +74,5 @@ def _filters(width: float) -> torch.Tensor:
     taps_AK = torch.sinc(width * away_AK) * torch.special.i0(beta * inside_AK)
     taps_AK /= taps_AK.sum(dim=1, keepdim=True)
     powers_AP = (fraction_A1 - 0.5) ** torch.arange(_ORDER)
-    return torch.linalg.lstsq(powers_AP, taps_AK).solution
+    filters_PK: torch.Tensor = torch.linalg.lstsq(powers_AP, taps_AK).solution
+    return filters_PK

@@ -1,4 +1,4 @@
-"""Pieces that sound like music, background noises and rooms, each synthesized from a seed.
+"""Pieces that sound like music, background noises, impulse responses: synthesized from a seed.
 
 The project ships no audio: `make demo` and the tests run on these. A piece is composed as notes,
 then rendered note by note. Sections return, but no bar is played the same way twice, because a
@@ -111,7 +111,7 @@ def piece(seed: int, seconds: float = 30.0, rate: int = 16_000) -> np.ndarray:
         sound = (_tone if note.part in OCTAVES else _drum)(rng, plan, note, rate)
         sound = sound[: max(0, dry.size - at)] * (plan.levels[note.part] * rng.uniform(0.5, 1.0))
         dry[at : at + sound.size] += sound
-    return _peaked(dry + rng.uniform(0.1, 0.4) * _convolve(dry, room(seed, rate)))
+    return _peaked(dry + rng.uniform(0.1, 0.4) * _convolve(dry, impulse_response(seed, rate)))
 
 
 def noise(seed: int, seconds: float, rate: int = 16_000) -> np.ndarray:
@@ -126,8 +126,8 @@ def noise(seed: int, seconds: float, rate: int = 16_000) -> np.ndarray:
     return _peaked(mix)
 
 
-def room(seed: int, rate: int = 16_000) -> np.ndarray:
-    """An impulse response: float32 of shape (samples,), unit energy, RT60 of 0.2 to 0.9 s.
+def impulse_response(seed: int, rate: int = 16_000) -> np.ndarray:
+    """A room impulse response: float32 of shape (samples,), unit energy, RT60 of 0.2 to 0.9 s.
 
     The direct sound is sample 0, so that convolving moves nothing in time.
     """
@@ -252,7 +252,8 @@ def _tone(rng: Generator, plan: Plan, note: Note, rate: int) -> np.ndarray:
 def _fm(timbre: Timbre, cycles: np.ndarray, decay: np.ndarray, _highest: int) -> np.ndarray:
     """Two sines, one in the phase of the other, that grow duller as they fade: shape (samples,)."""
     modulator = timbre.depth * decay * np.sin(_radians(timbre.ratio * cycles))
-    return decay * np.sin(_radians(cycles) + modulator)
+    tone: np.ndarray = decay * np.sin(_radians(cycles) + modulator)
+    return tone
 
 
 def _series(timbre: Timbre, cycles: np.ndarray, decay: np.ndarray, highest: int) -> np.ndarray:
@@ -268,18 +269,21 @@ def _series(timbre: Timbre, cycles: np.ndarray, decay: np.ndarray, highest: int)
     total = np.zeros_like(z)
     for amplitude in (amplitudes / np.linalg.norm(amplitudes)).astype(np.float32)[::-1]:
         total = (total + amplitude) * z  # Horner's rule: one sine for all harmonics
-    return total.imag
+    series: np.ndarray = total.imag
+    return series
 
 
 def _radians(cycles: np.ndarray) -> np.ndarray:
-    return (2 * np.pi * (cycles - np.floor(cycles))).astype(np.float32)
+    angle: np.ndarray = 2 * np.pi * (cycles - np.floor(cycles))
+    return angle.astype(np.float32)
 
 
 def _drum(rng: Generator, _plan: Plan, note: Note, rate: int) -> np.ndarray:
     """A hit on the kick, the snare or the hat, float32 of shape (samples,)."""
     t = np.arange(rate // 4, dtype=np.float32) / rate
     if note.part == "kick":  # its pitch falls from 150 to 50 Hz
-        return np.sin(2 * np.pi * (50 * t - 4 * np.exp(-25 * t))) * np.exp(-12 * t)
+        kick: np.ndarray = np.sin(2 * np.pi * (50 * t - 4 * np.exp(-25 * t))) * np.exp(-12 * t)
+        return kick
     hiss = rng.standard_normal(t.size, np.float32)
     if note.part == "snare":
         return (0.6 * hiss + np.sin(2 * np.pi * 185 * t)) * np.exp(-rng.uniform(18, 28) * t)
@@ -291,8 +295,9 @@ def _band(rng: Generator, size: int, rate: int, low: float, high: float) -> np.n
     spectrum = np.zeros(size // 2 + 1, complex)
     chosen = spectrum[int(low * size / rate) : math.ceil(high * size / rate) + 1]
     chosen[:] = rng.standard_normal(chosen.size) + 1j * rng.standard_normal(chosen.size)
-    samples = np.fft.irfft(spectrum, size)
-    return samples / np.sqrt(np.mean(samples**2))
+    samples: np.ndarray = np.fft.irfft(spectrum, size)
+    samples /= np.sqrt(np.mean(samples**2))
+    return samples
 
 
 def _convolve(dry: np.ndarray, response: np.ndarray) -> np.ndarray:
@@ -301,7 +306,8 @@ def _convolve(dry: np.ndarray, response: np.ndarray) -> np.ndarray:
 
 
 def _peaked(samples: np.ndarray) -> np.ndarray:
-    return (samples * (0.7 / np.abs(samples).max())).astype(np.float32)
+    scaled: np.ndarray = samples * (0.7 / np.abs(samples).max())
+    return scaled.astype(np.float32)
 
 
 def _pick(rng: Generator, options: Sequence[T]) -> T:

@@ -12,14 +12,17 @@ import torch.nn.functional as F
 from torch import nn
 
 from grafp.errors import ModelError
-from grafp.model.encoder import NO_ENCODER, check_sizes
+from grafp.model.encoder import check_sizes, read_config
 from grafp.model.features import FRAMES, MELS
 from grafp.model.fingerprint import DIMENSION
 
 
 @dataclass(frozen=True)
 class ConvConfig:
-    """The network of Chang et al. (ICASSP 2021, arXiv:2010.11910)."""
+    """The network of Chang et al. (ICASSP 2021, arXiv:2010.11910).
+
+    Raises ModelError when a size cannot work.
+    """
 
     layers: tuple[tuple[int, int, int], ...]
     """Separable convolutions: (channels, frequency stride, time stride)."""
@@ -49,20 +52,14 @@ class ConvConfig:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "ConvConfig":
-        """Raises ModelError when the values do not describe an encoder."""
-        try:
-            layers = tuple((int(c), int(f), int(t)) for c, f, t in values["layers"])
-            config = cls(layers, int(values["unit"]))
-            config._check()
-        except (KeyError, TypeError, ValueError, OverflowError) as error:
-            raise ModelError(f"{NO_ENCODER}: {error!r}") from error
-        return config
+        """What `to_dict` gave. Raises ModelError when the values do not describe an encoder."""
+        return read_config(values, cls)
 
-    def _check(self) -> None:
+    def __post_init__(self) -> None:
         check_sizes([self.unit, *(size for layer in self.layers for size in layer)])
         check_sizes([len(self.layers)], most=100)
         if self.features % DIMENSION:
-            raise ValueError(f"{self.features} features cannot be divided by {DIMENSION}")
+            raise ModelError(f"{self.features} features cannot be divided by {DIMENSION}")
 
 
 class SeparableConv(nn.Sequential):
@@ -113,7 +110,10 @@ class ConvEncoder(nn.Module):
 
 @dataclass(frozen=True)
 class PatchConfig:
-    """The paper's transformer (section III-D): AST with patches that span all frequencies."""
+    """The paper's transformer (section III-D): AST with patches that span all frequencies.
+
+    Raises ModelError when a size cannot work.
+    """
 
     frames: int
     """Spectrogram frames in a patch."""
@@ -142,21 +142,15 @@ class PatchConfig:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "PatchConfig":
-        """Raises ModelError when the values do not describe an encoder."""
-        try:
-            sizes = {n: int(values[n]) for n in ("frames", "stride", "width", "depth", "heads")}
-            config = cls(**sizes, head=tuple(int(h) for h in values["head"]))
-            config._check()
-        except (KeyError, TypeError, ValueError, OverflowError) as error:
-            raise ModelError(f"{NO_ENCODER}: {error!r}") from error
-        return config
+        """What `to_dict` gave. Raises ModelError when the values do not describe an encoder."""
+        return read_config(values, cls)
 
-    def _check(self) -> None:
+    def __post_init__(self) -> None:
         check_sizes([self.width, self.heads, *self.head])
         check_sizes([self.frames, self.stride], most=FRAMES)
         check_sizes([self.depth], most=100)
         if self.width % self.heads:
-            raise ValueError(f"{self.heads} heads do not divide a width of {self.width}")
+            raise ModelError(f"{self.heads} heads do not divide a width of {self.width}")
 
 
 class PatchEncoder(nn.Module):

@@ -26,7 +26,7 @@ FEATURES = {"name": "log-mel-64x32", "version": 1, "sample_rate": 16_000, "segme
 SHIPPED = Path(__file__).parent / "shipped"
 DEFAULT_MODEL = "small"
 DEFAULT_MIN_SCORE = 0.75  # for a model whose card does not say
-_LARGEST_BIAS_SECONDS = 0.15
+_LARGEST_CORRECTION_S = 0.15
 
 
 @dataclass(frozen=True)
@@ -37,9 +37,9 @@ class ModelCard:
     model_id: str
     sha256: str
     min_scores: dict[float, float]
-    """Scores that a match must reach, by its length in seconds; the card's `min_score`."""
-    offset_bias_s: float
-    """How much later than the truth it places degraded clips, s; see `Validation.offset_bias`."""
+    """Scores that a match must reach, by its length in seconds; `min_score` in the card."""
+    offset_correction_s: float
+    """Subtracted from the offset of a match, s; see `Validation.offset_correction`."""
     files: dict[str, bytes]
     """The bundle's own files, to copy it elsewhere unchanged."""
 
@@ -86,7 +86,7 @@ def parse_card(files: dict[str, bytes], name: str) -> ModelCard:
     digest = hashlib.sha256(files["weights.safetensors"] + files["card.json"]).hexdigest()
     model_id = f"{card.get('preset', 'model')}-{digest[:12]}"
     return ModelCard(
-        card, model_id, digest, _min_scores(card, name), _offset_bias_s(card, name), files
+        card, model_id, digest, _min_scores(card, name), _offset_correction_s(card, name), files
     )
 
 
@@ -101,13 +101,14 @@ def _min_scores(card: dict[str, Any], name: str) -> dict[float, float]:
     return scores
 
 
-def _offset_bias_s(card: dict[str, Any], name: str) -> float:
-    bias_s = card.get("offset_bias_s", 0.0)
-    if not isinstance(bias_s, int | float) or not abs(bias_s) <= _LARGEST_BIAS_SECONDS:
+def _offset_correction_s(card: dict[str, Any], name: str) -> float:
+    key = "offset_bias_s" if "offset_bias_s" in card else "offset_correction_s"  # older bundles
+    seconds = card.get(key, 0.0)
+    if not isinstance(seconds, int | float) or not abs(seconds) <= _LARGEST_CORRECTION_S:
         raise ModelError(
-            f"{name}: offset_bias_s in its card must be seconds, at most {_LARGEST_BIAS_SECONDS}"
+            f"{name}: {key} in its card must be seconds, at most {_LARGEST_CORRECTION_S}"
         )
-    return float(bias_s)
+    return float(seconds)
 
 
 @dataclass(frozen=True)
@@ -168,8 +169,8 @@ def save_bundle(
 ) -> str:
     """Write a bundle and return its model id. `card` needs at least `preset`.
 
-    Files `beside` the bundle's own are for people; no reader needs them, and the id says nothing
-    of them.
+    Files `beside` the bundle's own are for people; nothing reads them, and the id does not depend
+    on them.
     """
     from safetensors.torch import save as dump_tensors
 

@@ -4,10 +4,11 @@ Node tensors are B x N x C throughout. That is also the memory of a channels-las
 so strided convolutions work on the H x W grid without copying.
 """
 
+import json
 import math
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -17,13 +18,17 @@ from grafp.errors import ModelError
 from grafp.model.features import FRAMES, MELS
 from grafp.model.fingerprint import DIMENSION
 from grafp.model.graph import max_relative, nearest_neighbors
+from grafp.storage.records import parse_record
 
-NO_ENCODER = "the model card does not describe an encoder"
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class EncoderConfig:
-    """The architecture, stored in the model bundle beside the weights."""
+    """The architecture, stored in the model bundle beside the weights.
+
+    Raises ModelError when a size cannot work.
+    """
 
     stem: tuple[tuple[int, int, int, int], ...]
     """Convolutions before the graph: (channels, kernel, frequency stride, time stride)."""
@@ -60,33 +65,28 @@ class EncoderConfig:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "EncoderConfig":
-        """Raises ModelError when the values do not describe an encoder."""
-        try:
-            config = cls(
-                stem=tuple((int(c), int(k), int(f), int(t)) for c, k, f, t in values["stem"]),
-                channels=tuple(int(c) for c in values["channels"]),
-                blocks=tuple(int(b) for b in values["blocks"]),
-                neighbors=int(values.get("neighbors") or values["neighbours"]),
-                head=tuple(int(h) for h in values["head"]),
-                readout=int(values.get("readout", 0)),  # older bundles have none
-            )
-            config._check()
-        except (KeyError, TypeError, ValueError, OverflowError) as error:
-            raise ModelError(f"{NO_ENCODER}: {error!r}") from error
-        return config
+        """What `to_dict` gave. Raises ModelError when the values do not describe an encoder."""
+        if isinstance(values, dict) and "neighbours" in values:  # older bundles
+            values = {**values, "neighbors": values["neighbours"]}
+        return read_config(values, cls)
 
-    def _check(self) -> None:
+    def __post_init__(self) -> None:
         if not self.channels or len(self.channels) != len(self.blocks):
-            raise ValueError("each stage needs its channels and its blocks")
+            raise ModelError("each stage needs its channels and its blocks")
         check_sizes([*self.channels, *self.head, self.neighbors, *sum(self.stem, ())])
         check_sizes(self.blocks, most=100)
         check_sizes([self.readout + 1])  # 0 is none
 
 
+def read_config(values: Any, kind: type[T]) -> T:
+    """A configuration of this kind from a card. Raises ModelError, which names the field."""
+    return parse_record(json.dumps(values), kind, "encoder in the model card", ModelError)
+
+
 def check_sizes(sizes: Iterable[int], most: int = 1 << 16) -> None:
-    """Raises ValueError unless all lie between 1 and `most`."""
+    """Raises ModelError unless all lie between 1 and `most`."""
     if wrong := [size for size in sizes if not 1 <= size <= most]:
-        raise ValueError(f"every size must be at least 1 and at most {most}, not {wrong[0]}")
+        raise ModelError(f"every size must be at least 1 and at most {most}, not {wrong[0]}")
 
 
 class LinearNorm(nn.Module):
@@ -98,8 +98,9 @@ class LinearNorm(nn.Module):
         self.norm = nn.BatchNorm1d(outputs)
 
     def forward(self, nodes_BNC: torch.Tensor) -> torch.Tensor:
-        out_BNC = self.linear(nodes_BNC)
-        return self.norm(out_BNC.flatten(0, -2)).view_as(out_BNC)
+        out_BNC: torch.Tensor = self.linear(nodes_BNC)
+        normed_MC: torch.Tensor = self.norm(out_BNC.flatten(0, -2))
+        return normed_MC.view_as(out_BNC)
 
 
 class ConvNorm(nn.Module):
@@ -111,7 +112,8 @@ class ConvNorm(nn.Module):
         self.norm = nn.BatchNorm2d(outputs)
 
     def forward(self, grid_BCHW: torch.Tensor) -> torch.Tensor:
-        return self.norm(self.conv(grid_BCHW))
+        normed_BCHW: torch.Tensor = self.norm(self.conv(grid_BCHW))
+        return normed_BCHW
 
 
 class GraphBlock(nn.Module):
@@ -131,7 +133,8 @@ class GraphBlock(nn.Module):
         relative_BNC = max_relative(x_BNC, nearest_neighbors(x_BNC, self.neighbors))
         x_BNC = F.relu(self.update(torch.cat([x_BNC, relative_BNC], dim=-1)))
         nodes_BNC = nodes_BNC + self.leave(x_BNC)
-        return nodes_BNC + self.narrow(F.relu(self.widen(nodes_BNC)))
+        change_BNC: torch.Tensor = self.narrow(F.relu(self.widen(nodes_BNC)))
+        return nodes_BNC + change_BNC
 
 
 class Encoder(nn.Module):
@@ -187,7 +190,7 @@ class Encoder(nn.Module):
 
 
 def _ramps() -> torch.Tensor:
-    """Where each time-frequency point lies: a frequency ramp and a time ramp, (2, 64, 32)."""
+    """Position of each time-frequency point: a frequency ramp and a time ramp, (2, 64, 32)."""
     cpu = torch.device("cpu")  # on the meta device the first linspace takes seconds
     frequency_FT = torch.linspace(-1, 1, MELS, device=cpu)[:, None].expand(MELS, FRAMES)
     time_FT = torch.linspace(-1, 1, FRAMES, device=cpu)[None, :].expand(MELS, FRAMES)

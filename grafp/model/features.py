@@ -16,7 +16,7 @@ MELS, FRAMES = 64, 32
 _WINDOW = 1024
 _FRAME_HOP = 483  # 31 hops and one window are 15,997 samples: 32 whole frames in a segment
 _RANGE_DB = 60.0  # below the segment's loudest point; noise hides what is fainter
-# A processor's caches hold the spectra of so many segments: two to three times faster.
+# A CPU's caches hold the spectra of so many segments: two to three times faster.
 _AT_ONCE = 16
 
 

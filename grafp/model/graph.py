@@ -8,7 +8,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-# Similarities held at a time, in numbers: on a processor as many as its cache holds.
+# Similarities held at a time, in numbers: on a CPU as many as its cache holds.
 _AT_ONCE = {"cpu": 1 << 18, "cuda": 1 << 27}
 
 
@@ -17,7 +17,7 @@ def nearest_neighbors(nodes_BNC: torch.Tensor, k: int) -> torch.Tensor:
 
     Euclidean distance between unit vectors orders as their inner product does, so one batched
     product ranks all pairs. No gradient flows through the choice. Similarities of a few graphs
-    at a time are made, ranked and forgotten, so that they need not leave a processor's cache.
+    at a time are made, ranked and forgotten, so that they stay in the CPU's cache.
 
     Returns int64 of shape (batch, nodes, k).
     """
@@ -31,7 +31,7 @@ def _ranked(nodes_BNC: torch.Tensor, k: int) -> torch.Tensor:
     """The k nearest of all nodes.
 
     The node's number replaces the lowest bits of each similarity; k passes of a plain maximum
-    then yield value and place at once, in less than half the time of a partial sort on a CPU.
+    then yield value and number at once, in less than half the time of a partial sort on a CPU.
     """
     count = nodes_BNC.shape[1]
     low_bits = (1 << (count - 1).bit_length()) - 1
@@ -85,4 +85,6 @@ def max_relative(nodes_BNC: torch.Tensor, index_BNK: torch.Tensor) -> torch.Tens
 
     x_i does not depend on j, so the maximum is taken first and subtracted from once.
     """
-    return _MaxOverNeighbors.apply(nodes_BNC, index_BNK) - nodes_BNC
+    aggregate: Any = _MaxOverNeighbors.apply  # PyTorch gives it no types
+    best_BNC: torch.Tensor = aggregate(nodes_BNC, index_BNK)
+    return best_BNC - nodes_BNC

@@ -1,8 +1,10 @@
 """The inference form of an encoder, and whole recordings to fingerprints."""
 
 import copy
-import warnings
+import logging
+import math
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import torch
@@ -10,11 +12,13 @@ from torch import nn
 
 from grafp.audio import SAMPLE_RATE
 from grafp.model.encoder import ConvNorm, Encoder, GraphBlock, LinearNorm
-from grafp.model.features import FRAMES, MELS, is_silent, log_mel
+from grafp.model.features import is_silent, log_mel
 from grafp.model.fingerprint import DIMENSION, HOP_SECONDS, SEGMENT_SAMPLES, segment_count
 from grafp.model.presets import AnyEncoder
 
-# Graph nodes in a batch: enough to keep the processor busy, few enough for its caches.
+logger = logging.getLogger(__name__)
+
+# Graph nodes in a batch: enough to keep a CPU or GPU busy, few enough for its caches.
 NODES_AT_ONCE = {"cpu": 1 << 14, "cuda": 1 << 19}
 
 
@@ -30,25 +34,25 @@ def inference_form(
     Args:
         dtype: of the graph blocks and convolutions between them; default: see `trusted_dtype`.
     """
-    fast = copy.deepcopy(encoder).eval().requires_grad_(False).to(device)
-    dtype = dtype or trusted_dtype(fast, torch.device(device))
-    if not isinstance(fast, Encoder):
-        fast.register_forward_pre_hook(lambda _, inputs: (inputs[0].to(dtype),))
-        return fast.to(dtype)
-    for parent in list(fast.modules()):
+    form = copy.deepcopy(encoder).eval().requires_grad_(False).to(device)
+    dtype = dtype or trusted_dtype(form, torch.device(device))
+    if not isinstance(form, Encoder):
+        form.register_forward_pre_hook(lambda _, inputs: (inputs[0].to(dtype),))
+        return form.to(dtype)
+    for parent in list(form.modules()):
         for name, child in list(parent.named_children()):
             if isinstance(child, LinearNorm):
                 setattr(parent, name, _fold(child.linear, child.norm))
             elif isinstance(child, ConvNorm):
                 setattr(parent, name, _fold(child.conv, child.norm))
     if dtype != torch.float32:
-        for block in list(fast.modules()):
+        for block in list(form.modules()):
             if isinstance(block, GraphBlock):
                 for name, layer in list(block.named_children()):
                     setattr(block, name, _Reduced(layer, dtype, widen=False))
-        for number, layer in enumerate(fast.downsample):
-            fast.downsample[number] = _Reduced(layer, dtype, widen=True)
-    return fast
+        for number, layer in enumerate(form.downsample):
+            form.downsample[number] = _Reduced(layer, dtype, widen=True)
+    return form
 
 
 class _Reduced(nn.Module):
@@ -59,12 +63,12 @@ class _Reduced(nn.Module):
         self.layer, self.dtype, self.widen = layer.to(dtype), dtype, widen
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        out = self.layer(x.to(self.dtype))
+        out: torch.Tensor = self.layer(x.to(self.dtype))
         return out.float() if self.widen else out
 
 
 def inference_dtype(device: torch.device) -> torch.dtype:
-    """bfloat16 where the processor multiplies it natively, else float32."""
+    """bfloat16 where the CPU or GPU multiplies it natively, else float32."""
     if device.type == "cuda":
         native = torch.cuda.is_bf16_supported(including_emulation=False)
     else:
@@ -76,22 +80,54 @@ def inference_dtype(device: torch.device) -> torch.dtype:
 def trusted_dtype(encoder: AnyEncoder, device: torch.device) -> torch.dtype:
     """`inference_dtype`, or float32 where that gives this encoder wrong fingerprints here.
 
-    Worth a trial each time: for some shapes, on some processors, kernels of PyTorch are wrong in
-    bfloat16 (convolutions with strides, with AMX: issues 163347 and 169688 of pytorch/pytorch;
-    some of them from 32 spectrograms on). Those of the presets with a graph are right.
+    Every encoder is tried: for some shapes, on some CPUs, kernels of PyTorch are wrong in bfloat16
+    (convolutions with strides, with AMX: issues 163347 and 169688 of pytorch/pytorch; some of them
+    from 32 spectrograms on). Those of the presets with a graph are right.
+
+    Ranks decide, not a cosine: after a few steps of training, an encoder amplifies rounding, and
+    its fingerprints still find each other.
     """
     dtype, was_training = inference_dtype(device), encoder.training
-    noise_BFT = torch.rand(32, MELS, FRAMES, generator=torch.Generator().manual_seed(0)).to(device)
+    if dtype == torch.float32:
+        return dtype
+    mel_BFT = log_mel(_trial_segments().to(device))
     encoder.eval()
     with torch.inference_mode():
-        exact_BD = encoder(noise_BFT)
-        with torch.autocast(device.type, dtype, enabled=dtype != torch.float32):
-            cosine_B = (encoder(noise_BFT) * exact_BD).sum(dim=1)
+        exact_BD = encoder(mel_BFT)
+        with torch.autocast(device.type, dtype):
+            reduced_BD = encoder(mel_BFT)
     encoder.train(was_training)
-    if (cosine_B > 0.99).all():  # false for NaN too
+    if _ranks_alike(exact_BD.float(), reduced_BD.float()):
         return dtype
-    warnings.warn(f"{dtype} gives wrong fingerprints on this machine: using float32", stacklevel=2)
+    logger.warning(f"{dtype} gives wrong fingerprints on this machine: using float32")
     return torch.float32
+
+
+def _ranks_alike(exact_BD: torch.Tensor, reduced_BD: torch.Tensor) -> bool:
+    """Whether every reduced fingerprint is nearest to its own exact one, half of them by far.
+
+    By far: at most half as distant as its exact one is from the nearest other. False for NaN.
+    """
+    own_B = torch.arange(len(exact_BD), device=exact_BD.device)
+    distance_BB = torch.cdist(reduced_BD, exact_BD)
+    apart_BB = torch.cdist(exact_BD, exact_BD).fill_diagonal_(math.inf)
+    error_B = distance_BB.diagonal() / apart_BB.amin(dim=1)
+    return bool((distance_BB.argmin(dim=1) == own_B).all() and error_B.median() <= 0.5)
+
+
+@cache
+def _trial_segments() -> torch.Tensor:
+    """Seconds of gliding, fading tones in noise, as different as seconds of music; (32, 16000)."""
+    random = torch.Generator().manual_seed(0)
+
+    def draw(low: float, high: float) -> torch.Tensor:
+        return low + (high - low) * torch.rand(32, 4, 1, generator=random)
+
+    time_S = torch.arange(SEGMENT_SAMPLES) / SAMPLE_RATE
+    cycles_BNS = 80 * 2 ** draw(0, 5) * (time_S + draw(-0.5, 0.5) * time_S**2)
+    tones_BNS = (2 * math.pi * cycles_BNS).sin() * torch.exp(draw(-6, 0) * time_S)
+    noise_BS = torch.randn(32, SEGMENT_SAMPLES, generator=random)
+    return tones_BNS.sum(dim=1) + draw(0, 0.3)[:, 0] * noise_BS
 
 
 def _fold(layer: nn.Linear | nn.Conv2d, norm: nn.BatchNorm1d | nn.BatchNorm2d) -> nn.Module:
@@ -140,5 +176,5 @@ class Fingerprinter:
             return torch.cat(parts).numpy()
 
     def _embed(self, segments_BS: torch.Tensor) -> torch.Tensor:
-        vectors_BD = self.encoder(log_mel(segments_BS))
+        vectors_BD: torch.Tensor = self.encoder(log_mel(segments_BS))
         return vectors_BD.masked_fill(is_silent(segments_BS)[:, None], 0.0).float().cpu()

@@ -4,7 +4,7 @@ from typing import Any
 
 from grafp.errors import ModelError
 from grafp.model.baselines import ConvConfig, ConvEncoder, PatchConfig, PatchEncoder
-from grafp.model.encoder import NO_ENCODER, Encoder, EncoderConfig
+from grafp.model.encoder import Encoder, EncoderConfig
 
 AnyConfig = EncoderConfig | ConvConfig | PatchConfig
 AnyEncoder = Encoder | ConvEncoder | PatchEncoder
@@ -67,4 +67,4 @@ def config_from_dict(values: dict[str, Any]) -> AnyConfig:
         return ConvConfig.from_dict(values)
     if values["kind"] == PatchConfig.kind:
         return PatchConfig.from_dict(values)
-    raise ModelError(f"{NO_ENCODER}: unknown kind {values['kind']!r}")
+    raise ModelError(f"encoder in the model card: unknown kind {values['kind']!r}")

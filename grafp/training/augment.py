@@ -1,14 +1,14 @@
 """What happens to music on its way to a fingerprint, batched (paper, section III-C).
 
-    speed, pitch      of the music as it is played
+    speed, pitch            of the music as it is played
     loudspeaker
-    room, noise       in this order, because the noise of a place does not pass through the
-                      speaker; or the other way round
+    reverberation, noise    in this order, because background noise does not pass through the
+                            speaker; or in the opposite order
     microphone, overdrive, codec
-    masks             on the spectrogram
+    masks                   on the spectrogram
 
-Only room and noise happen by default. None moves the music in time: the place of a clip is what
-an answer is measured by.
+Only reverberation and noise happen by default. None moves the music in time, since answers are
+scored by the position of a clip.
 """
 
 from collections.abc import Callable
@@ -16,7 +16,7 @@ from collections.abc import Callable
 import torch
 
 from grafp.audio.effects import BANDS, Codecs, overdrive, respond
-from grafp.audio.mixing import Noises, Rooms, add_at_snr, to_float
+from grafp.audio.mixing import ImpulseResponses, Noises, add_at_snr, to_float
 from grafp.audio.speed import change_pitch, change_speed
 from grafp.model.fingerprint import SEGMENT_SAMPLES
 from grafp.training.config import AugmentConfig, Range
@@ -28,21 +28,21 @@ _KEPT = slice(-SEGMENT_SAMPLES, None)
 
 
 class Augmenter:
-    """Degrades batches of clips with a set of noises and rooms held on one device."""
+    """Degrades batches of clips with a set of noises and impulse responses held on one device."""
 
     def __init__(
         self,
         noises: list[torch.Tensor],
-        rooms: list[torch.Tensor],
+        rirs: list[torch.Tensor],
         config: AugmentConfig,
         device: torch.device,
     ) -> None:
-        """`noises` and `rooms`: int16 or float waveforms at 16 kHz; either list may be empty.
+        """`noises` and `rirs`: int16 or float waveforms at 16 kHz; either list may be empty.
 
         Raises TrainingError when codecs are wanted and not there.
         """
         self.config, self.device = config, device
-        self.noises, self.rooms = Noises(noises, device), Rooms(rooms, device)
+        self.noises, self.rirs = Noises(noises, device), ImpulseResponses(rirs, device)
         self.codecs = Codecs() if config.codec else None
 
     def __call__(self, clips_BS: torch.Tensor, random: torch.Generator) -> torch.Tensor:
@@ -58,9 +58,9 @@ class Augmenter:
             raise ValueError(f"clips of {_END} or {_END + FUTURE_SAMPLES} samples wanted")
         clips_BS = self._as_played(to_float(clips_BS.to(self.device)), random)
         if self.config.order == "noise-room":
-            kept_BS = self._in_room(self._among_noise(clips_BS, random), random)[:, _KEPT]
+            kept_BS = self._reverberated(self._with_noise(clips_BS, random), random)[:, _KEPT]
         else:
-            kept_BS = self._among_noise(self._in_room(clips_BS, random)[:, _KEPT], random)
+            kept_BS = self._with_noise(self._reverberated(clips_BS, random)[:, _KEPT], random)
         return self._as_recorded(kept_BS, random)
 
     def mask_(self, mel_BFT: torch.Tensor, random: torch.Generator) -> None:
@@ -77,7 +77,7 @@ class Augmenter:
             mel_BFT.masked_fill_(inside_BN.unsqueeze(3 - axis).to(mel_BFT.device), 0.0)
 
     def _as_played(self, clips_BS: torch.Tensor, random: torch.Generator) -> torch.Tensor:
-        """Past and kept second of the music that the room hears, (batch, 32000)."""
+        """Past and kept second of the music before reverberation, (batch, 32000)."""
         config = self.config
 
         def turn(rows_BS: torch.Tensor) -> torch.Tensor:
@@ -149,17 +149,17 @@ class Augmenter:
         low, high = ends
         return low + (high - low) * torch.rand(count, values, generator=random)
 
-    def _in_room(self, clips_BS: torch.Tensor, random: torch.Generator) -> torch.Tensor:
-        if not len(self.rooms):
+    def _reverberated(self, clips_BS: torch.Tensor, random: torch.Generator) -> torch.Tensor:
+        if not len(self.rirs):
             return clips_BS
-        dry = self._chance(self.config.dry_past, clips_BS, random)
-        played_BS = clips_BS.clone()
-        played_BS[:, :PAST_SAMPLES].masked_fill_(dry, 0.0)
-        room_B = torch.randint(len(self.rooms), (len(clips_BS),), generator=random)
-        wet_BS = self.rooms.play(played_BS, room_B)
+        without_past = self._chance(self.config.dry_past, clips_BS, random)
+        dry_BS = clips_BS.clone()
+        dry_BS[:, :PAST_SAMPLES].masked_fill_(without_past, 0.0)
+        number_B = torch.randint(len(self.rirs), (len(clips_BS),), generator=random)
+        wet_BS = self.rirs.convolve(dry_BS, number_B)
         return torch.where(self._chance(self.config.reverb, clips_BS, random), wet_BS, clips_BS)
 
-    def _among_noise(self, clips_BS: torch.Tensor, random: torch.Generator) -> torch.Tensor:
+    def _with_noise(self, clips_BS: torch.Tensor, random: torch.Generator) -> torch.Tensor:
         if not len(self.noises):
             return clips_BS
         batch, samples = clips_BS.shape

@@ -21,7 +21,9 @@ def read(uri: str) -> dict[str, Any] | None:
     """The state stored last, on the CPU, or None. Raises TrainingError when it is damaged."""
     if storage.stat(uri) is None:
         return None
+    data = io.BytesIO(storage.read(uri))
     try:
-        return torch.load(io.BytesIO(storage.read(uri)), map_location="cpu", weights_only=True)
+        state: dict[str, Any] = torch.load(data, map_location="cpu", weights_only=True)
     except (EOFError, KeyError, RuntimeError, UnpicklingError, ValueError) as error:
         raise TrainingError(f"{uri}: damaged checkpoint ({type(error).__name__})") from error
+    return state

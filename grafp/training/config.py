@@ -25,52 +25,62 @@ _BOUNDS = {
 
 @dataclass(frozen=True)
 class AugmentConfig:
-    """Numbers are probabilities per clip; ranges are drawn from uniformly, per clip.
+    """How one view of each pair is degraded.
+
+    Numbers are probabilities per clip, 0 to 1; of a range, a value is drawn uniformly for each
+    clip.
 
     Raises TrainingError naming the field whose value cannot work.
     """
 
     reverb: float = 0.75
-    """Probability of a room."""
+    """Probability of reverberation: convolution with an impulse response."""
     dry_past: float = 0.3
-    """Probability that a reverberant clip starts from silence, as one cut before it was played."""
+    """Probability that a reverberant clip starts from silence, without the reverberation of the
+    music before it."""
     noise: float = 0.97
     """Probability of background noise."""
     second_noise: float = 0.3
-    """Probability that the noise is two recordings mixed."""
+    """Probability that the noise is a mix of two recordings."""
     music_noise: float = 0.15
-    """Probability that other music, backwards, is the noise: it moves as voices do."""
+    """Probability that the noise is other music, backwards, which changes as fast as voices do."""
     snr_db: Range = (-4.0, 18.0)
-    """The signal-to-noise ratio, dB."""
+    """Signal-to-noise ratio, dB."""
     order: str = "room-noise"
-    """What comes first; "noise-room": the noise is heard in the room too, as NAFP and NMFP do."""
+    """Order of reverberation and noise: room-noise adds noise that is not reverberant; noise-room
+    makes the noise reverberant too, as NAFP and NMFP do."""
     speed: float = 0.0
-    """Probability of another speed, tempo and pitch together."""
+    """Probability of another speed, which changes tempo and pitch together."""
     speed_percent: Range = (-3.0, 3.0)
+    """Change of speed, percent."""
     pitch: float = 0.0
-    """Probability of another pitch at the same tempo; one pitch for all such clips of a batch."""
+    """Probability of another pitch at the same tempo; all such clips of a batch share one pitch."""
     pitch_semitones: Range = (-1.0, 1.0)
+    """Change of pitch, semitones."""
     loudspeaker: float = 0.0
-    """Probability that the music passes a loudspeaker, before room and noise."""
+    """Probability of a loudspeaker's frequency response, before reverberation and noise."""
     microphone: float = 0.0
-    """Probability that everything passes a microphone, after room and noise."""
+    """Probability of a microphone's frequency response, after reverberation and noise."""
     response_db: Range = (-8.0, 8.0)
-    """Gain of a band of a loudspeaker or microphone."""
+    """Gain of each band of a loudspeaker or microphone, dB."""
     low_cut_hz: Range = (30.0, 400.0)
+    """Frequency below which a loudspeaker or microphone falls off, Hz."""
     high_cut_hz: Range = (4000.0, 8000.0)
+    """Frequency above which a loudspeaker or microphone falls off, Hz."""
     drive: float = 0.0
-    """Probability that the microphone's amplifier is overdriven; hard and soft as often."""
+    """Probability of an overdriven microphone amplifier; half of them clip hard, half softly."""
     drive_db: Range = (0.0, 20.0)
-    """How far the loudest sample would be above full scale."""
+    """Level of the loudest sample before clipping, dB above full scale."""
     codec: float = 0.0
-    """Probability of a low-rate codec at the end, mp3 and Opus as often; on the processor."""
+    """Probability of a low-rate codec at the end, mp3 or Opus; it runs on the CPU."""
     codec_kbps: Range = (24.0, 64.0)
+    """Bit rate of the codec, kbit/s."""
     time_mask: float = 0.0
-    """Probability of a stripe of the spectrogram without sound, over all frequencies."""
+    """Probability of a stripe of silence in the spectrogram, over all frequencies."""
     frequency_mask: float = 0.0
-    """Probability of a stripe of the spectrogram without sound, over all times."""
+    """Probability of a stripe of silence in the spectrogram, over all times."""
     mask_percent: Range = (3.0, 20.0)
-    """Width of a stripe, share of the spectrogram's."""
+    """Width of a stripe, percent of the spectrogram's."""
 
     def __post_init__(self) -> None:
         for one in fields(self):
@@ -123,15 +133,19 @@ def _parse(setting: str) -> tuple[str, Any]:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """Everything that decides how a model is trained; stored in its card."""
+    """The recipe of a training run, stored in the model's card.
+
+    Raises TrainingError when a value cannot work.
+    """
 
     preset: str = "small"
     """Architecture: the graph network of the paper (grafprint), a smaller one for CPUs (small), or
     a baseline of the paper: a convolutional network (nafp), a transformer (ast) or a smaller one
     (ast-small). Baselines learn at lower rates: about 2e-4 for ast, 3e-4 for the others."""
     steps: int | None = None
-    """Length in optimizer steps; None: until `minutes` are over."""
+    """Length of training, optimizer steps; either this or `minutes`."""
     minutes: float | None = None
+    """Length of training, minutes; either this or `steps`."""
     pairs: int = 128
     """Positive pairs in a batch, per worker."""
     accumulate: int = 1
@@ -145,17 +159,23 @@ class TrainConfig:
     learning_rate: float = 1e-3
     """Peak of AdamW's learning rate."""
     weight_decay: float = 0.01
+    """AdamW's weight decay, of matrices alone."""
     warm_up: float = 0.02
-    """Share of the run in which the learning rate rises; a cosine brings it down to 0."""
+    """Share of the run in which the learning rate rises, 0 to 1; a cosine then lowers it to 0."""
     temperature: float = 0.05
+    """Temperature tau of the NT-Xent loss (paper, eq. 5)."""
     validate_every: int = 500
+    """Steps between two validations."""
     log_every: int = 20
+    """Steps between two lines of progress."""
     checkpoint_every: int = 100
+    """Steps between two checkpoints."""
     compile: bool = False
     """Train with torch.compile: minutes of compiling first; slower on CPUs."""
     seed: int = 0
     """Seed of weights, batches and augmentation."""
     augment: AugmentConfig = field(default_factory=AugmentConfig)
+    """How one view of each pair is degraded."""
 
     def __post_init__(self) -> None:
         if self.preset not in PRESET_NAMES:
@@ -166,5 +186,6 @@ class TrainConfig:
         if not 1 <= self.accumulate <= self.pairs:
             raise TrainingError(f"{self.pairs} pairs cannot be cut into {self.accumulate} parts")
 
-    def to_dict(self) -> dict:
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON; tuples become lists there."""
         return asdict(self)

@@ -16,9 +16,7 @@ def nt_xent(first_BD: torch.Tensor, second_BD: torch.Tensor, temperature: float)
     """
     views_VD = torch.cat([first_BD, second_BD]).float()
     logits_VV = views_VD @ views_VD.T / temperature
-    logits_VV.fill_diagonal_(
-        float("-inf")
-    )  # the indicator of eq. 5: a view is not compared to itself
+    logits_VV.fill_diagonal_(float("-inf"))  # indicator of eq. 5: no view is compared to itself
     partner_V = torch.arange(len(views_VD), device=views_VD.device).roll(len(first_BD))
     return F.cross_entropy(logits_VV, partner_V)
 

@@ -162,7 +162,8 @@ class Trainer:
 
     def _embed(self, mel_BFT: torch.Tensor) -> torch.Tensor:
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.reduced):
-            return self.model(mel_BFT)
+            vectors_BD: torch.Tensor = self.model(mel_BFT)
+        return vectors_BD
 
     def _check_finite(self, what: str, value: torch.Tensor) -> None:
         """Before the weights change, so that no checkpoint holds what cannot be used."""

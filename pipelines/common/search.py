@@ -124,7 +124,7 @@ class SpreadSearch:
         """
         manifest = catalog.manifest
         assert manifest is not None
-        correction = catalog.model().offset_bias_s / manifest.query_hop_s
+        correction = catalog.model().offset_correction_s / manifest.query_hop_s
         return cls(
             catalog.root,
             manifest,

@@ -1,14 +1,14 @@
 """Contrastive training over Ray Train, or in this process with `num_workers=0`.
 
-OUT/run.json       the settings, which --resume takes up
-OUT/data           decoded music, noise and rooms, unless they lie elsewhere (grafp/pcm.py)
+OUT/run.json       the settings, which --resume continues with
+OUT/data           decoded music, noise and impulse responses, unless --data says otherwise
 OUT/data.json      which of them the run uses
 OUT/memory         how much music each worker holds
-OUT/checkpoint.pt  where the run stands, and its best weights: --resume continues from it
+OUT/checkpoint.pt  weights, optimizer, progress and best weights: --resume continues from it
 OUT/tensorboard    events for `tensorboard --logdir OUT`
 OUT/model          the model bundle: the weights with the best validation, and the curves
 OUT/summary.json   steps, loss, hit rate
-OUT/run            Ray Train's own
+OUT/run            files of Ray Train
 """
 
 import logging
@@ -27,7 +27,7 @@ from grafp.training.data.sampler import advice, groups_needed
 from grafp.training.history import Progress
 from pipelines.training import run_file
 from pipelines.training.prepare import collect_all, list_sources
-from pipelines.training.worker import CHECKPOINT, build_trainer, finish, take_up
+from pipelines.training.worker import CHECKPOINT, build_trainer, finish, resume_run
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ def train_model(
     config: TrainConfig,
     *,
     noise: str | None = None,
-    rooms: str | None = None,
+    rirs: str | None = None,
     start_from: str | None = None,
     data: str | None = None,
     memory_gb: float | None = None,
@@ -49,6 +49,8 @@ def train_model(
     """Train a model and leave a bundle under OUT/model; returns the run's summary.
 
     Args:
+        music, noise, rirs: folders, prefixes or tables of recordings; None: no noise, and no
+            impulse responses.
         start_from: model whose weights to begin with, by name or URI; None: random weights.
         data: where decoded audio is kept, for other runs to use too; None: OUT/data.
         memory_gb: of music that a worker may hold; None: half of what is free.
@@ -64,16 +66,11 @@ def train_model(
     first = load_bundle(start_from) if start_from else None
     if first and first.card.get("preset") != config.preset:
         raise TrainingError(f"--start-from {start_from}: not of preset {config.preset!r}")
-    uris = {"music": music, "noise": noise, "rooms": rooms}
+    uris = {"music": music, "noise": noise, "rir": rirs}
     uris = {what: uri and storage.absolute(uri) for what, uri in uris.items()}
     data = data and storage.absolute(data)
-    settings: dict[str, Any] = {
-        "music": uris["music"],
-        "noise": uris["noise"],
-        "rir": uris["rooms"],
-    }
-    settings |= {"data": data, "start_from": start_from, **config.to_dict()}
-    settings |= {"memory_gb": memory_gb, "num_workers": num_workers}
+    settings: dict[str, Any] = {**uris, "data": data, "start_from": start_from}
+    settings |= {**config.to_dict(), "memory_gb": memory_gb, "num_workers": num_workers}
     _refuse_overwriting(out, settings, resume)
     sources = list_sources(uris)
     if num_workers:
@@ -110,16 +107,14 @@ def _check_groups(uri: str, music: Collected, config: TrainConfig, workers: int)
         )
 
 
-def _train_here(
-    task: dict,
-    gpu: bool | None,
-) -> dict:
+def _train_here(task: dict, gpu: bool | None) -> dict:
+    """Run `task` in this process; returns the summary."""
     if gpu and not torch.cuda.is_available():
         raise OptionError("--gpu: this machine has no GPU that PyTorch sees; leave it out")
     use_gpu = torch.cuda.is_available() if gpu is None else gpu
     device = torch.device("cuda" if use_gpu else "cpu")
     trainer, data = build_trainer(task, device, 0, 1)
-    save = take_up(trainer, task)
+    save = resume_run(trainer, task)
 
     def report(progress: Progress, checkpoint_due: bool) -> None:
         logger.info(progress.line())

@@ -1,6 +1,6 @@
-"""What a training run hears, decoded once: by Ray Data, or in this process without Ray.
+"""Audio of a training run, decoded once: by Ray Data, or in this process without Ray.
 
-OUT/data.json says which collections a run uses, so that --resume goes on with the same.
+OUT/data.json names the collections that a run uses, so that --resume continues with the same.
 """
 
 import json
@@ -9,16 +9,17 @@ from typing import Any
 
 from grafp import storage
 from grafp.audio import decode
-from grafp.errors import OptionError, StorageError
+from grafp.errors import OptionError, StorageError, TrainingError
+from grafp.storage.records import read_record
 from grafp.training.data.pcm import Part, PartWriter, Sources
 from grafp.training.data.prepare import Collected, changes, collect
 
-OPTIONS = {"music": "--music", "noise": "--noise", "rooms": "--rir"}
+OPTIONS = {"music": "--music", "noise": "--noise", "rir": "--rir"}
 RECORD = "data.json"
 
 
 def list_sources(uris: dict[str, str | None]) -> list[Sources]:
-    """What there is to collect. Raises OptionError or StorageError that name the option."""
+    """The recordings of each collection. Raises OptionError, StorageError: they name the option."""
     return [_listed(what, uri) for what, uri in uris.items() if uri]
 
 
@@ -37,10 +38,10 @@ def collect_all(
     resume: bool,
     on_ray: bool,
 ) -> dict[str, Collected]:
-    """Have all collections in shards under `store`, which a run under `out` will use.
+    """Decode all collections that a run under `out` uses into shards under `store`.
 
-    Raises OptionError when one is not what the run to resume began with, StorageError,
-    TrainingError when one has nothing to use.
+    Raises OptionError when one has changed since the run to resume began, TrainingError when one
+    has no usable recording, StorageError.
     """
     record = storage.join(out, RECORD)
     before = _recorded(record) if resume else {}
@@ -56,18 +57,17 @@ def collect_all(
 
 
 def _recorded(uri: str) -> dict[str, Collected]:
+    """Raises TrainingError when the record is damaged."""
     if storage.stat(uri) is None:
         return {}
-    try:
-        return {what: Collected(**values) for what, values in json.loads(storage.read(uri)).items()}
-    except (ValueError, TypeError, AttributeError) as error:
-        raise StorageError(f"{uri}: damaged; choose another --out") from error
+    return read_record(uri, dict[str, Collected], TrainingError)
 
 
 def _check_same(before: dict[str, Collected], sources: list[Sources]) -> None:
     for what in before.keys() ^ {one.what for one in sources}:
         began = "with" if what in before else "without"
-        raise OptionError(f"--resume: the run began {began} {OPTIONS[what]}; continue it so")
+        option = OPTIONS.get(what, what)  # an earlier version may have recorded other kinds
+        raise OptionError(f"--resume: the run began {began} {option}; continue it so")
     for now in sources:
         if before[now.what].digest != now.digest:
             raise OptionError(
@@ -80,13 +80,11 @@ def _told(before: Collected, now: Sources) -> str:
     try:
         return changes(before.table(), now) or "other settings"
     except StorageError:
-        return "what it was is not known any more"
+        return "the record of its earlier content is gone"
 
 
-def _on_ray(
-    parts: list[Part],
-    writer: PartWriter,
-) -> None:
+def _on_ray(parts: list[Part], writer: PartWriter) -> None:
+    """Decode parts as tasks of Ray Data."""
     import ray.data  # here, since training in this process does without
 
     from pipelines.common.runtime import connect, finished_rows
@@ -103,7 +101,7 @@ def _on_ray(
 
 
 def _decode_part(row: dict[str, Any], writer: PartWriter) -> list[dict]:
-    """What finished_rows wants to know of each recording; the rest is in the store."""
+    """Status and duration of each recording, for `finished_rows`; the rest is in the store."""
     from grafp.audio import SAMPLE_RATE
     from pipelines.common.decode import decode_guarded
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from grafp import storage
 from grafp.errors import OptionError, TrainingError
+from grafp.storage.records import read_record
 
 _FILE = "run.json"
 
@@ -17,17 +18,11 @@ def read(out: str) -> dict[str, Any]:
     uri = storage.join(out, _FILE)
     if storage.stat(uri) is None:
         raise OptionError(f"--resume: there is no run under --out {out}")
-    try:
-        settings = json.loads(storage.read(uri))
-    except ValueError as error:
-        raise TrainingError(f"{uri}: damaged ({error})") from error
-    if not isinstance(settings, dict):
-        raise TrainingError(f"{uri}: damaged (not a JSON object)")
-    return settings
+    return read_record(uri, dict[str, Any], TrainingError)
 
 
 def write(out: str, settings: dict[str, Any]) -> None:
-    """Note the settings of a run that begins."""
+    """Store the settings of a run that begins."""
     text = json.dumps(settings, indent=2) + "\n"
     storage.write(storage.join(out, _FILE), text.encode())
 
@@ -38,7 +33,7 @@ def check(out: str, settings: dict[str, Any]) -> None:
     now = _flat(json.loads(json.dumps(settings)))  # with lists for tuples
     differing = [name for name, value in now.items() if value != started.get(name)]
     if differing:
-        name = min(differing, key=lambda name: now[name] is None)  # rather what was given
+        name = min(differing, key=lambda name: now[name] is None)  # prefer a given option
         option, *setting = f"--{name}".split()
         option = option.replace("_", "-")
         raise OptionError(
@@ -48,7 +43,7 @@ def check(out: str, settings: dict[str, Any]) -> None:
 
 
 def _flat(settings: dict[str, Any]) -> dict[str, Any]:
-    """With each of the settings of augmentation on its own."""
+    """With every setting of augmentation under a name of its own, such as `augment codec`."""
     flat: dict[str, Any] = {}
     for name, value in settings.items():
         inner = value.items() if isinstance(value, dict) else ()

@@ -1,4 +1,4 @@
-"""One worker of a training run, over Ray or in this process: set up, take up, finish."""
+"""One worker of a training run, over Ray or in this process: set up, resume, finish."""
 
 import json
 import logging
@@ -25,12 +25,9 @@ VALIDATION_AUGMENT = AugmentConfig(reverb=0.5, music_noise=0.0, snr_db=(0.0, 20.
 
 
 def build_trainer(
-    task: dict,
-    device: torch.device,
-    rank: int,
-    world: int,
+    task: dict, device: torch.device, rank: int, world: int
 ) -> tuple[Trainer, dict[str, float]]:
-    """Load the data and set up one worker; returns it, and what the card says of the data."""
+    """Load the data and set up one worker; returns it, and numbers of recordings for the card."""
     config: TrainConfig = task["config"]
     memory = task["memory_gb"]
     budget = Budget.given(memory, device) if memory else Budget.of(task["out"], rank, world, device)
@@ -38,7 +35,7 @@ def build_trainer(
     validation = None
     if data.validation:
         held = data.validation
-        augmenter = Augmenter(held.noises, held.rooms, VALIDATION_AUGMENT, device)
+        augmenter = Augmenter(held.noises, held.rirs, VALIDATION_AUGMENT, device)
         validation = Validation.build(held.tracks, augmenter)
     sampler = PairSampler(
         data.music,
@@ -47,7 +44,7 @@ def build_trainer(
         offset_seconds=config.offset_ms / 1000,
         device=device,
     )
-    augmenter = Augmenter(data.noises, data.rooms, config.augment, device)
+    augmenter = Augmenter(data.noises, data.rirs, config.augment, device)
     given = task["start_from"]
     first = parse_bundle(given["files"], given["model"]).encoder if given else None
     architecture = first.config if first else None  # a preset may have changed since
@@ -57,11 +54,10 @@ def build_trainer(
     return trainer, data.description
 
 
-def take_up(
-    trainer: Trainer,
-    task: dict,
-) -> Callable[[], None]:
-    """Continue where the run's checkpoint stands, on all ranks; returns what saves one, on rank 0.
+def resume_run(trainer: Trainer, task: dict) -> Callable[[], None]:
+    """Continue from the run's checkpoint, on all ranks; returns a function that saves one.
+
+    On other ranks than 0 it saves nothing.
 
     Raises TrainingError when the checkpoint is damaged, StorageError.
     """
@@ -99,8 +95,8 @@ def finish(trainer: Trainer, data: dict[str, float], task: dict, workers: int) -
         "results": {**results, "train_seconds": round(progress.seconds)},
     }
     if trainer.validation:
-        bias_s = trainer.validation.offset_bias(trainer.encoder, trainer.device)
-        card["offset_bias_s"] = round(bias_s, 4)
+        correction_s = trainer.validation.offset_correction(trainer.encoder, trainer.device)
+        card["offset_correction_s"] = round(correction_s, 4)
     title = f"{preset}: {progress.step:,} steps in {progress.seconds / 60:.0f} min"
     curves = curves_png(trainer.history, title, best_step if trainer.best else None)
     uri = storage.join(task["out"], "model")

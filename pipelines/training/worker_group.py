@@ -1,9 +1,8 @@
-"""The worker group of a training run: Ray Train starts it, and anew when a worker dies."""
+"""The worker group of a training run: Ray Train starts it, and again when a worker dies."""
 
 import json
 import logging
 import os
-import sys
 from typing import Any
 
 import ray
@@ -24,7 +23,7 @@ from grafp.errors import ClusterError, GrafpError, OptionError
 from grafp.training.history import Progress
 from pipelines.common import logs, placement
 from pipelines.common.runtime import connect
-from pipelines.training.worker import SUMMARY, build_trainer, finish, take_up
+from pipelines.training.worker import SUMMARY, build_trainer, finish, resume_run
 
 logger = logging.getLogger(__name__)
 
@@ -64,7 +63,9 @@ def train_on_ray(task: dict, num_workers: int, gpu: bool | None) -> dict:
 
 
 def check_workers(num_workers: int, gpu: bool | None) -> None:
-    """Before audio is decoded for hours. A cluster may still grow, and is asked when it must have.
+    """Check that this machine has enough for the workers, before audio is decoded for hours.
+
+    A cluster may still grow; it is checked when the workers start.
 
     Raises OptionError when this machine is too small.
     """
@@ -74,25 +75,25 @@ def check_workers(num_workers: int, gpu: bool | None) -> None:
 
 
 class _OnFailure(UserCallback):
-    """Ends the run with what a worker raised on purpose, since it would raise it again.
+    """Ends the run with an error that a worker raised on purpose: it would raise it again.
 
-    After any other failure Ray Train starts the workers anew.
+    After any other failure Ray Train starts the workers again.
     """
 
     def after_exception(self, run_context: Any, worker_exceptions: dict[int, Exception]) -> None:  # noqa: ARG002
         for error in worker_exceptions.values():
             if isinstance(error, GrafpError):
                 raise error
+        logs.show()  # this is a process of its own
         for rank, error in worker_exceptions.items():
             reason = " ".join(str(error).split())[:200]
-            sys.stdout.write(f"worker {rank} failed: {type(error).__name__}: {reason}\n")
-        sys.stdout.flush()
+            logger.error(f"worker {rank} failed: {type(error).__name__}: {reason}")
 
 
 def _needs(num_workers: int, gpu: bool | None) -> placement.Bundle:
-    """What each worker claims. Raises OptionError, on a cluster ClusterError, if it is not there.
+    """Resources for each worker. Raises OptionError, on a cluster ClusterError, if they lack.
 
-    Less than a whole processor each where there are no more: the rest of Ray needs some.
+    Less than a whole CPU each where there are no more: the rest of Ray needs some.
     """
     there = ray.cluster_resources()
     need = {"CPU": 0.5 if there.get("CPU", 1) <= num_workers else 1.0}
@@ -118,14 +119,14 @@ def _worker(task: dict) -> None:
 
     logs.show(logging.INFO if rank == 0 else logging.WARNING)
     trainer, data = build_trainer(task, device, rank, world)
-    save, warned = take_up(trainer, task), False
+    save, warned = resume_run(trainer, task), False
 
     def report(progress: Progress, checkpoint_due: bool) -> None:
         nonlocal warned
         logger.info(progress.line())
         leaving = ray.train.get_preemption_info() is not None
         if leaving and not warned:
-            logger.info("a machine is about to go: saving a checkpoint")
+            logger.info("this machine will be preempted: saving a checkpoint")
         checkpoint_due, warned = checkpoint_due or (leaving and not warned), leaving
         if checkpoint_due:
             save()

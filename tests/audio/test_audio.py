@@ -163,7 +163,7 @@ def test_length_limits() -> None:
 
 @pytest.mark.parametrize(("seconds", "count"), [(3.0, 1), (4.0, 1), (4.1, 2), (7.0, 2), (10.0, 3)])
 @pytest.mark.parametrize("extension", FORMATS)
-def test_stretches_are_the_whole_with_overlaps(extension: str, seconds: float, count: int) -> None:
+def test_chunks_are_the_whole_with_overlaps(extension: str, seconds: float, count: int) -> None:
     data = audio.encode(np.concatenate([tone(seconds / 2), 0.2 * tone(seconds / 2)]), extension)
     whole_S = audio.decode(data)
     chunks = list(audio.decode_chunks(data, samples=4 * RATE, overlap=RATE))
@@ -187,7 +187,7 @@ def test_stretches_are_the_whole_with_overlaps(extension: str, seconds: float, c
         ),
     ],
 )
-def test_stretches_are_refused_as_the_whole_is(
+def test_chunks_are_refused_as_the_whole_is(
     data: Callable[[], bytes], kind: type[AudioError], before: int
 ) -> None:
     heard: list[int] = []
@@ -229,8 +229,8 @@ def test_damaged_bytes_give_samples_or_an_audio_error(extension: str) -> None:
     for attempt in range(24):
         data = bytearray(intact)
         reach = 200 if attempt % 2 else len(data)
-        for place in rng.integers(0, reach, size=rng.integers(1, 30)):
-            data[place] = rng.integers(0, 256)
+        for position in rng.integers(0, reach, size=rng.integers(1, 30)):
+            data[position] = rng.integers(0, 256)
         refusal = ""
         with warnings.catch_warnings():
             warnings.simplefilter("error")

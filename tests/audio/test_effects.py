@@ -24,8 +24,8 @@ def music(count: int = 4) -> torch.Tensor:
 def lag_samples(one_S: torch.Tensor, other_S: torch.Tensor) -> int:
     """By how much the second sound is later, at the peak of the cross-correlation."""
     product_F = torch.fft.rfft(other_S, 32_768) * torch.fft.rfft(one_S, 32_768).conj()
-    place = int(torch.fft.irfft(product_F).argmax())
-    return place - 32_768 if place > 16_384 else place
+    position = int(torch.fft.irfft(product_F).argmax())
+    return position - 32_768 if position > 16_384 else position
 
 
 def gain_db(hertz: float, *response: torch.Tensor) -> float:

@@ -7,7 +7,7 @@ import torch
 
 from grafp.audio.speed import change_pitch, change_speed
 
-CENTRE, SAMPLES = 24_000, 32_800
+CENTER, SAMPLES = 24_000, 32_800
 TIME_S = torch.arange(SAMPLES, dtype=torch.float64)
 
 
@@ -27,30 +27,30 @@ def level_db(sound_BS: torch.Tensor) -> float:
 @pytest.mark.parametrize("rate", [0.97, 1.0, 1.03])
 def test_another_speed_is_the_same_sound_at_other_times(rate: float) -> None:
     for hertz in (100, 1000, 6000):
-        phase_S = 2 * math.pi * hertz / 16_000 * (CENTRE + (TIME_S - CENTRE) * rate)
-        played = change_speed(tone(hertz), torch.tensor([[rate]]), CENTRE)
+        phase_S = 2 * math.pi * hertz / 16_000 * (CENTER + (TIME_S - CENTER) * rate)
+        played = change_speed(tone(hertz), torch.tensor([[rate]]), CENTER)
         error = (played[0] - phase_S.sin())[2000:31_000]
         assert float(error.abs().max()) < 0.01
 
 
 def test_the_center_of_another_speed_stays_in_place_and_each_clip_has_its_own() -> None:
     clicks = torch.zeros(3, SAMPLES)
-    clicks[:, [CENTRE - 4000, CENTRE, CENTRE + 4000]] = 1.0
-    played = change_speed(clicks, torch.tensor([[0.8], [1.0], [1.25]]), CENTRE)
+    clicks[:, [CENTER - 4000, CENTER, CENTER + 4000]] = 1.0
+    played = change_speed(clicks, torch.tensor([[0.8], [1.0], [1.25]]), CENTER)
     for row, distance in zip(played, (5000, 4000, 3200)):
-        places = sorted(row.topk(3).indices.tolist())
-        assert places == [CENTRE - distance, CENTRE, CENTRE + distance]
+        positions = sorted(row.topk(3).indices.tolist())
+        assert positions == [CENTER - distance, CENTER, CENTER + distance]
 
 
 def test_what_a_faster_speed_lifts_over_the_band_does_not_come_back_as_another_tone() -> None:
-    played = change_speed(tone(7850), torch.tensor([[1.03]]), CENTRE)  # 8085 Hz: an alias at 7915
+    played = change_speed(tone(7850), torch.tensor([[1.03]]), CENTER)  # 8085 Hz: an alias at 7915
     assert level_db(played) < -35
-    assert level_db(change_speed(tone(6900), torch.tensor([[1.03]]), CENTRE)) > -1
+    assert level_db(change_speed(tone(6900), torch.tensor([[1.03]]), CENTER)) > -1
     assert level_db(change_pitch(tone(7600), 2.0)) < -35
 
 
 def test_a_clip_that_ends_too_early_repeats_its_edge() -> None:
-    played = change_speed(torch.linspace(0, 1, 32_000)[None], torch.tensor([[1.03]]), CENTRE)
+    played = change_speed(torch.linspace(0, 1, 32_000)[None], torch.tensor([[1.03]]), CENTER)
     assert torch.allclose(played[0, -200:], torch.ones(()), atol=1e-3)
 
 
@@ -63,13 +63,13 @@ def test_another_pitch_is_as_high_as_asked(semitones: float) -> None:
 
 @pytest.mark.parametrize("semitones", [-2.0, -1.0, 1.0, 2.0])
 def test_another_pitch_leaves_beats_in_place(semitones: float) -> None:
-    beats, places = torch.zeros(8, SAMPLES), range(2500, 31_000, 4000)
+    beats, positions = torch.zeros(8, SAMPLES), range(2500, 31_000, 4000)
     random = torch.Generator().manual_seed(0)
-    for place in places:
-        beats[:, place - 200 : place + 200] = torch.randn(8, 400, generator=random)
+    for position in positions:
+        beats[:, position - 200 : position + 200] = torch.randn(8, 400, generator=random)
     moved = []
     for heard_BS in (beats, change_pitch(beats, semitones)):
-        around = torch.stack([heard_BS[:, p - 1500 : p + 1500] for p in places]).square()
+        around = torch.stack([heard_BS[:, p - 1500 : p + 1500] for p in positions]).square()
         moved.append((around * torch.arange(3000)).sum(-1) / around.sum(-1))
     shift = moved[1] - moved[0]
     assert abs(float(shift.mean())) < 48  # 3 ms of a vocoder's blur

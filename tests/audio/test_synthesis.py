@@ -51,7 +51,7 @@ def pieces() -> list[np.ndarray]:
 def test_same_seed_gives_same_samples(pieces):
     np.testing.assert_array_equal(synthesis.piece(3), pieces[3])
     np.testing.assert_array_equal(synthesis.noise(3, 2.0), synthesis.noise(3, 2.0))
-    np.testing.assert_array_equal(synthesis.room(3), synthesis.room(3))
+    np.testing.assert_array_equal(synthesis.impulse_response(3), synthesis.impulse_response(3))
 
 
 def test_seeds_differ_in_tempo_key_players_and_sound(pieces):
@@ -118,7 +118,7 @@ def test_a_seed_is_the_same_music_at_every_rate():
 
 @pytest.mark.parametrize("seed", range(20))
 def test_room_reverberates_for_a_plausible_time(seed):
-    response = synthesis.room(seed)
+    response = synthesis.impulse_response(seed)
     assert np.argmax(np.abs(response)) == 0
     assert np.linalg.norm(response) == pytest.approx(1, abs=1e-4)
     assert 0.2 <= rt60(response) <= 0.9

@@ -153,7 +153,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for seed in range(6):
         storage.write(f"{folder}/music/{seed}.flac", encode(synthesis.piece(seed, 8.0), "flac"))
     storage.write(f"{folder}/noise/0.wav", encode(synthesis.noise(0, 5.0), "wav"))
-    storage.write(f"{folder}/rooms/0.wav", encode(synthesis.room(0), "wav"))
+    storage.write(f"{folder}/rooms/0.wav", encode(synthesis.impulse_response(0), "wav"))
     for table, names in {
         "music": [f"music/{seed}.flac" for seed in range(6)],
         "noise": ["noise/0.wav"],

@@ -49,14 +49,17 @@ def test_a_protocol_says_where_clips_begin_and_what_the_ratio_refers_to(
     again, again_S = make_clip(clip, track_S, noises, [])
     assert again == start
     assert np.array_equal(again_S, clip_S)
-    in_room_S = make_clip(replace(clip, reverb=True), track_S, noises, [synthesis.room(1)])[1]
+    in_room_S = make_clip(
+        replace(clip, reverb=True), track_S, noises, [synthesis.impulse_response(1)]
+    )[1]
     assert in_room_S.shape == clip_S.shape
 
 
 def test_all_lengths_of_a_cut_begin_at_the_same_sample(track_S: np.ndarray) -> None:
     clips = draw_clips(["a"], seconds=[1.0, 5.0], snr_db=[0.0], queries=3, seed=1)
     starts = [
-        make_clip(c, track_S, [synthesis.noise(1, 5.0)], [synthesis.room(1)])[0] for c in clips
+        make_clip(c, track_S, [synthesis.noise(1, 5.0)], [synthesis.impulse_response(1)])[0]
+        for c in clips
     ]
     assert all(len(set(starts[n : n + 4])) == 1 for n in (0, 4, 8))
     assert len(set(starts)) == 3

@@ -14,6 +14,7 @@ from grafp.model.bundle import (
     ModelBundle,
     load_bundle,
     parse_bundle,
+    read_card,
     save_bundle,
 )
 from grafp.model.encoder import Encoder, EncoderConfig
@@ -113,7 +114,7 @@ def test_a_name_that_is_not_shipped_is_refused_with_those_that_are(
         load_bundle("huge")
 
 
-def test_a_place_without_a_bundle_is_refused(store: str, saved: ModelBundle) -> None:
+def test_a_folder_without_a_bundle_is_refused(store: str, saved: ModelBundle) -> None:
     where = storage.join(store, "half")
     for name in ("nothing", "card.json", "weights.safetensors"):
         storage.write(storage.join(where, name), saved.files.get(name, b""))
@@ -152,8 +153,8 @@ def test_a_card_that_is_not_an_object_is_refused(card: object, saved: ModelBundl
         ({"format_version": 2}, "made for format 2"),
         ({"format_version": None}, "made for format None"),
         ({"features": {"name": "other"}}, "other"),
-        ({"encoder": {}}, "does not describe an encoder"),
-        ({"encoder": {**TINY.to_dict(), "blocks": [1]}}, "does not describe an encoder"),
+        ({"encoder": {}}, "encoder in the model card: "),
+        ({"encoder": {**TINY.to_dict(), "blocks": [1]}}, "encoder in the model card: "),
         ({"encoder": PRESETS["small"].to_dict()}, "do not fit the card"),
         ({"encoder": {**TINY.to_dict(), "head": [32]}}, "do not fit the card"),
         ({"encoder": {**TINY.to_dict(), "blocks": [1, 1]}}, "do not fit the card"),
@@ -179,13 +180,18 @@ def test_the_score_to_reach_depends_on_the_length(saved: ModelBundle, tmp_path: 
         assert "min_score" in refused(saved.files | {"card.json": card})
 
 
-def test_a_card_tells_how_early_its_model_is(saved: ModelBundle) -> None:
-    def files(bias: object) -> dict[str, bytes]:
-        return saved.files | {
-            "card.json": json.dumps(saved.card | {"offset_bias_s": bias}).encode()
-        }
+@pytest.mark.parametrize("key", ["offset_correction_s", "offset_bias_s"])
+def test_a_card_has_an_offset_correction_under_its_new_or_old_name(
+    key: str, saved: ModelBundle
+) -> None:
+    def files(seconds: object) -> dict[str, bytes]:
+        return saved.files | {"card.json": json.dumps(saved.card | {key: seconds}).encode()}
 
-    assert saved.offset_bias_s == 0.0
-    assert parse_bundle(files(-0.012), "my-model").offset_bias_s == -0.012
+    assert saved.offset_correction_s == 0.0
+    assert parse_bundle(files(-0.012), "my-model").offset_correction_s == -0.012
     for bad in ("-0.01", None, float("nan"), 0.2):
-        assert "offset_bias_s" in refused(files(bad))
+        assert key in refused(files(bad))
+
+
+def test_the_shipped_models_offset_correction_is_read() -> None:
+    assert read_card("small").offset_correction_s == read_card("small").card["offset_bias_s"] != 0.0

@@ -45,7 +45,7 @@ def test_the_nearest_are_found_and_the_node_itself_is_first(count: int, k: int) 
     assert (index[..., 0] == torch.arange(count)).all()
     exact = distances(nodes)
     wanted = exact.sort(dim=-1).values[..., :k]
-    # Similarities are ranked to 13 bits or more: two that are equal so far may change places.
+    # Similarities are ranked to 13 bits or more: two that are equal so far may swap.
     torch.testing.assert_close(exact.gather(2, index), wanted, rtol=0, atol=2.5e-4)
     same = index.sort(dim=-1).values == exact.topk(k, largest=False).indices.sort(dim=-1).values
     assert same.double().mean() > 0.99
@@ -63,7 +63,7 @@ def test_one_node_is_its_own_neighbor() -> None:
 
 @pytest.mark.parametrize("value", [0.0, 1.0, -3.0, 1e-30, 1e18])
 def test_equal_nodes_still_give_different_neighbors(value: float) -> None:
-    """Silence, and places where nothing changes: no node may be counted twice."""
+    """Silence, and inputs without any change: no node may be counted twice."""
     index = nearest_neighbors(torch.full((1, 64, 8), value), 5).sort(dim=-1).values
     assert ((index >= 0) & (index < 64)).all()
     assert (index.diff(dim=-1) > 0).all()

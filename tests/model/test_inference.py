@@ -1,9 +1,15 @@
 """The inference form against the plain one, and recordings against their seconds."""
 
+import math
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
+from logged import logged
 from torch import nn
+from training_music import CLEAN, CPU, music
 
 from grafp.audio import synthesis
 from grafp.model import inference
@@ -11,8 +17,15 @@ from grafp.model.bundle import SHIPPED, load_bundle
 from grafp.model.encoder import Encoder
 from grafp.model.features import log_mel
 from grafp.model.fingerprint import segment_count
-from grafp.model.inference import Fingerprinter, inference_form
-from grafp.model.presets import PRESETS
+from grafp.model.inference import Fingerprinter, inference_form, trusted_dtype
+from grafp.model.presets import PRESETS, build_encoder
+from grafp.training.augment import Augmenter
+from grafp.training.config import TrainConfig
+from grafp.training.data.buffer import Waveforms
+from grafp.training.data.sampler import PairSampler
+from grafp.training.trainer import Trainer
+
+WARNING = "torch.bfloat16 gives wrong fingerprints on this machine: using float32"
 
 
 def seconds_of_music(seed: int, count: int, noise: float = 0.1) -> torch.Tensor:
@@ -57,28 +70,28 @@ def embed(encoder: Encoder, mel_BFT: torch.Tensor) -> torch.Tensor:
 @pytest.mark.parametrize(
     ("dtype", "least"), [(torch.float32, 0.99999), (torch.bfloat16, 0.999)], ids=["fp32", "bf16"]
 )
-def test_the_fast_form_gives_the_same_fingerprints(
+def test_the_inference_form_gives_the_same_fingerprints(
     plain: Encoder, dtype: torch.dtype, least: float
 ) -> None:
-    fast = inference_form(plain, dtype=dtype)
-    assert not [m for m in fast.modules() if isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d)]
-    assert dtype in {parameter.dtype for parameter in fast.stages.parameters()}
+    form = inference_form(plain, dtype=dtype)
+    assert not [m for m in form.modules() if isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d)]
+    assert dtype in {parameter.dtype for parameter in form.stages.parameters()}
     mel = log_mel(seconds_of_music(7, 10))
     before = embed(plain, mel)
-    assert ((before * embed(fast, mel)).sum(dim=1) > least).all()
+    assert ((before * embed(form, mel)).sum(dim=1) > least).all()
     untrained = Encoder(plain.config).eval()  # the bound is one that other weights do not reach
     assert ((before * embed(untrained, mel)).sum(dim=1) < 0.9).all()
 
 
-def test_this_machines_fast_form_gives_the_same_fingerprints(plain: Encoder) -> None:
+def test_this_machines_inference_form_gives_the_same_fingerprints(plain: Encoder) -> None:
     mel = log_mel(seconds_of_music(8, 10))
     assert ((embed(plain, mel) * embed(inference_form(plain), mel)).sum(dim=1) > 0.999).all()
 
 
 def test_wrong_kernels_are_not_used(small: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
     """As one that multiplies bfloat16 wrongly: the fingerprints are those of float32."""
-    cpu, samples = torch.device("cpu"), synthesis.piece(3, 3.0)
-    exact = Fingerprinter(inference_form(small, dtype=torch.float32), cpu)(samples)
+    samples = synthesis.piece(3, 3.0)
+    exact = Fingerprinter(inference_form(small, dtype=torch.float32), CPU)(samples)
     convolve = nn.Conv2d.forward
 
     def wrong(layer: nn.Conv2d, x: torch.Tensor) -> torch.Tensor:
@@ -86,13 +99,85 @@ def test_wrong_kernels_are_not_used(small: Encoder, monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(inference, "inference_dtype", lambda _: torch.bfloat16)
     monkeypatch.setattr(nn.Conv2d, "forward", wrong)
-    with pytest.warns(UserWarning, match="using float32"):
+    with logged() as lines:
         rows = Fingerprinter.from_encoder(small)(samples)
+    assert lines == [WARNING]
     np.testing.assert_array_equal(rows, exact)
 
 
+class Broken(nn.Module):
+    """An encoder with kernels that are wrong under autocast."""
+
+    def __init__(self, encoder: Encoder, damage: Callable[[torch.Tensor], torch.Tensor]) -> None:
+        super().__init__()
+        self.encoder, self.damage = encoder, damage
+
+    def forward(self, mel_BFT: torch.Tensor) -> torch.Tensor:
+        vectors_BD = self.encoder(mel_BFT)
+        return self.damage(vectors_BD) if torch.is_autocast_enabled("cpu") else vectors_BD
+
+
+def turned(vectors_BD: torch.Tensor) -> torch.Tensor:
+    """At a cosine of 0.3 to what they were, each in a direction of its own."""
+    away_BD = torch.randn(vectors_BD.shape, generator=torch.Generator().manual_seed(0))
+    away_BD -= (away_BD * vectors_BD).sum(dim=1, keepdim=True) * vectors_BD
+    return 0.3 * vectors_BD + 0.91**0.5 * F.normalize(away_BD, dim=1)
+
+
+def one_is_no_number(vectors_BD: torch.Tensor) -> torch.Tensor:
+    return vectors_BD.index_fill(0, torch.tensor(5), math.nan)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        pytest.param(turned, id="turned"),
+        pytest.param(lambda v: v * math.nan, id="no numbers"),
+        pytest.param(one_is_no_number, id="one is no number"),
+        pytest.param(lambda v: v.roll(1, dims=0), id="those of other segments"),
+        pytest.param(lambda v: v.index_copy(0, torch.tensor(0), v[1:2]), id="one is another's"),
+        pytest.param(lambda v: v.mean(dim=0).expand_as(v), id="all alike"),
+        pytest.param(lambda v: F.normalize(v + 0.2, dim=1), id="all moved"),
+    ],
+)
+@pytest.mark.parametrize("trained", [False, True])
+def test_wrong_fingerprints_in_bfloat16_are_noticed(
+    damage: Callable, trained: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    encoder = load_bundle("small").encoder if trained else Encoder(PRESETS["small"])
+    monkeypatch.setattr(inference, "inference_dtype", lambda _: torch.bfloat16)
+    with logged() as lines:
+        assert trusted_dtype(Broken(encoder, damage), CPU) == torch.float32
+    assert lines == [WARNING]
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_a_new_encoder_is_trusted_with_bfloat16(
+    preset: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    monkeypatch.setattr(inference, "inference_dtype", lambda _: torch.bfloat16)
+    with logged() as lines:
+        assert trusted_dtype(build_encoder(PRESETS[preset]), CPU) == torch.bfloat16
+    assert not lines
+
+
+def test_a_hardly_trained_encoder_is_trusted_with_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its cosines fall below 0.99, most of all on noise, but every segment is found."""
+    config = TrainConfig(steps=30, pairs=8, learning_rate=3e-3, warm_up=0.0)
+    sampler = PairSampler(Waveforms.of(music(12, 6.0)), config.pairs, config.per_track)
+    run = Trainer(config, sampler, Augmenter([], [], CLEAN, CPU), None, CPU)
+    run.run(lambda *_: None)
+    monkeypatch.setattr(inference, "inference_dtype", lambda _: torch.bfloat16)
+    with logged() as lines:
+        assert trusted_dtype(run.encoder, CPU) == torch.bfloat16
+    assert run.encoder.training  # as it was
+    assert not lines
+
+
 @pytest.mark.parametrize("name", sorted(path.name for path in SHIPPED.glob("*/")))
-def test_a_shipped_models_fast_form_gives_the_same_fingerprints(name: str) -> None:
+def test_a_shipped_models_inference_form_gives_the_same_fingerprints(name: str) -> None:
     """Here the fingerprints of different seconds differ, as only training brings about."""
     encoder = load_bundle(name).encoder
     mel = log_mel(torch.cat([seconds_of_music(seed, 10, noise=0.3) for seed in (100, 101, 102)]))
@@ -104,13 +189,13 @@ def test_a_shipped_models_fast_form_gives_the_same_fingerprints(name: str) -> No
     assert ((after @ before.T).argmax(dim=1) == torch.arange(len(mel))).all()
 
 
-def test_the_fast_form_is_a_copy(small: Encoder) -> None:
+def test_the_inference_form_is_a_copy(small: Encoder) -> None:
     before = {name: value.clone() for name, value in small.state_dict().items()}
     mel = log_mel(seconds_of_music(7, 3))
     vectors = embed(small, mel)
-    fast = inference_form(small)
+    form = inference_form(small)
     with torch.no_grad():
-        for parameter in fast.parameters():
+        for parameter in form.parameters():
             parameter.zero_()
     assert small.state_dict().keys() == before.keys()
     assert all(torch.equal(value, before[name]) for name, value in small.state_dict().items())
@@ -145,8 +230,7 @@ def test_a_row_for_every_whole_second(
 
 
 def test_row_i_is_the_fingerprint_of_the_second_at_i_hops(small: Encoder) -> None:
-    cpu = torch.device("cpu")
-    fingerprinter = Fingerprinter(inference_form(small, cpu, torch.float32), cpu)
+    fingerprinter = Fingerprinter(inference_form(small, CPU, torch.float32), CPU)
     samples = synthesis.piece(5, 14.5)  # 136 rows: more than one batch
     rows = fingerprinter(samples)
     for i in (0, 1, 64, 127, 128, 135):

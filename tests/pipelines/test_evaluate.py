@@ -33,7 +33,7 @@ def places(tmp_path_factory: pytest.TempPathFactory, ray_here: None) -> dict[str
             storage.write(f"{folder}/{kind}/{seed}.flac", data)
     for seed in range(2):
         storage.write(f"{folder}/noise/{seed}.wav", encode(synthesis.noise(seed, 5.0), "wav"))
-        storage.write(f"{folder}/rooms/{seed}.wav", encode(synthesis.room(seed), "wav"))
+        storage.write(f"{folder}/rooms/{seed}.wav", encode(synthesis.impulse_response(seed), "wav"))
     storage.write(f"{folder}/noise/broken.wav", b"no noise")
     storage.write(f"{folder}/unknown/broken.flac", b"no music")
     index_catalog(f"{folder}/music", f"{folder}/catalog", encoders=Encoders(1))

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import s3_server
 import torch
+from logged import logged
 
 from grafp import storage
 from grafp.api import load_model
@@ -17,6 +18,7 @@ from grafp.errors import StorageError
 from grafp.model.bundle import load_bundle
 from grafp.training.config import TrainConfig
 from grafp.training.data import pcm
+from grafp.training.history import Progress
 from grafp.training.trainer import Trainer
 from jobs import train
 from pipelines.common import cli
@@ -26,7 +28,7 @@ from pipelines.training.flow import train_model
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Music with splits and groups, noise and rooms; one file is broken."""
+    """Music with splits and groups, noise and impulse responses; one file is broken."""
     folder = tmp_path_factory.mktemp("corpus")
     rows = ["path,split,group"]
     for number in range(14):
@@ -36,7 +38,8 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "broken.flac").write_bytes(b"nothing")
     rows.append("broken.flac,train,broken")
     (folder / "music.csv").write_text("\n".join(rows))
-    for kind, make in {"noise": lambda n: synthesis.noise(n, 3.0), "rooms": synthesis.room}.items():
+    made = {"noise": lambda n: synthesis.noise(n, 3.0), "rirs": synthesis.impulse_response}
+    for kind, make in made.items():
         (folder / kind).mkdir()
         for number in range(3):
             (folder / kind / f"{number}.wav").write_bytes(encode(make(number), "wav"))
@@ -45,7 +48,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run(corpus: Path, out: str, capsys: pytest.CaptureFixture, *more: str) -> tuple[int, dict, str]:
     arguments = ["--music", f"{corpus}/music.csv", "--noise", f"{corpus}/noise", "--out", out]
-    arguments += ["--rir", f"{corpus}/rooms", "--pairs", "8", *more]
+    arguments += ["--rir", f"{corpus}/rirs", "--pairs", "8", *more]
     code = cli.run(train.main, train.options(arguments))
     shown = capsys.readouterr()
     last = shown.out.strip().splitlines()[-1] if shown.out.strip() else ""
@@ -102,7 +105,7 @@ def interrupted(_: Trainer) -> int:
         (["--offset-ms", "100"], "--offset-ms 100.0: "),
         (["--augment", "snr_db=0:9"], "--augment snr_db [0.0, 9.0]: "),
         (["--num-workers", "2"], "--num-workers 2: "),
-        (["--rir", "rooms"], "--rir "),
+        (["--rir", "rirs"], "--rir "),
         (["--start-from", "small"], "--start-from small: "),
     ],
 )
@@ -151,10 +154,10 @@ def test_a_disk_that_is_full_in_mid_run_is_one_line(
         patch.setattr(storage, "write", fails_at_the_third)
         with pytest.raises(StorageError, match=r"run/checkpoint\.pt: No space left"):
             train_model(f"{corpus}/music.csv", out, OFTEN, num_workers=0)
-    said: list[str] = []
-    again = {"num_workers": 0, "resume": True, "say": said.append}
-    assert train_model(f"{corpus}/music.csv", out, OFTEN, **again)["steps"] == 4
-    assert "resumed after step 2" in said
+    with logged() as lines:
+        again = train_model(f"{corpus}/music.csv", out, OFTEN, num_workers=0, resume=True)
+    assert again["steps"] == 4
+    assert "resumed after step 2" in lines
 
 
 OFTEN = TrainConfig(steps=4, pairs=8, checkpoint_every=1, log_every=1)
@@ -165,13 +168,14 @@ def test_a_store_that_cannot_be_reached_in_mid_run_is_one_line(
     corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out = "s3://outage/run"
-    said: list[str] = []
+    line = Progress.line
 
-    def stop_after_two(line: str) -> None:
-        said.append(line)
-        if line.startswith("step 3 "):
+    def stop_after_two(progress: Progress) -> str:
+        if progress.step == 3:
             servers.close()
+        return line(progress)
 
+    monkeypatch.setattr(Progress, "line", stop_after_two)
     for name in ("AWS_SESSION_TOKEN", "AWS_PROFILE", "AWS_ENDPOINT_URL_S3"):
         monkeypatch.delenv(name, raising=False)
     with contextlib.ExitStack() as servers:
@@ -179,14 +183,16 @@ def test_a_store_that_cannot_be_reached_in_mid_run_is_one_line(
         for name, value in server.env.items():
             monkeypatch.setenv(name, value)
         with pytest.raises(StorageError, match="check AWS_ENDPOINT_URL and the network") as error:
-            train_model(f"{corpus}/music.csv", out, OFTEN, num_workers=0, say=stop_after_two)
+            train_model(f"{corpus}/music.csv", out, OFTEN, num_workers=0)
     assert str(error.value).startswith(out)
     with s3_server.running("outage", str(tmp_path)) as server:
         for name, value in server.env.items():
             monkeypatch.setenv(name, value)
-        again = {"num_workers": 0, "resume": True, "say": said.append}
-        assert train_model(f"{corpus}/music.csv", out, OFTEN, **again)["steps"] == 4
-    assert "resumed after step 2" in said
+        monkeypatch.setattr(Progress, "line", line)
+        with logged() as lines:
+            again = train_model(f"{corpus}/music.csv", out, OFTEN, num_workers=0, resume=True)
+    assert again["steps"] == 4
+    assert "resumed after step 2" in lines
 
 
 def test_a_trained_model_can_be_refined(corpus: Path, tmp_path: Path, capsys) -> None:
@@ -230,7 +236,7 @@ def test_a_loss_that_is_no_number_ends_a_run_on_two_workers_at_once(
 
 
 @pytest.mark.usefixtures("ray_here")
-def test_more_workers_than_processors_is_refused(corpus: Path, tmp_path: Path, capsys) -> None:
+def test_more_workers_than_cpus_is_refused(corpus: Path, tmp_path: Path, capsys) -> None:
     code, _, shown = run(
         corpus, str(tmp_path / "run"), capsys, "--steps", "1", "--num-workers", "99"
     )
@@ -289,7 +295,7 @@ def test_music_that_does_not_fit_is_streamed_and_decoded_audio_is_shared(
 
 
 @pytest.mark.parametrize(("option", "name"), [("--noise", "nowhere"), ("--rir", "empty")])
-def test_missing_noise_or_rooms_are_one_line(
+def test_missing_noise_or_impulse_responses_are_one_line(
     option: str, name: str, corpus: Path, tmp_path: Path, capsys
 ) -> None:
     (tmp_path / "empty").mkdir()

@@ -41,7 +41,7 @@ def gradients(model: nn.Module, mel_BFT: torch.Tensor, parts: int) -> dict[str, 
     views = vectors.chunk(2)
     if dist.is_initialized():
         views = tuple(gather_with_gradient(view) for view in views)
-    nt_xent(*views, 0.1).backward()
+    nt_xent(*views, temperature=0.1).backward()
     if parts > 1:
         backward_in_parts(model, embed, pieces, vectors.grad)
     return {name.removeprefix("module."): p.grad for name, p in model.named_parameters()}
@@ -60,7 +60,7 @@ def test_losses_of_the_parts_would_be_another_thing() -> None:
     whole = gradients(network(), batch(), 1)["1.weight"]
     apart = network()
     for part in split(batch(), 2):
-        nt_xent(*F.normalize(apart(part), dim=1).chunk(2), 0.1).backward()
+        nt_xent(*F.normalize(apart(part), dim=1).chunk(2), temperature=0.1).backward()
     assert F.cosine_similarity(whole.flatten(), apart[1].weight.grad.flatten(), dim=0) < 0.99
 
 

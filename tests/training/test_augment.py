@@ -1,4 +1,4 @@
-"""Rooms, noise and the order of things: what they add, how much of it, and when."""
+"""Reverberation, noise and the rest: what they add, how much of it, and in which order."""
 
 from dataclasses import replace
 
@@ -67,65 +67,65 @@ def test_silence_stays_silent_and_silent_noise_adds_nothing() -> None:
     assert torch.equal(add_at_snr(music_BS, silence_BS, ratio), music_BS)
 
 
-def room_with_echo(delay: int, leading: int = 0) -> torch.Tensor:
-    room = torch.zeros(leading + delay + 1)
-    room[leading], room[leading + delay] = 1.0, 0.5
-    return room
+def one_echo(delay: int, leading: int = 0) -> torch.Tensor:
+    rir = torch.zeros(leading + delay + 1)
+    rir[leading], rir[leading + delay] = 1.0, 0.5
+    return rir
 
 
-def click(place: int) -> torch.Tensor:
-    """One click, `place` samples after the beginning of what is kept."""
+def click(position: int) -> torch.Tensor:
+    """One click, `position` samples after the beginning of what is kept."""
     clip = torch.zeros(1, 2 * SECOND)
-    clip[0, SECOND + place] = 1.0
+    clip[0, SECOND + position] = 1.0
     return clip
 
 
-def reverberated(clip_BS: torch.Tensor, room: torch.Tensor, dry_past: float = 0.0) -> torch.Tensor:
+def reverberated(clip_BS: torch.Tensor, rir: torch.Tensor, dry_past: float = 0.0) -> torch.Tensor:
     config = AugmentConfig(reverb=1.0, dry_past=dry_past)
-    return Augmenter([], [room], config, CPU)(clip_BS, generator())[0]
+    return Augmenter([], [rir], config, CPU)(clip_BS, generator())[0]
 
 
-def test_a_room_carries_the_past_into_the_kept_second() -> None:
-    room = room_with_echo(1600)
-    wet = reverberated(click(-800), room)
+def test_reverberation_carries_the_past_into_the_kept_second() -> None:
+    rir = one_echo(1600)
+    wet = reverberated(click(-800), rir)
     assert int(wet.abs().argmax()) == 800
     assert float(wet[800]) == pytest.approx(0.5 / 1.25**0.5, rel=1e-4)
     assert float(wet.abs().sum() - wet[800].abs()) < 1e-3
-    assert reverberated(click(-800), room, dry_past=1.0).abs().max() < 1e-6
-    kept = reverberated(click(800), room, dry_past=1.0)
+    assert reverberated(click(-800), rir, dry_past=1.0).abs().max() < 1e-6
+    kept = reverberated(click(800), rir, dry_past=1.0)
     assert kept.abs().topk(2).indices.tolist() == [800, 2400]
 
 
-def test_a_room_does_not_move_what_is_heard_first() -> None:
+def test_reverberation_does_not_move_the_direct_sound() -> None:
     for leading in (0, 300, 5000):
-        wet = reverberated(click(4000), room_with_echo(1600, leading))
+        wet = reverberated(click(4000), one_echo(1600, leading))
         assert wet.abs().topk(2).indices.tolist() == [4000, 5600]
 
 
 def test_the_direct_sound_comes_before_a_louder_reflection() -> None:
-    room = torch.zeros(1000)
-    room[50], room[100], room[200] = 0.01, 0.6, -1.0
-    trimmed = direct_first(room)
+    rir = torch.zeros(1000)
+    rir[50], rir[100], rir[200] = 0.01, 0.6, -1.0
+    trimmed = direct_first(rir)
     assert len(trimmed) == 900
     assert float(trimmed[0]) == pytest.approx(0.6 / 1.36**0.5, rel=1e-3)
     assert float(trimmed.square().sum()) == pytest.approx(1.0, rel=1e-5)
 
 
 @pytest.mark.parametrize("length", [1, 5_000, 16_000, 40_000])
-def test_reverberation_is_a_convolution_with_the_first_second_of_the_room(length: int) -> None:
-    room = np.random.default_rng(0).standard_normal(length) * np.exp(-np.arange(length) / 8_000)
-    room[0] = 5.0
+def test_reverberation_is_a_convolution_with_the_first_second_of_the_response(length: int) -> None:
+    rir = np.random.default_rng(0).standard_normal(length) * np.exp(-np.arange(length) / 8_000)
+    rir[0] = 5.0
     clip = clips(3)[2:]
-    heard = direct_first(torch.from_numpy(room))[:SECOND].double().numpy()
+    heard = direct_first(torch.from_numpy(rir))[:SECOND].double().numpy()
     wanted = np.convolve(clip[0].double().numpy(), heard)[SECOND : 2 * SECOND]
-    wet = reverberated(clip, torch.from_numpy(room))
+    wet = reverberated(clip, torch.from_numpy(rir))
     torch.testing.assert_close(wet, torch.from_numpy(wanted).float(), rtol=0, atol=1e-4)
 
 
 def test_the_generators_state_decides_everything() -> None:
     noises = [torch.from_numpy(synthesis.noise(seed, 3.0)) for seed in range(3)]
-    rooms = [torch.from_numpy(synthesis.room(seed)) for seed in range(3)]
-    augmenter, clean = Augmenter(noises, rooms, AugmentConfig(), CPU), clips(8)
+    rirs = [torch.from_numpy(synthesis.impulse_response(seed)) for seed in range(3)]
+    augmenter, clean = Augmenter(noises, rirs, AugmentConfig(), CPU), clips(8)
     random = generator(5)
     first, next_one = augmenter(clean, random), augmenter(clean, random)
     torch.rand(3)  # the global generator plays no part
@@ -134,7 +134,7 @@ def test_the_generators_state_decides_everything() -> None:
     assert torch.equal(clean, clips(8))
 
 
-def test_without_noises_and_rooms_the_kept_second_passes() -> None:
+def test_without_noises_and_responses_the_kept_second_passes() -> None:
     clean = clips(3)
     assert torch.equal(
         Augmenter([], [], AugmentConfig(), CPU)(clean, generator()), clean[:, SECOND:]
@@ -173,16 +173,16 @@ def test_the_ratio_is_that_of_the_kept_second_in_both_orders(order: str) -> None
     torch.testing.assert_close(measured, torch.full((4,), 3.0), rtol=0, atol=0.01)
 
 
-def test_noise_passes_the_room_only_where_it_comes_first() -> None:
-    """A room of two equal clicks takes out the tones that arrive in opposition."""
-    room = torch.zeros(9)
-    room[0] = room[8] = 1.0  # nothing is left of 1 kHz
+def test_noise_is_reverberant_only_where_it_comes_first() -> None:
+    """A response of two equal clicks cancels tones that arrive in opposite phase."""
+    rir = torch.zeros(9)
+    rir[0] = rir[8] = 1.0  # nothing is left of 1 kHz
     hum = torch.sin(2 * torch.pi * 1000 / SECOND * torch.arange(3 * SECOND))
     music = torch.sin(2 * torch.pi * 500 / SECOND * torch.arange(2 * SECOND))[None]
     levels = {}
     for order in ("room-noise", "noise-room"):
         config = replace(CLEAN, reverb=1.0, dry_past=0.0, noise=1.0, music_noise=0.0, order=order)
-        heard = Augmenter([hum], [room], config, CPU)(music, generator())[0]
+        heard = Augmenter([hum], [rir], config, CPU)(music, generator())[0]
         levels[order] = float(torch.fft.rfft(heard).abs()[1000])
     assert levels["noise-room"] < 0.01 * levels["room-noise"]
 
@@ -274,9 +274,9 @@ def test_training_masks_the_degraded_views_and_no_others() -> None:
 
 def test_everything_at_once_has_a_result_that_the_generator_decides() -> None:
     noises = [torch.from_numpy(synthesis.noise(seed, 3.0)) for seed in range(3)]
-    rooms = [torch.from_numpy(synthesis.room(seed)) for seed in range(3)]
+    rirs = [torch.from_numpy(synthesis.impulse_response(seed)) for seed in range(3)]
     config = AugmentConfig(order="noise-room", **dict.fromkeys(SWITCHES, 0.5))
-    augmenter, clean = Augmenter(noises, rooms, config, CPU), clips(8, 2.05)
+    augmenter, clean = Augmenter(noises, rirs, config, CPU), clips(8, 2.05)
     heard = augmenter(clean, generator(3))
     assert heard.shape == (8, SECOND)
     assert bool(torch.isfinite(heard).all())

@@ -1,9 +1,12 @@
 """Settings of augmentation: which are refused, and how the job is told them."""
 
+from dataclasses import fields
+
 import pytest
 
 from grafp.errors import OptionError, TrainingError
-from grafp.training.config import AugmentConfig
+from grafp.options import _docs
+from grafp.training.config import AugmentConfig, TrainConfig
 from jobs import train
 from pipelines.common import cli
 
@@ -58,3 +61,8 @@ def test_the_job_refuses_a_bad_setting_or_offset(capsys: pytest.CaptureFixture) 
         with pytest.raises(SystemExit):
             train.options([*paths, "--offset-ms", offset])
         assert "--offset-ms" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("config", [AugmentConfig, TrainConfig])
+def test_every_setting_has_a_text_that_help_can_show(config: type) -> None:
+    assert _docs(config).keys() == {one.name for one in fields(config)}

@@ -88,7 +88,7 @@ def worker(rank: int, folder: str) -> None:
     first, second = (unit(8, seed).chunk(WORLD)[rank] for seed in (1, 2))
     both = views_of(model, torch.cat([first, second]))
     views = [gather_with_gradient(part) for part in both.chunk(2)]
-    loss = nt_xent(*views, 0.1)
+    loss = nt_xent(*views, temperature=0.1)
     loss.backward()
     gradients = [parameter.grad for parameter in model.parameters()]
     for gradient in gradients:  # the mean over workers, as DistributedDataParallel takes it
@@ -102,7 +102,7 @@ def test_two_processes_have_the_loss_and_gradient_of_one(tmp_path: Path) -> None
     torch.multiprocessing.spawn(worker, args=(str(tmp_path),), nprocs=WORLD)
     model = a_model()
     views = [views_of(model, unit(8, seed)) for seed in (1, 2)]
-    loss = nt_xent(*views, 0.1)
+    loss = nt_xent(*views, temperature=0.1)
     loss.backward()
     for rank in range(WORLD):
         their_loss, their_views, their_gradients = torch.load(tmp_path / f"{rank}.pt")

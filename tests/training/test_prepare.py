@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+from logged import logged
 
 from grafp import storage
 from grafp.audio import decode, encode, synthesis
@@ -63,8 +64,8 @@ def put(folder: str, contents: dict[str, bytes]) -> str:
 
 
 def collected(music: str, data: str, **options: object) -> tuple[Collected, list[str]]:
-    said: list[str] = []
-    return collect(Sources.of("music", music), data, said.append, **options), said
+    with logged() as lines:
+        return collect(Sources.of("music", music), data, **options), lines
 
 
 def sounds(one: Collected) -> dict[str, np.ndarray]:
@@ -80,20 +81,22 @@ def never(*_: object, **__: object) -> np.ndarray:
     raise AssertionError("decoded again")
 
 
-def test_every_format_is_there_as_pcm_and_what_is_not_is_said(
+def test_every_format_becomes_pcm_and_the_rest_is_logged(
     music: str, store: str, files: dict[str, bytes]
 ) -> None:
-    one, said = collected(music, f"{store}/data")
+    one, lines = collected(music, f"{store}/data")
     found = sounds(one)
     assert len(found) == len(FORMATS) + 1
     for name, sound_S in found.items():
         expected = (decode(files[name]).clip(-1, 1) * 32767).round()
         assert np.array_equal(sound_S, expected)
-    left_out = {line.split(": ")[1].rpartition("/")[2]: line for line in said if "left out" in line}
+    left_out = {
+        line.split(": ")[1].rpartition("/")[2]: line for line in lines if "left out" in line
+    }
     reasons = {"broken.mp3": "cannot be decoded", "empty.wav": "no bytes"}
     reasons |= {"silent.wav": "is silent", "short.wav": "lasts 1.00 s"}
     assert all(reason in left_out[name] for name, reason in reasons.items())
-    assert "1 exact duplicates left out" in said[-1]
+    assert "1 exact duplicates left out" in lines[-1]
     assert {"a.wav", "z.flac"} - found.keys() in ({"a.wav"}, {"z.flac"})
     [manifest] = [
         json.loads(storage.read(f.uri)) for f in storage.list_files(one.store, (".json",))
@@ -117,10 +120,10 @@ def test_what_is_decoded_is_used_again_until_the_collection_changes(
     before = storage.list_files(first.store)
     with monkeypatch.context() as patch:
         patch.setattr(pcm, "decode", never)
-        again, said = collected(music, f"{store}/data")
+        again, lines = collected(music, f"{store}/data")
     assert again == first
     assert storage.list_files(first.store) == before
-    assert any("left out: " in line for line in said)
+    assert any("left out: " in line for line in lines)
     put(music, {"new.wav": piece(60), "0.wav": piece(61)})
     storage.delete(f"{music}/1.flac")
     changed, _ = collected(music, f"{store}/data")
@@ -134,9 +137,9 @@ def test_what_is_decoded_is_used_again_until_the_collection_changes(
 @pytest.mark.usefixtures("ray_here")
 def test_ray_makes_the_same_shards(music: str, store: str) -> None:
     here, _ = collected(music, f"{store}/here")
-    there, said = collected(music, f"{store}/there", spread=_on_ray)
+    there, lines = collected(music, f"{store}/there", spread=_on_ray)
     assert here.key == there.key
-    assert any("12/12 recordings" in line for line in said)
+    assert any("12/12 recordings" in line for line in lines)
     assert content(here.store) == content(there.store)
 
 
@@ -158,7 +161,7 @@ def test_a_run_that_was_killed_leaves_nothing_that_counts_and_the_next_goes_on(
 ) -> None:
     undisturbed, _ = collected(local, f"{tmp_path}/undisturbed")
     data, left, decoded = f"{tmp_path}/data", writes, []
-    write, decode_one = storage.write, pcm.decode
+    write = storage.write
 
     def killed(uri: str, content: bytes) -> None:
         nonlocal left
@@ -169,7 +172,7 @@ def test_a_run_that_was_killed_leaves_nothing_that_counts_and_the_next_goes_on(
 
     def counted(content: bytes, **options: float) -> np.ndarray:
         decoded.append(content)
-        return decode_one(content, **options)
+        return decode(content, **options)
 
     with monkeypatch.context() as patch:
         patch.setattr(storage, "write", killed)
@@ -228,8 +231,8 @@ def test_a_store_that_goes_away_stops_the_run_and_one_file_does_not(
     with pytest.raises(StoreUnreachable):
         collected(local, data)
     monkeypatch.setattr(storage, "read", gone(StorageError))
-    without, said = collected(local, data)
-    assert any("left out" in line and "1.flac: refused" in line for line in said)
+    without, lines = collected(local, data)
+    assert any("left out" in line and "1.flac: refused" in line for line in lines)
     monkeypatch.setattr(storage, "read", read)
     resumed, _ = collected(local, data, before=without)
     assert resumed == without
@@ -249,11 +252,10 @@ def test_an_unreachable_store_is_told_from_a_missing_file(
 
 def test_many_failures_are_counted(tmp_path: Path) -> None:
     put(f"{tmp_path}/music", {f"{number}.wav": b"x" for number in range(25)})
-    said: list[str] = []
-    with pytest.raises(TrainingError, match="no usable music"):
-        collect(Sources.of("music", f"{tmp_path}/music"), f"{tmp_path}/data", said.append)
-    assert sum("left out: " in line and ".wav" in line for line in said) == 20
-    assert said[-1] == "  left out: 5 more"
+    with logged() as lines, pytest.raises(TrainingError, match="no usable music"):
+        collect(Sources.of("music", f"{tmp_path}/music"), f"{tmp_path}/data")
+    assert sum("left out: " in line and ".wav" in line for line in lines) == 20
+    assert lines[-1] == "  left out: 5 more"
 
 
 def table_of(folder: Path, rows: list[str]) -> str:
@@ -268,15 +270,15 @@ def test_a_group_is_either_trained_on_or_held_out(tmp_path: Path) -> None:
         rows.append(f"{number}.wav,train,album {number // 2}")
     put(str(tmp_path), {"test.wav": piece(70), "short.wav": piece(71, seconds=0.5)})
     rows += ["test.wav,test,x", "short.wav,train,y", "missing.wav,,z"]
-    one, said = collected(table_of(tmp_path, rows), f"{tmp_path}/data")
+    one, lines = collected(table_of(tmp_path, rows), f"{tmp_path}/data")
     train, held = (set(side["group"].to_pylist()) for side in one.usable())
     assert not train & held
     assert train | held == {f"album {number}" for number in range(20)}
     assert 0 < len(held) < 8
     assert len(sounds(one)) == 40
-    assert [line for line in said if "short.wav" in line and "0.50 s" in line]
-    assert [line for line in said if "missing.wav" in line and "not found" in line]
-    assert not [line for line in said if "test.wav" in line]
+    assert [line for line in lines if "short.wav" in line and "0.50 s" in line]
+    assert [line for line in lines if "missing.wav" in line and "not found" in line]
+    assert not [line for line in lines if "test.wav" in line]
 
 
 @pytest.mark.parametrize(
@@ -298,10 +300,10 @@ def test_a_small_collection_is_split_between_groups_or_not_at_all(
     assert tuple(map(len, one.usable())) == wanted
 
 
-@pytest.mark.parametrize("what", ["music", "noise", "rooms"])
+@pytest.mark.parametrize("what", ["music", "noise", "rir"])
 def test_what_is_not_there_is_one_line_with_its_option(what: str, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    option = {"music": "--music", "noise": "--noise", "rooms": "--rir"}[what]
+    option = {"music": "--music", "noise": "--noise", "rir": "--rir"}[what]
     with pytest.raises(StorageError, match=f"^{option} {tmp_path}/nowhere: not found$"):
         list_sources({what: f"{tmp_path}/nowhere"})
     with pytest.raises(OptionError, match=f"^{option} {tmp_path}/empty: no recordings there"):
@@ -313,9 +315,7 @@ def test_a_run_is_resumed_with_what_it_began_with(local: str, tmp_path: Path) ->
     out, data = f"{tmp_path}/run", f"{tmp_path}/data"
 
     def resume(resume: bool, **uris: str) -> dict[str, Collected]:
-        return collect_all(
-            list_sources(uris), data, out, resume=resume, on_ray=False, say=lambda _: None
-        )
+        return collect_all(list_sources(uris), data, out, resume=resume, on_ray=False)
 
     both = {"music": local, "noise": f"{tmp_path}/noise"}
     first = resume(False, **both)
@@ -326,6 +326,9 @@ def test_a_run_is_resumed_with_what_it_began_with(local: str, tmp_path: Path) ->
     with pytest.raises(OptionError, match=r"--resume: --music \S+ has changed .*1 new .*/new.wav"):
         resume(True, **both)
     assert resume(False, **both)["music"].digest != first["music"].digest
+    storage.write(f"{out}/data.json", b'{"music": {"store": "x"}}')
+    with pytest.raises(TrainingError, match=r"data\.json: damaged \(music\.digest: Field required"):
+        resume(True, **both)
 
 
 def test_two_runs_at_once_make_what_one_makes(music: str, store: str) -> None:

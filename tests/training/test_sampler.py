@@ -9,10 +9,9 @@ import torch
 from grafp.audio import synthesis
 from grafp.errors import StorageError, TrainingError
 from grafp.training.augment import FUTURE_SAMPLES, PAST_SAMPLES
-from grafp.training.data import partition as share
-from grafp.training.data import pcm
-from grafp.training.data.buffer import Waveforms
-from grafp.training.data.partition import Budget, Pool, Share, deal
+from grafp.training.data import partition, pcm
+from grafp.training.data.buffer import STEPS_A_SHARD, Music, Piece, Pool, Waveforms
+from grafp.training.data.partition import Budget, Share, deal
 from grafp.training.data.pcm import Sources
 from grafp.training.data.prepare import Collected, collect
 from grafp.training.data.sampler import PairSampler
@@ -23,7 +22,7 @@ BATCH = tuple[torch.Tensor, torch.Tensor]
 
 
 class Tracks:
-    """Loud noise, every four samples of which tell their track and place."""
+    """Loud noise, every four samples of which tell their track and position."""
 
     def __init__(self, count: int, seconds: float) -> None:
         random = np.random.default_rng(0)
@@ -32,17 +31,17 @@ class Tracks:
         windows = np.lib.stride_tricks.sliding_window_view(values, 4, axis=1)
         keys = np.ascontiguousarray(windows).view(np.int64)[..., 0]
         self._order = np.argsort(keys, axis=None)
-        self._keys, self._places = keys.ravel()[self._order], keys.shape[1]
+        self._keys, self._starts = keys.ravel()[self._order], keys.shape[1]
 
     def track_and_start(self, clips_BS: torch.Tensor) -> np.ndarray:
         """(batch, 2) of each clip; all of its samples must be that track's."""
         pcm_BS = (clips_BS * 32768).short().numpy()
         keys = np.ascontiguousarray(pcm_BS[:, :4]).view(np.int64)[:, 0]
         found = self._order[np.searchsorted(self._keys, keys)]
-        places = np.stack([found // self._places, found % self._places], axis=1)
-        for clip_S, (track, start) in zip(pcm_BS, places, strict=True):
+        positions = np.stack([found // self._starts, found % self._starts], axis=1)
+        for clip_S, (track, start) in zip(pcm_BS, positions, strict=True):
             assert (clip_S == self.tracks[track].numpy()[start : start + len(clip_S)]).all()
-        return places
+        return positions
 
 
 def draw(sampler: PairSampler, seed: int = 0, step: int = 0) -> BATCH:
@@ -53,7 +52,7 @@ def kept(partners_BS: torch.Tensor) -> torch.Tensor:
     return partners_BS[:, PAST_SAMPLES : PAST_SAMPLES + SECOND]
 
 
-def test_a_partner_is_the_same_place_moved_by_at_most_the_offset() -> None:
+def test_a_partner_is_the_same_segment_shifted_by_at_most_the_offset() -> None:
     known = Tracks(100, 4.0)
     for offset in (0.05, 0.25):
         sampler = PairSampler(Waveforms.of(known.tracks), 200, 2, offset_seconds=offset)
@@ -71,10 +70,10 @@ def test_a_partner_is_the_same_place_moved_by_at_most_the_offset() -> None:
 def test_a_partner_comes_with_what_surrounds_it_and_zeros_outside_the_track() -> None:
     known = Tracks(100, 2.5)
     _, partners = draw(PairSampler(Waveforms.of(known.tracks), 100))
-    places = known.track_and_start(kept(partners))
-    assert places[:, 1].min() < 3000  # nearly all of the past is silence
-    assert places[:, 1].max() > 1.5 * SECOND - FUTURE_SAMPLES  # so is some of what follows
-    for clip, (track, start) in zip(partners, places, strict=True):
+    positions = known.track_and_start(kept(partners))
+    assert positions[:, 1].min() < 3000  # nearly all of the past is silence
+    assert positions[:, 1].max() > 1.5 * SECOND - FUTURE_SAMPLES  # so is some of what follows
+    for clip, (track, start) in zip(partners, positions, strict=True):
         padded = np.pad(known.tracks[track].numpy(), (PAST_SAMPLES, FUTURE_SAMPLES))
         assert np.array_equal((clip * 32768).short(), padded[start : start + len(clip)])
 
@@ -172,7 +171,7 @@ def collected(tmp_path_factory: pytest.TempPathFactory) -> Collected:
     (folder / "music.csv").write_text("\n".join(rows))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pcm, "SHARD_BYTES", 4 * 2 * SECOND * 2)
-        return collect(Sources.of("music", f"{folder}/music.csv"), f"{folder}/data", lambda _: None)
+        return collect(Sources.of("music", f"{folder}/music.csv"), f"{folder}/data")
 
 
 def rows_of(one: Share) -> set[tuple[str, int]]:
@@ -189,13 +188,13 @@ def test_shares_of_ranks_have_no_group_in_common_and_all_together(collected: Col
     assert sum(map(len, rows)) == len(collected.usable()[0])
 
 
-def held_bytes(music: share.Music) -> int:
+def held_bytes(music: Music) -> int:
     waveforms = music.at(0)
     return waveforms.pcm_S.numel() * 2
 
 
 def slots_for(one: Share, slots: int) -> Budget:
-    largest = max(piece.room for piece in one.pieces)
+    largest = max(piece.size for piece in one.pieces)
     return Budget((slots + 3) * largest * 2, 0)
 
 
@@ -203,7 +202,7 @@ def test_what_fits_is_held_and_what_does_not_is_a_pool_within_its_budget(
     collected: Collected,
 ) -> None:
     one = Share.of(collected, 0, 1)
-    whole = sum(piece.room for piece in one.pieces) * 2
+    whole = sum(piece.size for piece in one.pieces) * 2
     held = one.load(Budget(whole, 0), CPU, (0, 0))
     assert isinstance(held, Waveforms)
     assert held.fewest_groups == one.fewest_groups
@@ -221,7 +220,7 @@ def test_what_fits_is_held_and_what_does_not_is_a_pool_within_its_budget(
 
 def test_a_pool_hears_everything_and_depends_on_seed_and_step_alone(collected: Collected) -> None:
     one = Share.of(collected, 0, 1)
-    steps = range(0, 20 * share.STEPS_A_SHARD, 7)
+    steps = range(0, 20 * STEPS_A_SHARD, 7)
     pools = [Pool(one.pieces, slots_for(one, 4).memory, seed) for seed in ((0, 0), (0, 0), (0, 1))]
     samplers = [PairSampler(pool, 6, 2) for pool in pools]
     straight = [draw(samplers[0], step, step) for step in steps]
@@ -248,7 +247,7 @@ def _contents(pool: Pool, steps: range) -> list[np.ndarray]:
 def test_a_pool_knows_its_fewest_groups_and_refuses_larger_batches(collected: Collected) -> None:
     one = Share.of(collected, 0, 1)
     pool = Pool(one.pieces, slots_for(one, 4).memory, (0, 0))
-    steps = range(0, (len(one.pieces) + 1) * share.STEPS_A_SHARD, share.STEPS_A_SHARD)
+    steps = range(0, (len(one.pieces) + 1) * STEPS_A_SHARD, STEPS_A_SHARD)
     assert pool.fewest_groups == min(pool.at(step).fewest_groups for step in steps)
     assert pool.fewest_groups < one.fewest_groups
     with pytest.raises(TrainingError, match="--memory-gb holds"):
@@ -262,7 +261,7 @@ def test_a_shard_that_is_gone_or_damaged_is_named(collected: Collected, tmp_path
     data[len(data) // 2] ^= 1
     damaged.write_bytes(data)
     for uri, reason in {str(damaged): "damaged", f"{tmp_path}/y.parquet": "not found"}.items():
-        gone = share.Piece(uri, piece.rows, piece.lengths_T, piece.groups_T)
+        gone = Piece(uri, piece.rows, piece.lengths_T, piece.groups_T)
         with pytest.raises(StorageError, match=f"{uri}: {reason}"):
             gone.load()
 
@@ -271,12 +270,15 @@ def test_what_a_worker_may_hold_stays_as_when_the_run_began(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
-    monkeypatch.setattr(share, "_free_memory", lambda: 8_000)
+    monkeypatch.setattr(partition, "_free_memory", lambda: 8_000)
     began = Budget.of(str(tmp_path), 1, 2, CPU)
     assert began == Budget(2_000, 0)
-    monkeypatch.setattr(share, "_free_memory", lambda: 9_000)
+    monkeypatch.setattr(partition, "_free_memory", lambda: 9_000)
     assert Budget.of(str(tmp_path), 1, 2, CPU) == began
     assert Budget.of(str(tmp_path), 0, 2, CPU) == Budget(2_250, 0)
     assert Budget.given(1.5, CPU) == Budget(1_500_000_000, 0)
+    (tmp_path / "memory" / "0-of-2.json").write_text('{"memory": "all", "gpu": 0}')
+    with pytest.raises(TrainingError, match=r"memory/0-of-2\.json: damaged \(memory: "):
+        Budget.of(str(tmp_path), 0, 2, CPU)
     monkeypatch.undo()
-    assert 1e8 < share._free_memory() < 1e13
+    assert 1e8 < partition._free_memory() < 1e13

@@ -42,8 +42,8 @@ def trainer(
         **settings,
     )
     noises = [torch.from_numpy(synthesis.noise(seed, 3.0)) for seed in range(2)]
-    rooms = [torch.from_numpy(synthesis.room(seed)) for seed in range(2)]
-    augmenter = Augmenter(noises, rooms, AugmentConfig(snr_db=(10.0, 20.0)), CPU)
+    rirs = [torch.from_numpy(synthesis.impulse_response(seed)) for seed in range(2)]
+    augmenter = Augmenter(noises, rirs, AugmentConfig(snr_db=(10.0, 20.0)), CPU)
     sampler = PairSampler(Waveforms.of(music(12, 6.0)), pairs)
     return Trainer(config, sampler, augmenter, validation, CPU, architecture=architecture)
 

@@ -1,4 +1,4 @@
-"""The hit rate that training keeps its best weights by, on synthetic music."""
+"""Hit rate and offset correction on synthetic music."""
 
 import pytest
 import torch
@@ -65,29 +65,31 @@ def test_short_tracks_are_validated_with_silence_before_them() -> None:
     assert built.hit_rate(Flat(), CPU) == 1.0
 
 
-def test_the_bias_is_what_clips_are_placed_too_early_by() -> None:
+def test_the_offset_correction_is_how_early_clips_are_found() -> None:
     built = validation(CLEAN)
     clips, at = built.reference_BS[5::7].float() / 32768, built.position_B[5::7]
-    for late in (0, 480):  # the truth 30 ms after the place found
+    for late in (0, 480):  # the truth is 30 ms after the offset found
         shifted = Validation(built.reference_BS, built.position_B, clips, at + late)
-        assert shifted.offset_bias(Flat(), CPU) == pytest.approx(-late / SECOND, abs=0.003)
+        assert shifted.offset_correction(Flat(), CPU) == pytest.approx(-late / SECOND, abs=0.003)
     few_late = at.clone()
     few_late[::4] += 960  # their mean would be -15 ms
     mixed = Validation(built.reference_BS, built.position_B, clips, few_late)
-    assert mixed.offset_bias(Flat(), CPU) == pytest.approx(-0.03, abs=0.003)
+    assert mixed.offset_correction(Flat(), CPU) == pytest.approx(-0.03, abs=0.003)
     far = Validation(built.reference_BS, built.position_B, clips, at + SECOND)
-    assert far.offset_bias(Flat(), CPU) == 0.0
+    assert far.offset_correction(Flat(), CPU) == 0.0
 
 
-def test_a_room_makes_places_early() -> None:
+def test_reverberation_makes_offsets_early() -> None:
     echo = torch.zeros(SECOND // 2)
     echo[0], echo[640:4000] = 0.2, 0.1 * torch.randn(3360, generator=torch.Generator())
-    room = AugmentConfig(reverb=1.0, dry_past=0.0, noise=0.0, second_noise=0.0, music_noise=0.0)
+    reverberant = AugmentConfig(
+        reverb=1.0, dry_past=0.0, noise=0.0, second_noise=0.0, music_noise=0.0
+    )
     tracks = music(3, 8.0)
     dry = Validation.build(tracks, Augmenter([], [], CLEAN, CPU), queries=60)
-    wet = Validation.build(tracks, Augmenter([], [echo], room, CPU), queries=60)
-    assert abs(dry.offset_bias(Flat(), CPU)) < 0.01
-    assert wet.offset_bias(Flat(), CPU) < -0.015
+    wet = Validation.build(tracks, Augmenter([], [echo], reverberant, CPU), queries=60)
+    assert abs(dry.offset_correction(Flat(), CPU)) < 0.01
+    assert wet.offset_correction(Flat(), CPU) < -0.015
 
 
 def test_the_hit_rate_falls_with_noise_and_deafness() -> None:

@@ -1,10 +1,13 @@
-"""Music decoded once, for training: PCM in Parquet shards, and what became of each recording.
+"""Recordings decoded once, for training: PCM in Parquet shards, and what became of each recording.
+
+Before: grafp/storage/sources.py, which lists the files of a collection.
+After: prepare.py, which has every part written and makes one table of them.
 
 DATA/shards/PART-N.parquet  uri, group, sha256, seconds, pcm: int16 little-endian, 16 kHz mono
 DATA/parts/PART.parquet     one row per recording of a part, written after its shards
 
-A part is what one task decodes. Its name comes from what is in it: two runs at once write the
-same files, and a run goes on where a killed one stopped. grafp/collect.py makes a whole of them.
+A part is what one task decodes. Its name comes from its content: two runs at once write the same
+files, and a run continues where an interrupted one stopped.
 """
 
 import hashlib
@@ -27,10 +30,10 @@ from grafp.storage.sources import Item, held_out, list_items, read_recording
 
 FORMAT_VERSION = 1
 SHARD_BYTES = 64 << 20
-MIN_SECONDS = {"music": 1.1, "noise": 0.25, "rooms": 0.0}
-"""What can be collected, and how long a recording of it must be."""
+MIN_SECONDS = {"music": 1.1, "noise": 0.25, "rir": 0.0}
+"""Kinds of collections, and how long a recording of each must be."""
 _ITEMS_A_PART = 1024
-# Bytes of PCM that a byte of a file may become. Only the size of the tasks depends on it.
+# Bytes of PCM that a byte of a file may become. Only the sizes of tasks depend on it.
 _GROWTH = {".wav": 0.25, ".flac": 0.4, ".mp3": 2.0, ".ogg": 2.5, ".opus": 4.0, ".m4a": 2.0}
 _SHARD = pa.schema(
     [
@@ -63,18 +66,19 @@ Part = list[dict[str, Any]]
 
 @dataclass(frozen=True)
 class Sources:
-    """What is to be collected, in the order in which it will lie in the shards."""
+    """The recordings of a collection, in the order of the shards to come."""
 
     what: str
+    """Its kind: one of MIN_SECONDS."""
     uri: str
     rows: Part
 
     @classmethod
     def of(cls, what: str, uri: str) -> "Sources":
-        """List a collection: `what` is music, noise or rooms.
+        """List a collection: `what` is music, noise or rir.
 
         Of a table with a `split` column, only rows marked `train` are used. Groups lie together,
-        in an order that says nothing of them; those for validation come last.
+        in an order that does not depend on their names; those for validation come last.
 
         Raises StorageError, and OptionError when nothing is there.
         """
@@ -86,19 +90,19 @@ class Sources:
 
     @property
     def digest(self) -> str:
-        """Another one after any change of the collection, or of how it is decoded."""
+        """Changes with the collection, and with the way it is decoded."""
         return short_hash(FORMAT_VERSION, self.what, MIN_SECONDS[self.what], self.rows)
 
     def parts(self) -> list[Part]:
         """About a shard each."""
         parts: list[Part] = []
-        room = 0.0
+        left = 0.0
         for row in self.rows:
             growth = _GROWTH.get(os.path.splitext(row["location"])[1].lower(), 1.0)
-            room -= growth * (row["size"] or 0)
-            if not parts or room < 0 or len(parts[-1]) == _ITEMS_A_PART:
+            left -= growth * (row["size"] or 0)
+            if not parts or left < 0 or len(parts[-1]) == _ITEMS_A_PART:
                 parts.append([])
-                room = SHARD_BYTES - growth * (row["size"] or 0)
+                left = SHARD_BYTES - growth * (row["size"] or 0)
             parts[-1].append(row)
         return parts
 
@@ -110,7 +114,7 @@ def _row(item: Item) -> dict[str, Any]:
 
 
 def short_hash(*values: Any) -> str:
-    """The same for equal values, whatever the process."""
+    """The same for equal values, in every process."""
     return hashlib.sha256(json.dumps(values).encode()).hexdigest()[:24]
 
 
@@ -131,8 +135,8 @@ class PartWriter:
         self,
         part: Part,
         decoder: Callable[..., np.ndarray] | None = None,
-        spread: Callable[..., Iterable[dict]] = map,
-    ) -> list[dict]:
+        spread: Callable[..., Iterable[dict[str, Any]]] = map,
+    ) -> list[dict[str, Any]]:
         """Work on one part; returns what became of each recording, see `PART`.
 
         Args:
@@ -141,8 +145,8 @@ class PartWriter:
 
         Raises StorageError when the shards cannot be written, StoreUnreachable.
         """
-        rows: list[dict] = []
-        shard: list[dict] = []
+        rows: list[dict[str, Any]] = []
+        shard: list[dict[str, Any]] = []
         convert = partial(_convert, min_seconds=MIN_SECONDS[self.what], decoder=decoder)
         for row in spread(convert, part):
             rows.append(row)
@@ -158,7 +162,7 @@ class PartWriter:
         )
         return rows
 
-    def _flush(self, part: Part, shard: list[dict], rows: list[dict]) -> None:
+    def _flush(self, part: Part, shard: list[dict[str, Any]], rows: list[dict[str, Any]]) -> None:
         """Write a shard, and empty it."""
         number = len({row["shard"] for row in rows} - {None})
         key = f"shards/{self._name(part)}-{number}.parquet"
@@ -166,18 +170,20 @@ class PartWriter:
             [{**row, "seconds": row["samples"] / SAMPLE_RATE} for row in shard], schema=_SHARD
         )
         size = write_parquet(storage.join(self.store, key), table)
-        for place, row in enumerate(shard):
-            row |= {"shard": key, "row": place, "shard_bytes": size, "pcm": b""}
+        for number, row in enumerate(shard):
+            row |= {"shard": key, "row": number, "shard_bytes": size, "pcm": b""}
         shard.clear()
 
     def _name(self, part: Part) -> str:
         return short_hash(FORMAT_VERSION, MIN_SECONDS[self.what], part)
 
 
-def _convert(row: dict, min_seconds: float, decoder: Callable[..., np.ndarray] | None) -> dict:
-    """Read and decode one recording; `status` and `error` say how that went.
+def _convert(
+    row: dict[str, Any], min_seconds: float, decoder: Callable[..., np.ndarray] | None
+) -> dict[str, Any]:
+    """Read and decode one recording; `status` and `error` tell the result.
 
-    Raises StoreUnreachable: it says nothing of this recording.
+    Raises StoreUnreachable, which is no fault of this recording.
     """
     result = {name: row[name] for name in ("uri", "size", "etag", "group")}
     result |= {"status": "ok", "error": None, "sha256": None, "samples": 0, "pcm": b""}
@@ -206,7 +212,7 @@ def read_pcm(uri: str, rows: np.ndarray) -> list[np.ndarray]:
 
 
 def read_parquet(uri: str, columns: list[str] | None = None) -> pa.Table:
-    """Raises StorageError when it is gone or damaged."""
+    """Read a table. Raises StorageError when it is gone or damaged."""
     data = storage.read(uri)
     try:
         return pq.read_table(
@@ -218,7 +224,7 @@ def read_parquet(uri: str, columns: list[str] | None = None) -> pa.Table:
 
 
 def write_parquet(uri: str, table: pa.Table) -> int:
-    """Returns the size in bytes. PCM is noise to a compressor, so nothing is compressed."""
+    """Write a table; returns its bytes. Nothing is compressed: PCM is noise to a compressor."""
     buffer = io.BytesIO()
     pq.write_table(
         table, buffer, compression="NONE", use_dictionary=False, write_page_checksum=True

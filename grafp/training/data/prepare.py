@@ -1,9 +1,13 @@
 """A collection made ready for training: decoded once, exact duplicates kept once.
 
-DATA/tables/WHAT-HASH.parquet  one row per recording: what became of it, and where it lies
-DATA/WHAT-DIGEST.json          the manifest, written last: sources, settings, table, shards
+Before: pcm.py, which decodes parts of it into shards.
+After: partition.py, which divides the table's recordings among workers.
 
-See grafp/pcm.py for the shards. Tables are never written over: runs that use one keep it.
+DATA/tables/KIND-HASH.parquet  one row per recording: what became of it, and its shard and row
+DATA/KIND-DIGEST.json          the manifest, written last: sources, settings, table, shards
+
+KIND is music, noise or rir; earlier versions wrote rooms for rir and decode such files anew.
+Tables are never overwritten: runs that use one keep it.
 """
 
 import json
@@ -14,6 +18,7 @@ from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -41,12 +46,12 @@ TABLE = PART.append(pa.field("held", pa.bool_()))
 _NAMED_FAILURES = 20
 
 Spread = Callable[[list[Part], PartWriter], None]
-"""Has the writer work on every part, somewhere."""
+"""Has the writer work on every part: in this process, or over a cluster."""
 
 
 @dataclass(frozen=True)
 class Collected:
-    """A collection that lies ready in shards."""
+    """A collection that is decoded into shards."""
 
     store: str
     digest: str
@@ -70,13 +75,13 @@ def collect(
     spread: Spread | None = None,
     before: Collected | None = None,
 ) -> Collected:
-    """Decode what is not decoded yet, and say what there is.
+    """Decode what is not decoded yet, and log what can be used.
 
     Args:
         spread: does the work; None: this process.
         before: what the run that is resumed uses; files that the store refused then stay out.
 
-    Raises StorageError when a store fails, after which another run goes on, and TrainingError
+    Raises StorageError when a store fails, after which the next run continues, and TrainingError
     when nothing can be used.
     """
     digest = sources.digest
@@ -107,10 +112,10 @@ def _decode(
         spread([part for part, is_done in zip(parts, done) if not is_done], writer)
         tables = pool.map(Collected.table, finished)
         rows = [row for table in tables for row in table.to_pylist()]
-    table = pa.Table.from_pylist(_judged(rows), schema=TABLE)
+    table = pa.Table.from_pylist(_marked(rows), schema=TABLE)
     key = f"tables/{sources.what}-{short_hash(table.to_pylist())}.parquet"
     size = write_parquet(storage.join(store, key), table)
-    shards: dict[str, dict] = {}
+    shards: dict[str, dict[str, Any]] = {}
     for row in rows:
         if row["shard"]:
             shard = shards.setdefault(row["shard"], {"count": 0, "seconds": 0.0})
@@ -129,16 +134,14 @@ def _decode(
     return key
 
 
-def _here(
-    parts: list[Part],
-    writer: PartWriter,
-) -> None:
-    total, done, said = sum(map(len, parts)), 0, time.monotonic()
-    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:  # decoding leaves Python's lock
+def _here(parts: list[Part], writer: PartWriter) -> None:
+    """Decode in this process, on all its cores."""
+    total, done, logged = sum(map(len, parts)), 0, time.monotonic()
+    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:  # decoding releases Python's lock
         for part in parts:
             done += len(writer(part, spread=pool.map))
-            if time.monotonic() - said > 5:
-                said = time.monotonic()
+            if time.monotonic() - logged > 5:
+                logged = time.monotonic()
                 logger.info(f"  {done}/{total} recordings")
 
 
@@ -165,7 +168,7 @@ def _is_whole(collected: Collected, sizes: dict[str, int], good: set[str]) -> bo
     return there.items() <= sizes.items() and set(table["status"].to_pylist()) <= good
 
 
-def _judged(rows: list[dict]) -> list[dict]:
+def _marked(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Rows with duplicates marked and a tenth of the groups held out for validation."""
     first: dict[str, str] = {}
     for row in rows:
@@ -177,18 +180,15 @@ def _judged(rows: list[dict]) -> list[dict]:
 
 
 def _groups_held_out(groups: set[str]) -> set[str]:
-    """Of few groups, the tenth may be none or all: then one of five or more, else none."""
+    """A tenth of the groups; where that is none or all of few, one of five or more, else none."""
     held = {group for group in groups if is_held_out(group)}
     if held and held != groups:
         return held
     return {max(groups)} if len(groups) >= 5 else set()
 
 
-def _tell(
-    sources: Sources,
-    table: pa.Table,
-) -> None:
-    """Say what can be used, and what cannot for which reason.
+def _tell(sources: Sources, table: pa.Table) -> None:
+    """Log what can be used, and what cannot for which reason.
 
     Raises TrainingError when nothing can.
     """
@@ -212,7 +212,7 @@ def _tell(
 
 
 def changes(before: pa.Table, sources: Sources) -> str:
-    """What is new, gone or replaced in a collection, for a person."""
+    """What is new, gone or replaced in a collection, as text for a message."""
     names = ("uri", "size", "etag", "group")
     old, new = (
         {row["uri"]: tuple(row[name] for name in names) for row in rows}

@@ -1,4 +1,8 @@
-"""What a training run hears, and batches of positive pairs drawn from it."""
+"""The training set of a worker, and batches of positive pairs drawn from it.
+
+Before: buffer.py, which holds the music in memory.
+After: grafp/training/trainer.py, which degrades one view of each pair and takes a step.
+"""
 
 import logging
 from dataclasses import dataclass
@@ -13,14 +17,14 @@ from grafp.audio.mixing import to_float
 from grafp.errors import TrainingError
 from grafp.model.fingerprint import SEGMENT_SAMPLES
 from grafp.training.augment import FUTURE_SAMPLES, PAST_SAMPLES
-from grafp.training.data.buffer import Waveforms
-from grafp.training.data.partition import Budget, Music, Pool, Share
+from grafp.training.data.buffer import Music, Pool, Waveforms
+from grafp.training.data.partition import Budget, Share
 from grafp.training.data.pcm import read_pcm
 from grafp.training.data.prepare import Collected
 
 logger = logging.getLogger(__name__)
 
-_TRIES = 8  # to find a place that is not silent
+_TRIES = 8  # to find segments that are not silent
 _VALIDATION_TRACKS = 500  # each is asked for once
 
 
@@ -29,7 +33,7 @@ class PairSampler:
     """Draws anchors and their time-shifted partners, from one recording of a group.
 
     `per_track` segments of one recording in a batch, close together, are each other's negatives:
-    they teach the encoder to tell neighboring places apart.
+    they teach the encoder to tell neighboring segments apart.
     """
 
     music: Music
@@ -40,7 +44,7 @@ class PairSampler:
     offset_seconds: float = 0.05
     """Largest shift between the two views of a pair, either way."""
     device: torch.device | None = None
-    """Where batches are wanted; None: where the music is."""
+    """Of the batches; None: that of the music."""
 
     def __post_init__(self) -> None:
         """Raises TrainingError when there are too few groups for a batch."""
@@ -58,7 +62,7 @@ class PairSampler:
         (pairs, PAST_SAMPLES + 16000 + FUTURE_SAMPLES).
         """
         music = self.music.at(step)
-        recording_G, start_GK = self._places(music, random)
+        recording_G, start_GK = self._segments(music, random)
         recording_B = recording_G.repeat(self.per_track)[: self.pairs]
         start_B = start_GK.reshape(-1)[: self.pairs]
         shift_B = random.uniform(-1, 1, self.pairs) * self.offset_seconds * SAMPLE_RATE
@@ -68,12 +72,12 @@ class PairSampler:
         partner_samples = PAST_SAMPLES + SEGMENT_SAMPLES + FUTURE_SAMPLES
         anchors_BS = music.windows(begin_B + start_B, SEGMENT_SAMPLES)
         partners_BS = music.windows(begin_B + moved_B - PAST_SAMPLES, partner_samples)
-        return self._moved(anchors_BS), self._moved(partners_BS)
+        return self._on_device(anchors_BS), self._on_device(partners_BS)
 
-    def _places(
+    def _segments(
         self, music: Waveforms, random: np.random.Generator
     ) -> tuple[np.ndarray, np.ndarray]:
-        """A recording of each of some groups, and where in it the segments start."""
+        """A recording of each of some groups, (groups,), and starts in it, (groups, per_track)."""
         wanted = groups_needed(self.pairs, self.per_track)
         group_G = random.choice(len(music.first_G), wanted, replace=False)
         recording_G = np.zeros(wanted, np.int64)
@@ -91,27 +95,29 @@ class PairSampler:
         return recording_G, start_GK
 
     def _starts(self, lengths_T: np.ndarray, random: np.random.Generator) -> np.ndarray:
-        """(recordings, per_track): anywhere, with gaps that shrink where the recording is short."""
+        """Random starts, (recordings, per_track); gaps shrink where a recording is short."""
         last_T1 = (lengths_T - SEGMENT_SAMPLES)[:, None]
         gap_TK = random.uniform(*self.gap_seconds, (len(lengths_T), self.per_track)) * SAMPLE_RATE
         gap_TK[:, 0] = 0.0
         after_TK = gap_TK.cumsum(axis=1)
         after_TK *= np.minimum(1.0, last_T1 / np.maximum(after_TK[:, -1:], 1.0))
         first_T1 = random.uniform(size=last_T1.shape) * (last_T1 - after_TK[:, -1:] + 1)
-        return np.minimum(np.floor(first_T1) + np.floor(after_TK), last_T1).astype(np.int64)
+        start_TK: np.ndarray = np.minimum(np.floor(first_T1) + np.floor(after_TK), last_T1)
+        return start_TK.astype(np.int64)
 
-    def _moved(self, clips_BS: torch.Tensor) -> torch.Tensor:
+    def _on_device(self, clips_BS: torch.Tensor) -> torch.Tensor:
         if self.device and self.device.type == "cuda" and clips_BS.device.type == "cpu":
             clips_BS = clips_BS.pin_memory().to(self.device, non_blocking=True)
         return to_float(clips_BS)
 
 
 def groups_needed(pairs: int, per_track: int) -> int:
+    """Groups of music in a batch."""
     return -(-pairs // per_track)
 
 
 def advice(groups: int, pairs: int, per_track: int) -> str:
-    """How a batch would fit."""
+    """The end of an error message: what a batch takes, and which options would fit."""
     text = (
         f"and a batch of --pairs {pairs} takes {groups_needed(pairs, per_track)} "
         f"(--per-track {per_track} segments of each)"
@@ -123,25 +129,25 @@ def advice(groups: int, pairs: int, per_track: int) -> str:
 
 @dataclass(frozen=True)
 class Held:
-    """What validation hears, as int16 waveforms; training never meets the tracks."""
+    """What validation uses, as int16 waveforms; no track of it is trained on."""
 
     tracks: list[torch.Tensor]
     noises: list[torch.Tensor]
-    rooms: list[torch.Tensor]
+    rirs: list[torch.Tensor]
 
 
 @dataclass(frozen=True)
 class TrainingSet:
-    """What one worker hears."""
+    """What one worker trains on."""
 
     music: Music
     noises: list[torch.Tensor]
-    """int16 waveforms at 16 kHz, like the rooms."""
-    rooms: list[torch.Tensor]
+    """int16 waveforms at 16 kHz, like the impulse responses."""
+    rirs: list[torch.Tensor]
     validation: Held | None
-    """On rank 0, when something is set apart."""
+    """On rank 0, where something is held out."""
     description: dict[str, float]
-    """What there is for all workers, for the model card."""
+    """Numbers of recordings for all workers, for the model card."""
 
     @classmethod
     def open(
@@ -153,7 +159,7 @@ class TrainingSet:
         rank: int,
         world: int,
     ) -> "TrainingSet":
-        """Load a rank's share of the music, all noise and all rooms.
+        """Load a rank's share of the music, all noises and all impulse responses.
 
         Raises StorageError, and TrainingError when the budget is too little.
         """
@@ -168,28 +174,29 @@ class TrainingSet:
             most = _VALIDATION_TRACKS if what == "music" else None
             return _load(collected[what].store, tables[what][held].slice(0, most))
 
-        noises, rooms = load("noise", held=False), load("rooms", held=False)
-        train, apart = tables["music"]
+        noises, rirs = load("noise", held=False), load("rir", held=False)
+        train, held_out = tables["music"]
         description = {
             "tracks": len(train),
             "groups": len(set(train["group"].to_pylist())),
             "hours": round(sum(train["samples"].to_pylist()) / SAMPLE_RATE / 3600, 3),
             "noises": len(noises),
-            "rooms": len(rooms),
-            "validation_tracks": len(apart),
+            "rirs": len(rirs),
+            "validation_tracks": len(held_out),
         }
         held = None
-        if rank == 0 and len(apart):
+        if rank == 0 and len(held_out):
             held = Held(
                 load("music", held=True),
-                # Too few noises or rooms to set some apart: validation shares them.
+                # Too few noises or responses to hold some out: validation shares them.
                 load("noise", held=True) or noises,
-                load("rooms", held=True) or rooms,
+                load("rir", held=True) or rirs,
             )
-        return cls(music, noises, rooms, held, description)
+        return cls(music, noises, rirs, held, description)
 
 
 def _load(store: str, table: pa.Table) -> list[torch.Tensor]:
+    """The int16 waveforms of a table's recordings."""
     shards: dict[str, list[int]] = {}
     for shard, row in zip(table["shard"].to_pylist(), table["row"].to_pylist()):
         shards.setdefault(shard, []).append(row)
