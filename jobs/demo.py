@@ -130,7 +130,7 @@ def _cut(known: list, unknown: list, chosen: argparse.Namespace, out: str) -> No
             chosen.seconds,
             snr_db=chosen.snr,
             noise_S=synthesis.noise(number, chosen.seconds),
-            room_S=synthesis.room(number),
+            rir_S=synthesis.room(number),
         )
         path = f"{out}/queries/clip-{number:03d}.wav"
         storage.write(path, encode(0.5 * clip_S / np.abs(clip_S).max(), "wav"))

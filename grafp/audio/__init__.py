@@ -4,10 +4,10 @@ The modules beside the decoder (effects, mixing, speed) need PyTorch and are imp
 """
 
 from grafp.audio.decoding import MAX_SECONDS, SILENCE_PEAK, decode, decode_chunks
-from grafp.audio.encoding import encode
+from grafp.audio.encoding import encode, to_pcm
 from grafp.audio.formats import EXTENSIONS, SAMPLE_RATE
 
 __all__ = [
     "EXTENSIONS", "MAX_SECONDS", "SAMPLE_RATE", "SILENCE_PEAK", "decode", "decode_chunks",
-    "encode",
+    "encode", "to_pcm",
 ]  # fmt: skip

@@ -3,9 +3,9 @@
 A distractor is the sequence of fingerprints of a real track, moved as a whole: of each principal
 component of all fingerprints the sign is kept or flipped, by one draw for the track. Their mean,
 covariance and movement in time stay what they are in music, but nothing sounds like it. (That
-distractors in the latent space reproduce scaling curves: arXiv:2509.18620.) They deceive somewhat
-less than other music does, most of all in the tail of the scores, so hit rates in a catalog made
-larger by them are a bound from above; `Scale.deceived` measures by how much.
+distractors in the latent space reproduce scaling curves: arXiv:2509.18620.) They are
+confused with a track somewhat less often than other music is, above all at high scores. So hit
+rates in a catalog with distractors are an upper bound; `Scale.distractor_wins` shows how loose.
 """
 
 import hashlib

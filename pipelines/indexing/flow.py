@@ -23,7 +23,7 @@ from grafp.catalog.tracks import TRACK_SCHEMA, Row, live_refs
 from grafp.errors import ModelError, OptionError
 from grafp.model.bundle import DEFAULT_MODEL, ModelCard, read_card
 from grafp.model.fingerprint import HOP_SECONDS
-from grafp.reports.catalog_run import run_page
+from grafp.reports.catalog_run import run_report
 from grafp.storage.sources import Item, list_items
 from pipelines.common.placement import ENCODERS, Encoders
 from pipelines.common.runtime import connect
@@ -130,7 +130,7 @@ def index_catalog(
     summary = _summary(catalog, plan, rows, resumed, started)
     summary["near_duplicates"] = len(duplicates)
     run.put("summary.json", (json.dumps(summary) + "\n").encode())
-    run.put("report.html", run_page(catalog, summary, duplicates).encode())
+    run.put("report.html", run_report(catalog, summary, duplicates).encode())
     return summary
 
 
