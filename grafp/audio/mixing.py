@@ -16,7 +16,7 @@ class Noises:
     def __init__(self, noises: list[torch.Tensor], device: torch.device) -> None:
         """`noises`: int16 or float waveforms at 16 kHz; those under 0.25 s are left out."""
         pcm = [
-            noise if noise.dtype == torch.int16 else torch.from_numpy(to_pcm(noise.numpy()))
+            noise if noise.dtype == torch.int16 else torch.from_numpy(to_pcm(noise.float().numpy()))
             for noise in noises
             if len(noise) >= _SHORTEST
         ]

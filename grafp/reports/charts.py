@@ -206,6 +206,7 @@ def _draw_line(axes: Axes, line: Line, name: str, x: Axis, y: Axis) -> None:
 def _draw_mark(axes: Axes, value: float, name: str) -> None:
     """Draw a dashed vertical line with its name beside it, on the side with more space."""
     low, high = axes.get_xlim()
+    value = min(max(value, low), high)
     left = value > (low + high) / 2
     axes.axvline(value, color=_SOFT, linestyle="--", linewidth=1)
     axes.annotate(

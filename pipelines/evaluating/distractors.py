@@ -1,11 +1,11 @@
-"""A catalog made larger without audio: invented tracks, drawn where real fingerprints lie.
+"""A larger catalog without more audio: invented tracks from the distribution of real fingerprints.
 
-A distractor is the sequence of fingerprints of a real track, moved as a whole: of each principal
-component of all fingerprints the sign is kept or flipped, by one draw for the track. Their mean,
-covariance and movement in time stay what they are in music, but nothing sounds like it. (That
-distractors in the latent space reproduce scaling curves: arXiv:2509.18620.) They are
-confused with a track somewhat less often than other music is, above all at high scores. So hit
-rates in a catalog with distractors are an upper bound; `Scale.distractor_wins` shows how loose.
+A distractor is the sequence of fingerprints of a real track under one random transform: the sign
+of each principal component of all fingerprints is kept or flipped, by one draw for the track. This
+keeps the mean, the covariance and the movement in time of music. Distractors in the latent space
+reproduce scaling curves (arXiv:2509.18620). They are confused with a track somewhat less often
+than other music is, above all at high scores. So hit rates in a catalog with distractors are an
+upper bound; `Scale.distractor_wins` shows how loose it is.
 """
 
 import hashlib
@@ -39,7 +39,7 @@ def is_distractor(uri: str) -> bool:
 
 @dataclass(frozen=True)
 class Distribution:
-    """Where fingerprints lie: their mean (128,) and principal axes, columns of (128, 128)."""
+    """The mean of fingerprints (128,) and their principal axes, the columns of (128, 128)."""
 
     mean_D: np.ndarray
     axes_DD: np.ndarray
@@ -60,10 +60,10 @@ def with_distractors(
     *,
     seed: int = 0,
 ) -> Manifest:
-    """Publish a catalog under `root` of the source's tracks and `count` distractors.
+    """Publish a catalog with the source's tracks and `count` distractors under `root`.
 
-    All tracks of the source are used equally often; a larger count begins with the distractors
-    of a smaller one. Nothing in `root` refers to the source: delete it at will.
+    All tracks of the source are used equally often. A larger count begins with the distractors of
+    a smaller one. Nothing in `root` refers to the source, so `root` can be deleted.
     """
     connect()
     manifest = source.manifest
