@@ -1,18 +1,18 @@
 #!/usr/bin/env python3
-"""Hit rates on a corpus's test split: noise alone and noise in a room, by length and SNR.
+"""Hit rates on a corpus's test split, with noise and with noise and reverb, by length and SNR.
 
     python benchmarks/accuracy.py --corpus CORPUS --out out/accuracy
 
 CORPUS holds music.csv, noise.csv and rir.csv with columns path and split (music.csv may have
 self_repeat: tracks that repeat themselves exactly for more than 45 % are scored by track only).
 The test music is indexed whole; clips are cut at random samples, off the fingerprint grid, and
-degraded with test noise and test rooms at a ratio measured on the clip. Every cell is
+degraded with test noise and test impulse responses at a ratio measured on the clip. Every cell is
 `right track / within 50 ms` in %, with 95 % intervals in OUT/accuracy.json.
 
---split validation is for choices: the train split is indexed, and the tenth of it that
-jobs/train.py sets apart makes the queries. --keep-out 3 leaves every third of the queried tracks
-out of the catalog and compares the false-positive rates that are wished with those measured;
-OUT/unknown.csv names them for jobs/evaluate.py.
+--split validation is for choices: the train split is indexed, and the queries come from the tenth
+of it that jobs/train.py sets apart. --keep-out 3 leaves every third of the queried tracks out of
+the catalog and compares target false-positive rates with measured ones; OUT/unknown.csv names
+these tracks for jobs/evaluate.py.
 """
 
 import argparse
@@ -31,7 +31,7 @@ def options() -> argparse.Namespace:
         "--corpus", required=True, metavar="URI", help="folder with the three tables"
     )
     parser.add_argument("--out", default="out/accuracy", metavar="URI", help="catalog and results")
-    parser.add_argument("--model", default="small", metavar="NAME|URI", help="model to judge")
+    parser.add_argument("--model", default="small", metavar="NAME|URI", help="model to evaluate")
     parser.add_argument(
         "--hop", type=cli.positive_float, metavar="S", help="the catalog's, s; default: 0.1"
     )
@@ -48,9 +48,9 @@ def options() -> argparse.Namespace:
     parser.add_argument(
         "--snr", type=cli.numbers(-60.0, 120.0), default="0,5,10,20", help="ratios, dB"
     )
-    parser.add_argument("--seed", type=int, default=0, help="of cuts, noise and rooms")
+    parser.add_argument("--seed", type=int, default=0, help="of cuts, noise and impulse responses")
     parser.add_argument(
-        "--workers", type=cli.positive_int, help="encoders; default: one a processor"
+        "--workers", type=cli.positive_int, help="encoders; default: one for each CPU"
     )
     return parser.parse_args()
 
@@ -62,7 +62,8 @@ def main(chosen: argparse.Namespace) -> tuple[dict, int]:
     from grafp.evaluation.protocol import draw_clips
     from grafp.storage.sources import list_items
     from pipelines.common.placement import Encoders
-    from pipelines.evaluating.flow import Material, evaluate, waveforms
+    from pipelines.evaluating.flow import evaluate
+    from pipelines.evaluating.material import Material, waveforms
     from pipelines.indexing.flow import index_catalog
 
     items = part(chosen.corpus, chosen.split, "music")
@@ -93,10 +94,8 @@ def main(chosen: argparse.Namespace) -> tuple[dict, int]:
         queries=chosen.queries,
         seed=chosen.seed,
     )
-    noises, rooms = (
-        waveforms(part(chosen.corpus, chosen.split, name)) for name in ("noise", "rir")
-    )
-    material = Material(usable, [], noises, rooms)
+    noises, rirs = (waveforms(part(chosen.corpus, chosen.split, name)) for name in ("noise", "rir"))
+    material = Material(usable, [], noises, rirs)
     answers = evaluate(catalog, material, clips, encoders=Encoders(chosen.workers))
     summary = grid_summary(clips, answers)
     print(markdown(grid(clips, answers)))
@@ -120,14 +119,14 @@ def part(corpus: str, split: str, name: str) -> list:
 
 
 def _refusals(catalog: str, clips: list, answers: list, seconds: list[float]) -> dict:
-    """Print what each wished false-positive rate lets pass of unknown music, and keeps of known."""
+    """Print the shares of unknown and known clips accepted at each target false-positive rate."""
     from grafp.catalog.catalog import Catalog
     from grafp.evaluation.metrics import Rate
 
     published = Catalog.open_published(catalog)
     rows: dict[str, dict] = {}
     print("\nThreshold: unknown clips accepted / known clips accepted with the right track, %")
-    print("| wished | " + " | ".join(f"{length:g} s" for length in seconds) + " |")
+    print("| target | " + " | ".join(f"{length:g} s" for length in seconds) + " |")
     print("|---" * (len(seconds) + 1) + "|")
     for rate in (0.1, 0.01, 0.001):
         threshold, cells = published.threshold(rate), []

@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""What the index's codes, the lists visited and the neighbors cost in hits and in time.
+"""What the index's codes, nprobe and the number of neighbors cost in hit rate and in time.
 
     python benchmarks/accuracy.py --corpus CORPUS --split validation --out out/validation
     python benchmarks/codecs.py --corpus CORPUS --catalog out/validation/catalog
 
-Clips of validation tracks, degraded with validation noise and rooms, are fingerprinted once and
-looked for in indexes of the same fingerprints. `right track / within 50 ms` in %, by length, the
-mean over ratios and conditions; and the time that FAISS takes for all of them.
+Clips of validation tracks, degraded with validation noise and impulse responses, are fingerprinted
+once and searched in indexes of the same fingerprints. The table shows `right track / within 50 ms`
+in %, by length, as the mean over ratios and conditions, and the time that FAISS takes for all.
 """
 
 import argparse
@@ -52,9 +52,9 @@ def main(chosen: argparse.Namespace) -> tuple[dict, int]:
     print("| codes | lists | neighbors | " + " | ".join(f"{s:g} s" for s in chosen.seconds))
     pairs = zip(shard.ordinals_T, shard.counts_T, strict=True)
     ids = np.concatenate([fingerprint_ids(ordinal, np.arange(count)) for ordinal, count in pairs])
-    heard = np.flatnonzero(np.any(shard.vectors_ND, axis=1))
-    points = min(len(heard), catalog.manifest.parameters.training_points)
-    sample = np.random.default_rng(0).choice(heard, points, replace=False)
+    audible = np.flatnonzero(np.any(shard.vectors_ND, axis=1))
+    points = min(len(audible), catalog.manifest.parameters.training_points)
+    sample = np.random.default_rng(0).choice(audible, points, replace=False)
     results = []
     for codec in CODECS:
         parameters = replace(catalog.manifest.parameters, codec=codec)
@@ -76,7 +76,7 @@ def main(chosen: argparse.Namespace) -> tuple[dict, int]:
                 for length in chosen.seconds
             }
             row = f"| {codec} | 1/{share} | {neighbors} | "
-            row += " | ".join(f"{track} / {place}" for track, place in cells.values())
+            row += " | ".join(f"{track} / {offset}" for track, offset in cells.values())
             print(f"{row} | FAISS {spent['nearest']:.1f} s |")
             results.append(
                 {"codec": codec, "lists": 1 / share, "neighbors": neighbors, **cells}
@@ -86,18 +86,18 @@ def main(chosen: argparse.Namespace) -> tuple[dict, int]:
 
 
 def _queries(chosen: argparse.Namespace) -> tuple[list, list[np.ndarray], list[float]]:
-    """Clips, their fingerprints, and where they begin in their tracks, in hops."""
+    """Clips, their fingerprints, and their offsets in their tracks, in hops."""
     import grafp
     from grafp import storage
     from grafp.audio import SAMPLE_RATE, decode
     from grafp.evaluation.protocol import draw_clips, make_clip
     from grafp.model.fingerprint import HOP_SECONDS
-    from pipelines.evaluating.flow import waveforms
+    from pipelines.evaluating.material import waveforms
 
     model = grafp.load_model()
     music = part(chosen.corpus, "validation", "music")
     items = {i.uri: i for i in music if float(i.row.get("seconds") or 60) >= 6}
-    noises, rooms = (waveforms(part(chosen.corpus, "validation", n)) for n in ("noise", "rir"))
+    noises, rirs = (waveforms(part(chosen.corpus, "validation", n)) for n in ("noise", "rir"))
     clips = draw_clips(
         list(items), seconds=chosen.seconds, snr_db=chosen.snr, queries=chosen.queries, seed=5
     )
@@ -106,7 +106,7 @@ def _queries(chosen: argparse.Namespace) -> tuple[list, list[np.ndarray], list[f
     for clip in clips:
         if decoded[0] != clip.track:
             decoded = clip.track, decode(storage.read(items[clip.track].location))
-        start, clip_S = make_clip(clip, decoded[1], noises, rooms)
+        start, clip_S = make_clip(clip, decoded[1], noises, rirs)
         queries.append(model.fingerprint(clip_S))
         starts.append(start / SAMPLE_RATE / HOP_SECONDS)
     return clips, queries, starts
@@ -119,7 +119,7 @@ def _right(
     ordinals: list[int],
     neighbors: int,
 ) -> list[tuple[bool, bool]]:
-    """Whether each query found its track, and its place within 50 ms."""
+    """Whether each query found its track, and its offset within 50 ms."""
     from grafp.index.alignment import find_matches
 
     right = []

@@ -4,9 +4,9 @@
     python benchmarks/fpcalc_match.py --references references.csv --queries queries.csv
 
 Needs `fpcalc` (Debian: libchromaprint-tools). Prints `query<TAB>track<TAB>offset<TAB>score` for
-the best place in all references: of the two sequences of 32-bit items, each 0.124 s apart, the
+the best offset in all references: of the two sequences of 32-bit items, each 0.124 s apart, the
 offset with the fewest differing bits; the score is 1 - bit error rate. There is no index: every
-query is laid over every item of every reference, so time grows with the catalog.
+query is compared at every item of every reference, so time grows with the catalog.
 
 An item sees 2.7 s of sound, so shorter queries have no fingerprint and get no answer.
 """
@@ -57,16 +57,16 @@ def locate(query_N: np.ndarray, references: Sequence[np.ndarray]) -> tuple[int, 
     """
     best = None
     for number, reference_M in enumerate(references):
-        places = len(reference_M) - len(query_N) + 1
-        if places < 1:
+        offsets = len(reference_M) - len(query_N) + 1
+        if offsets < 1:
             continue
-        errors_P = np.zeros(places, np.uint32)
+        errors_O = np.zeros(offsets, np.uint32)
         for shift, item in enumerate(query_N):
-            errors_P += np.bitwise_count(reference_M[shift : shift + places] ^ item)
-        place = int(errors_P.argmin())
-        score = 1.0 - float(errors_P[place]) / (32 * len(query_N))
+            errors_O += np.bitwise_count(reference_M[shift : shift + offsets] ^ item)
+        offset = int(errors_O.argmin())
+        score = 1.0 - float(errors_O[offset]) / (32 * len(query_N))
         if best is None or score > best[2]:
-            best = number, place, score
+            best = number, offset, score
     return best
 
 

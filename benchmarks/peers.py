@@ -10,11 +10,11 @@ clips, each program's output, and peers.json.
 
 grafp answers through its own jobs. Chromaprint takes part where `fpcalc` is installed (Debian:
 libchromaprint-tools), through benchmarks/fpcalc_match.py, a comparison by brute force. --system
-adds any program, run without a shell, {references} and {queries} being the two tables. It prints
-`query<TAB>track<TAB>offset<TAB>score`: two paths of the tables, the second of the track at which
-the query begins, and a score of which more is better. It may print a line `#indexed` (flushed)
-when it begins with the queries; otherwise all its time counts as theirs. For example, after
-`pip install audfprint2`, which needs ffmpeg, as audfprint.sh:
+adds any program; it runs without a shell, and {references} and {queries} are the two tables. It
+prints `query<TAB>track<TAB>offset<TAB>score`: two paths of the tables, the offset in the track at
+which the query begins, in s, and a score (higher is better). It may print a line `#indexed`
+(flushed) when it begins with the queries; otherwise all its time counts as query time. For
+example, after `pip install audfprint2`, which needs ffmpeg, as audfprint.sh:
 
     cd "$(mktemp -d)"; tail -n +2 "$1" > references; tail -n +2 "$2" > queries
     audfprint new references -l -C -d db.hdf >&2; echo '#indexed'
@@ -24,8 +24,8 @@ when it begins with the queries; otherwise all its time counts as theirs. For ex
     --system 'audfprint=sh audfprint.sh {references} {queries}'
 
 Each system's threshold is set on its own scores of the unknown clips of one length: at most --fpr
-of them exceed it. It rests on as many clips as the table says, cut from far fewer tracks. A system
-that fails costs its own rows; the exit code is 1 then.
+of them exceed it. The table says how many clips that is; they are cut from far fewer tracks. A
+system that fails has no rates, and the exit code is 1 then.
 """
 
 import argparse
@@ -77,9 +77,9 @@ def options(arguments: list[str] | None = None) -> argparse.Namespace:
         metavar="NAME=COMMAND",
         help="another program, with {references} and {queries}; may be given again",
     )
-    parser.add_argument("--seed", type=int, default=0, help="of cuts, noise and rooms")
+    parser.add_argument("--seed", type=int, default=0, help="of cuts, noise and impulse responses")
     parser.add_argument(
-        "--workers", type=cli.positive_int, help="grafp's encoders; default: one a processor"
+        "--workers", type=cli.positive_int, help="grafp's encoders; default: one for each CPU"
     )
     chosen = parser.parse_args(arguments)
     names = [name for name, _ in chosen.system]
@@ -106,9 +106,9 @@ def _system(text: str) -> tuple[str, list[str]]:
         raise argparse.ArgumentTypeError(f"{text!r}: {error}") from error
     if not re.fullmatch(r"\w[\w.-]*", name) or name in (OURS, CHROMAPRINT) or not words:
         raise argparse.ArgumentTypeError(f"{text!r} is not a new NAME=COMMAND")
-    for place in ("{references}", "{queries}"):
-        if place not in command:
-            raise argparse.ArgumentTypeError(f"{text!r}: the command lacks {place}")
+    for table in ("{references}", "{queries}"):
+        if table not in command:
+            raise argparse.ArgumentTypeError(f"{text!r}: the command lacks {table}")
     return name, words
 
 
@@ -143,21 +143,23 @@ def _write_files(chosen: argparse.Namespace, out: str) -> "tuple[list[Item], lis
     from grafp import storage
     from grafp.errors import OptionError
     from grafp.evaluation.protocol import draw_clips
-    from pipelines.evaluating.flow import for_testing, waveforms
+    from pipelines.evaluating.material import test_items, waveforms
 
-    listed = for_testing(storage.join(chosen.corpus, "music.csv"))
+    listed = test_items(storage.join(chosen.corpus, "music.csv"))
     music = [replace(item, uri=item.location) for item in listed]  # the path that all are given
     unknown = {item.uri for item in music[:: chosen.keep_out]}
     least = max(chosen.seconds) + 1
     usable = [item.uri for item in music if float(item.row.get("seconds") or least) >= least]
     if not usable:
         raise OptionError(f"--seconds: no music for testing lasts {least:g} s")
-    noises, rooms = (
-        waveforms(for_testing(storage.join(chosen.corpus, f"{name}.csv")))
+    noises, rirs = (
+        waveforms(test_items(storage.join(chosen.corpus, f"{name}.csv")))
         for name in ("noise", "rir")
     )
-    if not noises or not rooms:
-        raise OptionError(f"--corpus {chosen.corpus}: needs noise and rooms for testing")
+    if not noises or not rirs:
+        raise OptionError(
+            f"--corpus {chosen.corpus}: needs noise and impulse responses for testing"
+        )
     clips = draw_clips(
         usable,
         seconds=chosen.seconds,
@@ -165,11 +167,11 @@ def _write_files(chosen: argparse.Namespace, out: str) -> "tuple[list[Item], lis
         queries=chosen.queries,
         seed=chosen.seed,
     )
-    queries = write_files(music, unknown, clips, noises, rooms, out)
-    strangers = sum(query.track is None for query in queries)
+    queries = write_files(music, unknown, clips, noises, rirs, out)
+    from_unknown = sum(query.track is None for query in queries)
     print(
         f"{len(music) - len(unknown)} references; {len(queries)} queries, "
-        f"{strangers} of them of unknown tracks"
+        f"{from_unknown} of them of unknown tracks"
     )
     return music, queries
 
@@ -189,16 +191,16 @@ def _tables(
     queries: "list[Query]", music: "list[Item]", outcomes: "dict[str, Outcome]", fpr: float
 ) -> dict:
     """Print everything; returns it for JSON."""
-    from peer_systems.answers import as_json, cells, judge, markdown
+    from peer_systems.answers import as_json, cells, markdown, match_at_fpr
 
-    from pipelines.evaluating.flow import self_repeating
+    from pipelines.evaluating.material import self_repeating
 
-    loops = self_repeating(music)  # judged without the second
+    loops = self_repeating(music)  # scored by track only
     done, tables, systems = {}, {}, {}
     for name, outcome in outcomes.items():
         systems[name] = {"missing": outcome.missing}
         if outcome.missing is None:
-            answers, done[name] = judge(queries, outcome.found, fpr)
+            answers, done[name] = match_at_fpr(queries, outcome.found, fpr)
             answers = [
                 replace(a, true_start_s=None) if a.true_track in loops else a for a in answers
             ]

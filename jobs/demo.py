@@ -138,7 +138,7 @@ def _cut(known: list["Item"], unknown: list["Item"], chosen: Options, out: str) 
             chosen.seconds,
             snr_db=chosen.snr,
             noise_S=synthesis.noise(clip, chosen.seconds),
-            room_S=synthesis.impulse_response(clip),
+            rir_S=synthesis.impulse_response(clip),
         )
         path = f"{out}/queries/clip-{clip:03d}.wav"
         storage.write(path, encode(0.5 * clip_S / np.abs(clip_S).max(), "wav"))

@@ -1,4 +1,4 @@
-"""Identification systems on the same queries: read what they answer, judge it alike, tabulate."""
+"""Identification systems on the same queries: read the answers, score them alike, tabulate."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -36,7 +36,7 @@ class Found:
 
     track: str
     start_s: float
-    """Second of the track at which the query begins; may be below 0."""
+    """Offset in the track at which the query begins; may be below 0."""
     score: float
     """On the system's own scale; more is better."""
 
@@ -58,7 +58,7 @@ def read_answers(
     """The best answer to each query, of lines `query<TAB>track<TAB>offset<TAB>score`.
 
     A query may have several lines, of which the highest score counts, or none: no answer.
-    INDEXED and empty lines are passed over.
+    INDEXED and empty lines are skipped.
 
     Raises OptionError that names the line.
     """
@@ -101,7 +101,7 @@ def _finite(text: str) -> float:
     return value
 
 
-def judge(
+def match_at_fpr(
     queries: Sequence[Query], found: Mapping[str, Found], fpr: float
 ) -> tuple[list[Answer], dict[float, Threshold]]:
     """A system's answers beside the truth, matched at one false-positive rate.

@@ -44,7 +44,7 @@ def write_files(
     unknown: set[str],
     clips: Sequence[Clip],
     noises: Sequence[np.ndarray],
-    rooms: Sequence[np.ndarray],
+    rirs: Sequence[np.ndarray],
     out: str,
 ) -> list[Query]:
     """Write what all systems get, the clips as WAV files at half of full scale, and truth.csv.
@@ -65,7 +65,7 @@ def write_files(
             print(f"  no clip of {track}: {error}")
             continue
         for clip in (clip for clip in clips if clip.track == track):
-            start, clip_S = make_clip(clip, track_S, noises, rooms)
+            start, clip_S = make_clip(clip, track_S, noises, rirs)
             path = f"{out}/queries/{clip.number:06d}.wav"
             level = 0.5 / max(1e-9, float(np.abs(clip_S).max()))
             storage.write(path, encode(level * clip_S, "wav"))

@@ -7,10 +7,10 @@ noise and impulse responses for demos and tests.
 """
 
 from grafp.audio.decoding import MAX_SECONDS, SILENCE_PEAK, decode, decode_chunks
-from grafp.audio.encoding import encode
+from grafp.audio.encoding import encode, to_pcm
 from grafp.audio.formats import EXTENSIONS, SAMPLE_RATE
 
 __all__ = [
     "EXTENSIONS", "MAX_SECONDS", "SAMPLE_RATE", "SILENCE_PEAK", "decode", "decode_chunks",
-    "encode",
+    "encode", "to_pcm",
 ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""16 kHz mono or multichannel sound to the bytes of an audio file, for demos and tests."""
+"""Sound to int16 samples, and to the bytes of an audio file for demos and tests."""
 
 import io
 from fractions import Fraction
@@ -9,6 +9,11 @@ from av.audio.resampler import AudioResampler
 
 from grafp.audio.formats import FORMATS, SAMPLE_RATE
 from grafp.errors import AudioError
+
+
+def to_pcm(samples_S: np.ndarray) -> np.ndarray:
+    """Float samples to int16, rounded; values beyond -1..1 are clipped."""
+    return np.rint(samples_S.clip(-1, 1) * 32767).astype(np.int16)
 
 
 def encode(

@@ -2,6 +2,7 @@
 
 import torch
 
+from grafp.audio.encoding import to_pcm
 from grafp.audio.formats import SAMPLE_RATE
 
 _SHORTEST = SAMPLE_RATE // 4  # repeated more often, a noise would be a rhythm
@@ -14,7 +15,11 @@ class Noises:
 
     def __init__(self, noises: list[torch.Tensor], device: torch.device) -> None:
         """`noises`: int16 or float waveforms at 16 kHz; those under 0.25 s are left out."""
-        pcm = [_to_pcm(noise) for noise in noises if len(noise) >= _SHORTEST]
+        pcm = [
+            noise if noise.dtype == torch.int16 else torch.from_numpy(to_pcm(noise.float().numpy()))
+            for noise in noises
+            if len(noise) >= _SHORTEST
+        ]
         self.pcm_S = torch.cat([torch.zeros(0, dtype=torch.int16), *pcm]).to(device)
         self.lengths_N = torch.tensor([len(noise) for noise in pcm], dtype=torch.int64)
         self.starts_N = self.lengths_N.cumsum(0) - self.lengths_N
@@ -31,12 +36,6 @@ class Noises:
         start_B += (torch.rand(count, generator=random, dtype=torch.float64) * starts_B).long()
         within_BS = torch.arange(samples)[None] % length_B[:, None]
         return to_float(self.pcm_S[(start_B[:, None] + within_BS).to(self.pcm_S.device)])
-
-
-def _to_pcm(sound_S: torch.Tensor) -> torch.Tensor:
-    if sound_S.dtype == torch.int16:
-        return sound_S
-    return (sound_S.float().clamp(-1, 1) * 32767).round().to(torch.int16)
 
 
 def to_float(pcm: torch.Tensor) -> torch.Tensor:

@@ -1,13 +1,10 @@
 """The paper's grid of lengths, ratios and conditions (Table II), as text, JSON and Parquet."""
 
-import io
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from grafp.evaluation.metrics import Answer, Rate, score_answers
 from grafp.evaluation.protocol import Clip
@@ -30,11 +27,11 @@ _PAPER = {  # top-1 hit rate within 50 ms, %, of GraFPrint on fma-medium
 
 @dataclass(frozen=True)
 class ClipAnswer(Answer):
-    """The answer to a clip, with what it had to reach and what came nearest to deceive."""
+    """The answer to a clip, with its threshold and the best wrong match."""
 
     threshold: float
     best_wrong: str | None
-    """The best match that is not the true track; None if nothing else was near."""
+    """The best match that is not the true track; None if there is no other match."""
     best_wrong_score: float | None
 
 
@@ -65,17 +62,17 @@ def grid(clips: Sequence[Clip], answers: Sequence[Answer]) -> list[Cell]:
 
 @dataclass(frozen=True)
 class Scale:
-    """How clips fare in a catalog that is larger by distractors (paper, Table III)."""
+    """Hit rates in a catalog with added distractors (paper, Table III)."""
 
     distractors: int
     tracks: int
     """Distractors included."""
     fingerprints: int
     cells: list[Cell]
-    deceived: Rate
-    """Known clips whose best wrong answer is a distractor, of those that have one."""
+    distractor_wins: Rate
+    """Known clips whose best wrong answer is a distractor, of those that have a wrong answer."""
     expected: float
-    """What `deceived` would be if a distractor were as easily taken for a track as any track."""
+    """What `distractor_wins` would be if distractors were confused as easily as real tracks."""
     best_wrong_score: float | None
     """Median over the known clips."""
 
@@ -89,7 +86,7 @@ class Scale:
         answers: Sequence[ClipAnswer],
         is_distractor: Callable[[str], bool],
     ) -> "Scale":
-        """`real` tracks beside the distractors; clips of one length and condition."""
+        """For clips of one length and condition; `real` counts tracks that are not distractors."""
         wrong = [a for a in answers if a.true_track is not None and a.best_wrong is not None]
         scores = [a.best_wrong_score for a in wrong if a.best_wrong_score is not None]
         return cls(
@@ -97,7 +94,7 @@ class Scale:
             tracks=real + distractors,
             fingerprints=fingerprints,
             cells=grid(clips, answers),
-            deceived=Rate(sum(is_distractor(a.best_wrong or "") for a in wrong), len(wrong)),
+            distractor_wins=Rate(sum(is_distractor(a.best_wrong or "") for a in wrong), len(wrong)),
             expected=distractors / max(1, real - 1 + distractors),
             best_wrong_score=round(float(np.median(scores)), 4) if scores else None,
         )
@@ -107,7 +104,7 @@ class Scale:
             "distractors": self.distractors,
             "tracks": self.tracks,
             "fingerprints": self.fingerprints,
-            "best_wrong_is_distractor": self.deceived.to_dict(),
+            "best_wrong_is_distractor": self.distractor_wins.to_dict(),
             "expected": round(self.expected, 4),
             "best_wrong_score": self.best_wrong_score,
             "cells": cells_dict(self.cells),
@@ -142,7 +139,7 @@ def markdown(cells: Sequence[Cell]) -> str:
 def granularity(
     clips: Sequence[Clip], answers: Sequence[Answer]
 ) -> dict[tuple[bool, float], dict[float, Rate]]:
-    """Known clips answered within each tolerance of Fig. 2: by condition and length, all ratios."""
+    """Hit rates within each tolerance of Fig. 2, by condition and length, over all ratios."""
     groups: dict[tuple[bool, float], list[Answer]] = {}
     for clip, answer in zip(clips, answers, strict=True):
         if answer.true_track is not None:
@@ -153,7 +150,7 @@ def granularity(
     }
 
 
-def cells_dict(cells: Sequence[Cell]) -> dict[str, dict[str, dict]]:
+def cells_dict(cells: Sequence[Cell]) -> dict[str, dict[str, dict[str, float | None]]]:
     """Rates with intervals by the cell's name, for JSON."""
     return {
         f"{CONDITIONS[cell.reverb]}, {cell.seconds:g} s, {cell.snr_db:g} dB": {
@@ -178,17 +175,6 @@ def summary(clips: Sequence[Clip], answers: Sequence[Answer]) -> dict[str, Any]:
     return {"cells": cells_dict(grid(clips, answers)), "within": within, "offset_error_ms": offsets}
 
 
-def clip_table(clips: Sequence[Clip], answers: Sequence[ClipAnswer]) -> bytes:
-    """Parquet with a row for each clip: how it was made, the truth and the answer."""
-    rows = [
-        {"source": clip.track, **asdict(clip), **asdict(answer), "right_place": answer.right_place}
-        for clip, answer in zip(clips, answers, strict=True)
-    ]
-    buffer = io.BytesIO()
-    pq.write_table(pa.Table.from_pylist(rows), buffer)
-    return buffer.getvalue()
-
-
 def _percent(cell: Cell) -> str:
-    track, place = cell.rates["hit_track"], cell.rates["hit_50ms"]
-    return f"{100 * track.value:.1f} / {100 * place.value:.1f}"
+    track, offset = cell.rates["hit_track"], cell.rates["hit_50ms"]
+    return f"{100 * track.value:.1f} / {100 * offset.value:.1f}"

@@ -1,6 +1,7 @@
 """How good answers are: hit rates with their uncertainty, and errors at the threshold."""
 
 import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 TOLERANCE_S = 0.05  # paper, section III-E: +-50 ms
@@ -27,7 +28,7 @@ class Rate:
         half = _Z95 * math.sqrt(p * (1 - p) / n + z2 / (4 * n * n)) / (1 + z2 / n)
         return max(0.0, middle - half), min(1.0, middle + half)
 
-    def to_dict(self) -> dict:
+    def to_dict(self) -> dict[str, float | None]:
         low, high = self.interval()
         rounded = [None if math.isnan(x) else round(x, 4) for x in (self.value, low, high)]
         return {
@@ -37,6 +38,12 @@ class Rate:
             "hits": self.hits,
             "total": self.total,
         }
+
+
+def total(rates: Iterable[Rate]) -> Rate:
+    """The rate over all cases of several rates."""
+    rates = list(rates)
+    return Rate(sum(rate.hits for rate in rates), sum(rate.total for rate in rates))
 
 
 @dataclass(frozen=True)
@@ -59,19 +66,24 @@ class Answer:
         return self.true_track is not None and self.track == self.true_track
 
     @property
-    def right_place(self) -> bool:
+    def right_offset(self) -> bool:
         """The right track within 50 ms."""
         return self.within(TOLERANCE_S)
 
+    @property
+    def wrong(self) -> bool:
+        """A known query without the right offset, or an unknown query that was matched."""
+        return self.matched if self.true_track is None else not self.right_offset
+
     def within(self, tolerance_s: float) -> bool:
-        """The right track within a tolerance; a truth without a second asks for the track only."""
+        """The right track within a tolerance; a truth without an offset asks for the track only."""
         if not self.right_track or self.true_start_s is None or self.start_s is None:
             return self.right_track
         return abs(self.start_s - self.true_start_s) <= tolerance_s + 1e-9
 
 
-def score_answers(answers: list[Answer]) -> dict[str, Rate]:
-    """Rates over a batch.
+def score_answers(answers: Sequence[Answer]) -> dict[str, Rate]:
+    """Rates over a batch of queries.
 
     `hit_track` and `hit_50ms` ask whether the best answer is right, whatever its score.
     `false_positive`: queries that are not in the catalog, but were matched.
@@ -82,7 +94,7 @@ def score_answers(answers: list[Answer]) -> dict[str, Rate]:
     missed = sum(not (answer.matched and answer.right_track) for answer in known)
     return {
         "hit_track": Rate(sum(answer.right_track for answer in known), len(known)),
-        "hit_50ms": Rate(sum(answer.right_place for answer in known), len(known)),
+        "hit_50ms": Rate(sum(answer.right_offset for answer in known), len(known)),
         "false_positive": Rate(sum(answer.matched for answer in unknown), len(unknown)),
         "false_negative": Rate(missed, len(known)),
     }

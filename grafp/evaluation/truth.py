@@ -1,4 +1,4 @@
-"""The right answers to queries, `--truth`, and answers beside them."""
+"""The right answers to queries (`--truth`), and the answers beside them."""
 
 import pyarrow as pa
 
@@ -7,7 +7,7 @@ from grafp.evaluation.metrics import Answer
 from grafp.storage.sources import read_table
 
 Truth = dict[str, tuple[str | None, float | None]]
-"""query: (track or None, second in the track or None)"""
+"""query: (track or None, offset in the track in s or None)"""
 
 
 def read_truth(uri: str) -> Truth:
@@ -16,19 +16,22 @@ def read_truth(uri: str) -> Truth:
     for number, row in enumerate(read_table(uri), 2):
         try:
             query, track, start = row["query"], row["track"], row["start_s"]
-            place = float(start) if start not in ("", None) else None
+            offset = float(start) if start not in ("", None) else None
         except (KeyError, TypeError, ValueError) as error:
             raise OptionError(
                 f"--truth {uri}, line {number}: needs query, track and start_s (s): {error!r}"
             ) from error
         if query in truth:
             raise OptionError(f"--truth {uri}, line {number}: {query} is there twice")
-        truth[query] = (track or None, place)
+        truth[query] = (track or None, offset)
     return truth
 
 
 def compare(matches: pa.Table, truth: Truth) -> list[Answer]:
-    """The best answer to each query beside its truth; a start is compared at the clip's begin."""
+    """The best answer to each query beside its truth, with the offset of the query's first sample.
+
+    Raises OptionError when a query is not in the truth.
+    """
     answers = []
     for row in matches.to_pylist():
         if row["rank"] != 1:

@@ -1,32 +1,79 @@
-"""Charts as inline SVG and pictures as PNG, for pages that load nothing."""
+"""Charts as SVG and spectrograms as PNG, to be part of an HTML report.
+
+Matplotlib draws with the colors of the light scheme. The SVG names them as the CSS variables of
+templates/base.html instead, so that one drawing fits light screens, dark screens and paper.
+"""
 
 import base64
-import math
-import struct
-import zlib
+import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
+from typing import Any
+from xml.etree import ElementTree
 
+import matplotlib
 import numpy as np
+from markupsafe import Markup
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.image import imsave
 
-_WIDTH, _HEIGHT = 460, 270
-_LEFT, _RIGHT, _TOP, _BOTTOM = 46, 20, 10, 40
-COLOURS = 5
-_SHAPES = (
-    "M-3.5,0a3.5,3.5 0 1,0 7,0a3.5,3.5 0 1,0 -7,0z",
-    "M-3,-3h6v6h-6z",
-    "M0,-4l4,7h-8z",
-    "M0,-4.5l4,4.5l-4,4.5l-4,-4.5z",
-    "M0,4l4,-7h-8z",
-)
-# matplotlib's viridis at ten equal steps (public domain, CC0)
-_VIRIDIS = np.array(
-    [
-        (68, 1, 84), (72, 40, 120), (62, 74, 137), (49, 104, 142), (38, 130, 142),
-        (31, 158, 137), (53, 183, 121), (109, 205, 89), (180, 222, 44), (253, 231, 37),
-    ]
-)  # fmt: skip
+COLORS = ("#0b63b5", "#c2500a", "#0d8a62", "#9c3f8f", "#8a6d00")
+_MARKERS = "os^Dv"
+_SOFT, _GRID = "#566273", "#d8dee6"
+_VARIABLES = {color: f"var(--c{n})" for n, color in enumerate(COLORS)} | {
+    _SOFT: "var(--soft)",
+    _GRID: "var(--line)",
+}
+_WIDTH, _HEIGHT = 420, 270  # px
+_SVG, _XLINK = "http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"
+_STYLE: dict[Any, Any] = {
+    "svg.fonttype": "none",  # text stays text: the page's font, and readable by machines
+    "text.parse_math": False,  # a dollar sign is a dollar sign
+    "font.family": ["DejaVu Sans"],  # comes with Matplotlib: the same layout everywhere
+    "font.size": 11,
+    "text.color": _SOFT,
+    "axes.labelcolor": _SOFT,
+    "axes.edgecolor": _GRID,
+    "axes.grid.axis": "y",
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.spines.left": False,
+    "grid.color": _GRID,
+    "xtick.color": _GRID,
+    "ytick.color": _GRID,
+    "xtick.labelcolor": _SOFT,
+    "ytick.labelcolor": _SOFT,
+    "ytick.left": False,
+    "lines.linewidth": 1.8,
+    "lines.markersize": 6,
+    "lines.markeredgewidth": 0,
+    "legend.frameon": False,
+    "legend.fontsize": 10,
+    "legend.handlelength": 1.6,
+    "legend.columnspacing": 1.2,
+    "legend.borderpad": 0,
+}
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A drawing and what it shows."""
+
+    title: str
+    svg: Markup
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An image as a data URI, with its size on the screen in px."""
+
+    name: str
+    uri: str
+    width: int
+    height: int
 
 
 @dataclass(frozen=True)
@@ -36,14 +83,6 @@ class Axis:
     label: str
     ticks: Sequence[float]
     log: bool = False
-
-    def share(self, value: float) -> float:
-        """Where a value lies along the axis, 0..1."""
-        low, high, value = (
-            math.log10(max(v, 1e-12)) if self.log else v
-            for v in (self.ticks[0], self.ticks[-1], value)
-        )
-        return min(1.0, max(0.0, (value - low) / (high - low))) if high > low else 0.5
 
 
 @dataclass(frozen=True)
@@ -61,23 +100,21 @@ class Line:
     points: bool = True
 
 
-def line_chart(title: str, lines: Sequence[Line], x: Axis, y: Axis) -> str:
-    """A figure with lines, their legend, and intervals as bars."""
-    drawn = ""
-    for line in lines:
-        at = [(_x(x, a), _y(y, b)) for a, b in zip(line.x, line.y, strict=True)]
-        kind = "s dash" if line.dashed else "s"
-        part = f'<polyline class="{kind}" points="{" ".join(f"{a:.1f},{b:.1f}" for a, b in at)}"/>'
-        for (across, _), (low, high) in zip(at, line.bounds):
-            part += f'<path class="s" d="M{across:.1f},{_y(y, low):.1f}V{_y(y, high):.1f}"/>'
-        for n, (across, up) in enumerate(at if line.points else ()):
-            told = f"{line.label} at {line.x[n]:.3g}: {line.y[n]:.1f}"
-            part += (
-                f'<path class="f" transform="translate({across:.1f},{up:.1f})" '
-                f'd="{_SHAPES[line.color % COLOURS]}"><title>{escape(told)}</title></path>'
-            )
-        drawn += f'<g class="c{line.color % COLOURS}">{part}</g>'
-    return _figure(title, [_key(line) for line in lines if line.label], _axes(x, y) + drawn)
+def line_chart(title: str, lines: Sequence[Line], x: Axis, y: Axis) -> Chart:
+    """Lines with a legend, intervals as bars, and the value of each point as a tooltip."""
+    tooltips = {}
+    with matplotlib.rc_context({**_STYLE, "svg.hashsalt": title}):
+        figure, axes = _axes(x, y)
+        for number, line in enumerate(lines):
+            _draw_line(axes, line, f"line-{number}", x, y)
+            if line.points:
+                tooltips[f"line-{number}"] = [
+                    f"{line.label} at {a:.3g}: {b:.1f}".strip()
+                    for a, b in zip(line.x, line.y, strict=True)
+                    if np.isfinite(b)
+                ]
+        _legend(figure, axes, columns=5)
+        return _chart(figure, title, tooltips)
 
 
 def histogram(
@@ -87,10 +124,10 @@ def histogram(
     *,
     bins: int = 40,
     mark: tuple[float, str] | None = None,
-) -> str:
-    """A figure with the distribution of each group in % of it; what lies outside is at the edge.
+) -> Chart:
+    """The distribution of each group, in % of the group; values outside `x` count at its edges.
 
-    `mark` is a value to draw a line at, and its name.
+    `mark` is a value to draw a vertical line at, and its name.
     """
     edges = np.linspace(x.ticks[0], x.ticks[-1], bins + 1)
     shares = {
@@ -98,122 +135,125 @@ def histogram(
         for name, values in groups.items()
         if len(values)
     }
-    # A group of a few is a few spikes: it may stick out of the chart, the others must be seen.
-    many = [share for name, share in shares.items() if len(groups[name]) >= bins]
-    tallest = max((share.max() for share in many or shares.values()), default=1.0)
-    y = Axis("% of the group", _round_ticks(tallest))
-    drawn, keys = "", []
-    for color, (name, values) in enumerate(groups.items()):
-        keys.append(_key(Line(f"{name} ({len(values):,})", (), (), color, points=False)))
-        if name not in shares:
-            continue
-        steps = "".join(
-            f"V{_y(y, share):.1f}H{_x(x, edge):.1f}" for share, edge in zip(shares[name], edges[1:])
-        )
-        path = f"M{_x(x, edges[0]):.1f},{_y(y, 0):.1f}{steps}V{_y(y, 0):.1f}"
-        drawn += f'<path class="area c{color % COLOURS}" d="{path}"/>'
-    if mark:
-        at = _x(x, mark[0])
-        end, aside = ("end", -4) if at > _WIDTH / 2 else ("start", 4)
-        drawn += (
-            f'<path class="mark" d="M{at:.1f},{_TOP}V{_HEIGHT - _BOTTOM}"/><text '
-            f'x="{at + aside:.1f}" y="{_TOP + 9}" text-anchor="{end}">{escape(mark[1])}</text>'
-        )
-    return _figure(title, keys, _axes(x, y) + drawn)
+    # A group of a few values is a few spikes: they may leave the chart, the others may not.
+    large = [share for name, share in shares.items() if len(groups[name]) >= bins]
+    top = 1.05 * max((float(share.max()) for share in large or shares.values()), default=1.0)
+    with matplotlib.rc_context({**_STYLE, "svg.hashsalt": title}):
+        figure, axes = _axes(x, Axis("% of the group", ()))
+        axes.set_ylim(0, top)
+        for number, (name, values) in enumerate(groups.items()):
+            color = COLORS[number % len(COLORS)]
+            axes.plot([], [], color=color, label=f"{name} ({len(values):,})")
+            if name in shares:
+                axes.stairs(shares[name], edges, fill=True, color=color, alpha=0.2)
+                axes.stairs(shares[name], edges, color=color, gid=f"group-{number}")
+        if mark:
+            _draw_mark(axes, *mark)
+        _legend(figure, axes, columns=3)
+        return _chart(figure, title, {})
 
 
-def picture(values_FT: np.ndarray, alt: str, height: int) -> str:
-    """An image of values 0..1, first row at the bottom, its pixels drawn large; `height` in px."""
+def picture(name: str, values_FT: np.ndarray, height: int = 128) -> Picture:
+    """An image of values 0..1, first row at the bottom."""
+    buffer = io.BytesIO()
+    options: dict[str, Any] = {"format": "png", "origin": "lower", "metadata": {"Software": None}}
+    imsave(buffer, values_FT, vmin=0.0, vmax=1.0, cmap="viridis", **options)
+    data = base64.b64encode(buffer.getvalue()).decode()
     width = round(height * values_FT.shape[1] / values_FT.shape[0])
-    data = base64.b64encode(png(values_FT)).decode()
-    return (
-        f'<img src="data:image/png;base64,{data}" alt="{escape(alt)}" width="{width}" '
-        f'height="{height}">'
+    return Picture(name, f"data:image/png;base64,{data}", width, height)
+
+
+def _axes(x: Axis, y: Axis) -> tuple[Figure, Axes]:
+    """An empty chart. Without ticks an axis chooses its own."""
+    figure = Figure((_WIDTH / 72, _HEIGHT / 72), layout="constrained")  # SVG has 72 px an inch
+    figure.patch.set_visible(False)
+    axes = figure.add_subplot()
+    axes.patch.set_visible(False)
+    axes.set_xlabel(x.label)
+    axes.set_ylabel(y.label)
+    if x.log:
+        axes.set_xscale("log")
+    axes.set_xticks(x.ticks, [_short(tick) for tick in x.ticks])
+    axes.set_xticks([], minor=True)
+    if len(x.ticks) > 1:
+        axes.set_xlim(x.ticks[0], x.ticks[-1])
+    if len(y.ticks):
+        axes.set_yticks(y.ticks)
+        axes.set_ylim(y.ticks[0], y.ticks[-1])
+    return figure, axes
+
+
+def _draw_line(axes: Axes, line: Line, name: str, x: Axis, y: Axis) -> None:
+    """Draw a line and its intervals; `name` becomes the ID of its group in the SVG."""
+    color = COLORS[line.color % len(COLORS)]
+    across = np.clip(line.x, x.ticks[0], x.ticks[-1])
+    axes.plot(
+        across,
+        np.clip(line.y, y.ticks[0], y.ticks[-1]),
+        color=color,
+        alpha=0.75 if line.dashed else None,
+        linestyle="--" if line.dashed else "-",
+        marker=_MARKERS[line.color % len(_MARKERS)] if line.points else None,
+        label=line.label or None,
+        clip_on=False,
+        gid=name,
+    )
+    if line.bounds:
+        low, high = np.clip(np.transpose(line.bounds), y.ticks[0], y.ticks[-1])
+        axes.vlines(across, low, high, color=color, linewidth=1.2, clip_on=False)
+
+
+def _draw_mark(axes: Axes, value: float, name: str) -> None:
+    """Draw a dashed vertical line with its name beside it, on the side with more space."""
+    low, high = axes.get_xlim()
+    value = min(max(value, low), high)
+    left = value > (low + high) / 2
+    axes.axvline(value, color=_SOFT, linestyle="--", linewidth=1)
+    axes.annotate(
+        name,
+        (value, 1.0),
+        xycoords=("data", "axes fraction"),
+        xytext=(-4 if left else 4, -2),
+        textcoords="offset points",
+        ha="right" if left else "left",
+        va="top",
     )
 
 
-def png(values_FT: np.ndarray) -> bytes:
-    """A PNG file of values 0..1 in viridis, first row at the bottom (ISO 15948, with palette)."""
-    rows_FT = np.rint(values_FT[::-1].clip(0.0, 1.0) * 255).astype(np.uint8)
-    height, width = rows_FT.shape
-    steps = np.linspace(0, 255, len(_VIRIDIS))
-    palette = np.stack(
-        [np.interp(np.arange(256), steps, channel) for channel in _VIRIDIS.T], axis=1
-    )
-    lines = np.concatenate([np.zeros((height, 1), np.uint8), rows_FT], axis=1)  # 0: no filter
-    parts = {
-        b"IHDR": struct.pack(">IIBBBBB", width, height, 8, 3, 0, 0, 0),
-        b"PLTE": np.rint(palette).astype(np.uint8).tobytes(),
-        b"IDAT": zlib.compress(lines.tobytes(), 9),
-        b"IEND": b"",
-    }
-    return b"\x89PNG\r\n\x1a\n" + b"".join(
-        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-        for kind, data in parts.items()
-    )
+def _legend(figure: Figure, axes: Axes, columns: int) -> None:
+    """Name the lines above the chart."""
+    handles, labels = axes.get_legend_handles_labels()
+    if labels:
+        figure.legend(handles, labels, loc="outside upper left", ncols=min(columns, len(labels)))
 
 
-def _x(axis: Axis, value: float) -> float:
-    return _LEFT + axis.share(value) * (_WIDTH - _LEFT - _RIGHT)
+def _chart(figure: Figure, title: str, tooltips: Mapping[str, Sequence[str]]) -> Chart:
+    """Write a figure as SVG for HTML: no metadata, CSS variables for colors, tooltips on points.
 
-
-def _y(axis: Axis, value: float) -> float:
-    return _HEIGHT - _BOTTOM - axis.share(value) * (_HEIGHT - _TOP - _BOTTOM)
-
-
-def _axes(x: Axis, y: Axis) -> str:
-    """Grid lines, ticks and labels."""
-    floor, right = _HEIGHT - _BOTTOM, _WIDTH - _RIGHT
-    parts = [f'<path class="axis" d="M{_LEFT},{_y(y, t):.1f}H{right}"/>' for t in y.ticks]
-    parts += [
-        f'<text x="{_LEFT - 6}" y="{_y(y, t) + 4:.1f}" text-anchor="end">{t:g}</text>'
-        for t in y.ticks
-    ]
-    parts += [
-        f'<path class="axis" d="M{_x(x, t):.1f},{floor}v4"/>'
-        f'<text x="{_x(x, t):.1f}" y="{floor + 16}" text-anchor="middle">{_short(t)}</text>'
-        for t in x.ticks
-    ]
-    middle = (_LEFT + right) / 2
-    parts.append(
-        f'<text x="{middle}" y="{_HEIGHT - 6}" text-anchor="middle">{escape(x.label)}</text>'
-        f'<text transform="translate(11,{(_TOP + floor) / 2}) rotate(-90)" '
-        f'text-anchor="middle">{escape(y.label)}</text>'
-    )
-    return "".join(parts)
-
-
-def _figure(title: str, keys: Sequence[str], drawn: str) -> str:
-    told = escape(title)
-    return (
-        f"<figure><figcaption><strong>{told}</strong><br>{' '.join(keys)}</figcaption>"
-        f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{told}">{drawn}</svg>'
-        "</figure>\n"
-    )
-
-
-def _key(line: Line) -> str:
-    """A line of the legend."""
-    shape = _SHAPES[line.color % COLOURS]
-    point = f'<path class="f" transform="translate(13,5)" d="{shape}"/>' if line.points else ""
-    kind = "s dash" if line.dashed else "s"
-    return (
-        f'<span class="legend"><svg viewBox="0 0 26 10" class="c{line.color % COLOURS}" '
-        f'aria-hidden="true"><path class="{kind}" d="M0,5H26"/>{point}</svg> '
-        f"{escape(line.label)}</span>"
-    )
-
-
-def _round_ticks(top: float) -> list[float]:
-    """Four or so round numbers from 0 to at least `top`."""
-    step = 10.0 ** math.floor(math.log10(max(top, 1e-9)))
-    step = next(step * f for f in (0.25, 0.5, 1.0, 2.5) if step * f * 5 >= top)
-    return [step * n for n in range(math.ceil(top / step - 1e-9) + 1)]
+    `tooltips` are those of the markers of each group, by its ID.
+    """
+    buffer = io.BytesIO()
+    none = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+    figure.savefig(buffer, format="svg", metadata=none)
+    root = ElementTree.fromstring(buffer.getvalue())
+    root.attrib |= {"role": "img", "aria-label": title}
+    for group in root.iter(f"{{{_SVG}}}g"):
+        # Matplotlib counts its groups: without their IDs, charts can share a document.
+        name = group.attrib.pop("id", "")
+        markers = group.iter(f"{{{_SVG}}}use") if name in tooltips else ()
+        for marker, text in zip(markers, tooltips.get(name, ()), strict=True):
+            ElementTree.SubElement(marker, f"{{{_SVG}}}title").text = text
+    ElementTree.register_namespace("", _SVG)
+    ElementTree.register_namespace("xlink", _XLINK)
+    text = ElementTree.tostring(root, encoding="unicode")
+    for color, variable in _VARIABLES.items():
+        text = text.replace(color, variable)
+    return Chart(title, Markup(text))
 
 
 def _short(value: float) -> str:
     """A number as one would say it: 1.2M, 15k, 0.5."""
-    for limit, letter in ((1e6, "M"), (1e4, "k")):
+    for limit, unit, letter in ((1e6, 1e6, "M"), (1e4, 1e3, "k")):
         if value >= limit:
-            return f"{value / (1e6 if letter == 'M' else 1e3):.3g}{letter}"
+            return f"{value / unit:.3g}{letter}"
     return f"{value:g}"

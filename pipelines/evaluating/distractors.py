@@ -1,26 +1,28 @@
-"""A catalog made larger without audio: invented tracks, drawn where real fingerprints lie.
+"""A larger catalog without more audio: invented tracks from the distribution of real fingerprints.
 
-A distractor is the sequence of fingerprints of a real track, moved as a whole: of each principal
-component of all fingerprints the sign is kept or flipped, by one draw for the track. Their mean,
-covariance and movement in time stay what they are in music, but nothing sounds like it. (That
-distractors in the latent space reproduce scaling curves: arXiv:2509.18620.) They deceive somewhat
-less than other music does, most of all in the tail of the scores, so hit rates in a catalog made
-larger by them are a bound from above; `Scale.deceived` measures by how much.
+A distractor is the sequence of fingerprints of a real track under one random transform: the sign
+of each principal component of all fingerprints is kept or flipped, by one draw for the track. This
+keeps the mean, the covariance and the movement in time of music. Distractors in the latent space
+reproduce scaling curves (arXiv:2509.18620). They are confused with a track somewhat less often
+than other music is, above all at high scores. So hit rates in a catalog with distractors are an
+upper bound; `Scale.distractor_wins` shows how loose it is.
 """
 
 import hashlib
-import io
 import logging
 from dataclasses import dataclass
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import ray
 
 from grafp import storage
 from grafp.catalog.catalog import Catalog
-from grafp.catalog.embeddings import EMBEDDING_SCHEMA, by_file, read_fingerprints
+from grafp.catalog.embeddings import (
+    EMBEDDING_SCHEMA,
+    by_file,
+    read_fingerprints,
+    write_embeddings,
+)
 from grafp.catalog.manifest import Manifest
 from grafp.catalog.tracks import Row, TrackRef, live_refs
 from grafp.model.fingerprint import DIMENSION
@@ -39,7 +41,7 @@ def is_distractor(uri: str) -> bool:
 
 @dataclass(frozen=True)
 class Distribution:
-    """Where fingerprints lie: their mean (128,) and principal axes, columns of (128, 128)."""
+    """The mean of fingerprints (128,) and their principal axes, the columns of (128, 128)."""
 
     mean_D: np.ndarray
     axes_DD: np.ndarray
@@ -60,10 +62,10 @@ def with_distractors(
     *,
     seed: int = 0,
 ) -> Manifest:
-    """Publish a catalog under `root` of the source's tracks and `count` distractors.
+    """Publish a catalog with the source's tracks and `count` distractors under `root`.
 
-    All tracks of the source are used equally often; a larger count begins with the distractors
-    of a smaller one. Nothing in `root` refers to the source: delete it at will.
+    All tracks of the source are used equally often. A larger count begins with the distractors of
+    a smaller one. Nothing in `root` refers to the source, so `root` can be deleted.
     """
     connect()
     manifest = source.manifest
@@ -85,12 +87,10 @@ def with_distractors(
             named = [(first + numbers[ref.ordinal], ref) for ref in tracks]
             wanted = [(number, ref) for number, ref in named if number < count]
             if wanted:
-                work.append(_draw.remote(source.root, root, key, wanted, distribution, seed))
-    drawn = [row for part in ray.get(work) for row in part]
-    for row in drawn:
-        row |= {"ordinal": manifest.next_ordinal + row.pop("number"), "model_id": manifest.model_id}
-        row |= {"hop_s": manifest.hop_s, "duration_s": row["n_segments"] * manifest.hop_s}
-    rows += drawn
+                work.append(
+                    _draw.remote(source.root, manifest, root, key, wanted, distribution, seed)
+                )
+    rows += [row for part in ray.get(work) for row in part]
     state = extend(catalog, IndexState(), live_refs(rows))
     run = Run.begin(catalog, manifest.model_id, manifest.model_sha256, manifest.hop_s)
     scaled = run.manifest(rows, state, next_ordinal=manifest.next_ordinal + count)
@@ -123,6 +123,7 @@ def _copy(source: str, root: str, key: str) -> None:
 @ray.remote(num_cpus=0.5)
 def _draw(
     source: str,
+    manifest: Manifest,
     root: str,
     key: str,
     wanted: list[tuple[int, TrackRef]],
@@ -132,28 +133,29 @@ def _draw(
     """One embedding file of distractors, made of another's tracks; the rows of their tracks."""
     numbers = {ref.ordinal: number for number, ref in wanted}
     rows: list[Row] = []
+    ordinals: list[int] = []
     for ref, vectors_ND in read_fingerprints(source, key, [ref for _, ref in wanted]):
         number = numbers[ref.ordinal]
         digest = hashlib.sha256(f"{seed} {number} {ref.content_sha256}".encode()).hexdigest()
         moved_ND = distribution.distract(vectors_ND.astype(np.float32), [seed, number])
+        ordinals.append(manifest.next_ordinal + number)
         rows.append(
             {
-                "number": number,
+                **dict.fromkeys(EMBEDDING_SCHEMA.names),
                 "track_id": digest[:32],
-                "stored_as": digest[:32],
                 "uri": f"{_NAME}{number:09d}",
                 "content_sha256": digest,
+                "duration_s": len(moved_ND) * manifest.hop_s,
                 "status": "ok",
+                "model_id": manifest.model_id,
+                "hop_s": manifest.hop_s,
                 "n_segments": len(moved_ND),
-                "embeddings": list(moved_ND),
+                "embeddings": moved_ND,
             }
         )
-    buffer = io.BytesIO()
-    table = pa.Table.from_pylist(rows, schema=EMBEDDING_SCHEMA)
-    pq.write_table(table, buffer, write_page_checksum=True)
-    name = f"embeddings/distractors/{rows[0]['content_sha256'][:16]}.parquet"
-    storage.write(storage.join(root, name), buffer.getvalue())
-    for row in rows:
+    file = write_embeddings(root, "embeddings/distractors", rows)
+    for row, ordinal in zip(rows, ordinals, strict=True):
         del row["embeddings"]
-        row["embedding_file"] = name
+        row |= {"ordinal": ordinal, "stored_as": row["track_id"], "source": None}
+        row["embedding_file"] = file
     return rows

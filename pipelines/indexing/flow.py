@@ -15,7 +15,7 @@ from grafp.catalog.tracks import Row, live_refs
 from grafp.errors import ModelError, OptionError
 from grafp.model.bundle import DEFAULT_MODEL, ModelCard, read_card
 from grafp.model.fingerprint import HOP_SECONDS
-from grafp.reports.catalog_run import run_page
+from grafp.reports.catalog_run import run_report
 from grafp.storage.sources import Item, list_items
 from pipelines.common.placement import ENCODERS, Encoders
 from pipelines.common.runtime import connect
@@ -72,7 +72,7 @@ def index_catalog(
     summary = _summary(catalog, changes, rows, resumed, started)
     summary["near_duplicates"] = len(duplicates)
     run.put("summary.json", (json.dumps(summary) + "\n").encode())
-    run.put("report.html", run_page(catalog, summary, duplicates).encode())
+    run.put("report.html", run_report(catalog, summary, duplicates).encode())
     return summary
 
 

@@ -1,4 +1,4 @@
-"""Other programs beside grafp: what they print, how it is judged, and the whole benchmark."""
+"""Other programs beside grafp: what they print, how it is scored, and the whole benchmark."""
 
 import json
 import shutil
@@ -7,7 +7,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from peer_systems.answers import Found, Query, cells, judge, markdown, read_answers, threshold_at
+from peer_systems.answers import (
+    Found,
+    Query,
+    cells,
+    markdown,
+    match_at_fpr,
+    read_answers,
+    threshold_at,
+)
 from peer_systems.run import answer_with_program
 
 from benchmarks import fpcalc_match, peers
@@ -76,13 +84,13 @@ def test_the_highest_score_is_a_query_s_answer() -> None:
 def test_the_threshold_lets_no_more_than_the_rate_pass(fpr: float, accepted: int) -> None:
     queries = [query(number, None) for number in range(100)]
     found = {q.path: Found("/a", 0.0, number / 7) for number, q in enumerate(queries)}
-    answers, thresholds = judge(queries, found, fpr)
+    answers, thresholds = match_at_fpr(queries, found, fpr)
     assert (thresholds[1.0].accepted, thresholds[1.0].unknown) == (accepted, 100)
     assert sum(answer.matched for answer in answers) == accepted
     tied = {q.path: Found("/a", 0.0, 1.0) for q in queries}
-    assert threshold_at(judge(queries, tied, 0.5)[0], 0.5).accepted == 0
+    assert threshold_at(match_at_fpr(queries, tied, 0.5)[0], 0.5).accepted == 0
     with pytest.raises(OptionError, match="no unknown query"):
-        judge([query(1, "/a")], {}, fpr)
+        match_at_fpr([query(1, "/a")], {}, fpr)
 
 
 def test_rates_of_a_system_that_is_near_far_wrong_or_silent() -> None:
@@ -94,7 +102,7 @@ def test_rates_of_a_system_that_is_near_far_wrong_or_silent() -> None:
         "/q/3": Found("/b", 7.0, 0.9),
         "/q/5": Found("/a", 7.0, 0.5),
     }
-    answers, thresholds = judge(queries, found, 0.0)
+    answers, thresholds = match_at_fpr(queries, found, 0.0)
     assert thresholds[1.0].score == 0.5
     assert thresholds[2.0].score is None
     table = cells(queries, answers)
@@ -138,7 +146,7 @@ def test_a_wrong_system_is_refused(value: str, capsys: pytest.CaptureFixture) ->
     assert "--system" in capsys.readouterr().err
 
 
-def test_bits_are_compared_at_every_place() -> None:
+def test_bits_are_compared_at_every_offset() -> None:
     random = np.random.default_rng(0)
     references = [random.integers(1 << 32, size=n, dtype=np.uint32) for n in (300, 10, 200)]
     query_N = references[2][120:140].copy()
@@ -153,11 +161,11 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for seed in range(6):
         storage.write(f"{folder}/music/{seed}.flac", encode(synthesis.piece(seed, 8.0), "flac"))
     storage.write(f"{folder}/noise/0.wav", encode(synthesis.noise(0, 5.0), "wav"))
-    storage.write(f"{folder}/rooms/0.wav", encode(synthesis.impulse_response(0), "wav"))
+    storage.write(f"{folder}/rirs/0.wav", encode(synthesis.impulse_response(0), "wav"))
     for table, names in {
         "music": [f"music/{seed}.flac" for seed in range(6)],
         "noise": ["noise/0.wav"],
-        "rir": ["rooms/0.wav"],
+        "rir": ["rirs/0.wav"],
     }.items():
         rows = "".join(f"{name},test\n" for name in names)
         storage.write(f"{folder}/{table}.csv", f"path,split\n{rows}missing.wav,train\n".encode())

@@ -58,8 +58,8 @@ def test_a_similarity_is_about_the_cosine(
 ) -> None:
     vectors = np.concatenate(list(tracks.values()))
     similarity, ids = HashSearch([shard(tracks)]).nearest(queries[0], 40)
-    place = (ids >> SEGMENT_BITS) // 7 * LENGTH + (ids & ((1 << SEGMENT_BITS) - 1))
-    cosine = np.einsum("qkd,qd->qk", vectors[place], queries[0])
+    row = (ids >> SEGMENT_BITS) // 7 * LENGTH + (ids & ((1 << SEGMENT_BITS) - 1))
+    cosine = np.einsum("qkd,qd->qk", vectors[row], queries[0])
     assert (np.diff(similarity, axis=1) <= 0).all()
     assert (ids[:, 0] == fingerprint_ids(0, np.arange(5, 15))).all()
     assert np.abs(similarity[:, 0] - cosine[:, 0]).max() < 0.3
@@ -78,7 +78,7 @@ def test_no_division_into_shards_changes_the_answers(
         np.testing.assert_array_equal(first, second)
 
 
-def test_what_was_withdrawn_and_silence_are_not_found(
+def test_removed_tracks_and_silence_are_not_found(
     tracks: dict[int, np.ndarray], queries: list[np.ndarray]
 ) -> None:
     silent = tracks | {7: np.zeros((LENGTH, DIMENSION), np.float32)}

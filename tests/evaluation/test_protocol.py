@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from grafp.audio import SAMPLE_RATE, synthesis
-from grafp.evaluation.failures import show, spectrogram, worst
+from grafp.evaluation.failures import make_case, spectrogram, worst
 from grafp.evaluation.hit_rates import ClipAnswer
 from grafp.evaluation.protocol import Clip, draw_clips, make_clip
 from pipelines.evaluating.distractors import Distribution
@@ -31,7 +31,7 @@ def one_clip(grid_s: float | None, **values: object) -> Clip:
         for clip in draw_clips(["a"], seconds=[2.0], snr_db=[6.0], queries=1, seed=4, grid_s=grid_s)
         if not clip.reverb
     ]
-    return replace(clip, **{"place": 0.903, **values})
+    return replace(clip, **{"position": 0.903, **values})
 
 
 @pytest.mark.parametrize("grid_s", [None, 0.1])
@@ -49,10 +49,10 @@ def test_a_protocol_says_where_clips_begin_and_what_the_ratio_refers_to(
     again, again_S = make_clip(clip, track_S, noises, [])
     assert again == start
     assert np.array_equal(again_S, clip_S)
-    in_room_S = make_clip(
+    reverberant_S = make_clip(
         replace(clip, reverb=True), track_S, noises, [synthesis.impulse_response(1)]
     )[1]
-    assert in_room_S.shape == clip_S.shape
+    assert reverberant_S.shape == clip_S.shape
 
 
 def test_all_lengths_of_a_cut_begin_at_the_same_sample(track_S: np.ndarray) -> None:
@@ -76,7 +76,7 @@ def answer(clip: Clip, track: str, score: float, **values: object) -> ClipAnswer
 
 def test_the_worst_answers_come_first_one_of_each_cut(track_S: np.ndarray) -> None:
     base = one_clip(None)
-    clips = [replace(base, number=n, place=n / 10) for n in range(7)]
+    clips = [replace(base, number=n, position=n / 10) for n in range(7)]
     clips.append(replace(clips[1], number=7, snr_db=0.0))  # another ratio of the second cut
     answers = [
         answer(clips[0], "a", 0.99),
@@ -94,17 +94,17 @@ def test_the_worst_answers_come_first_one_of_each_cut(track_S: np.ndarray) -> No
     clip, wrong = worst(clips, answers)[0]
     recordings = {"a": track_S, "b": synthesis.piece(5, 4.0)}
     noises = [synthesis.noise(1, 5.0)]
-    case = show(clip, replace(wrong, start_s=-0.5), noises, [], recordings.get)
-    assert [name for name, _ in case.pictures] == ["the clip", "its recording", "the answer"]
-    for _, picture_FT in case.pictures:
-        assert picture_FT.shape == (64, 2 * 32)
-        assert 0 <= picture_FT.min() < picture_FT.max() <= 1
+    case = make_case(clip, replace(wrong, start_s=-0.5), noises, [], recordings.get)
+    assert [name for name, _ in case.spectrograms] == ["the clip", "its recording", "the answer"]
+    for _, mel_FT in case.spectrograms:
+        assert mel_FT.shape == (64, 2 * 32)
+        assert 0 <= mel_FT.min() < mel_FT.max() <= 1
     start, clip_S = make_clip(clip, track_S, noises, [])
-    assert np.array_equal(case.pictures[0][1], spectrogram(clip_S))
+    assert np.array_equal(case.spectrograms[0][1], spectrogram(clip_S))
     clean_S = track_S[start : start + 2 * SAMPLE_RATE]
-    assert np.array_equal(case.pictures[1][1], spectrogram(clean_S))
-    assert not case.pictures[2][1][:, :15].any()  # before the track's beginning
-    assert show(clip, wrong, noises, [], {}.get).pictures == []
+    assert np.array_equal(case.spectrograms[1][1], spectrogram(clean_S))
+    assert not case.spectrograms[2][1][:, :15].any()  # before the track's beginning
+    assert make_case(clip, wrong, noises, [], {}.get).spectrograms == []
 
 
 def test_distractors_lie_where_fingerprints_do_and_move_as_they_do() -> None:

@@ -1,4 +1,4 @@
-"""The evaluation job: a grid of clips over real audio, known and unknown, with a page."""
+"""The evaluation job: a grid of clips over real audio, known and unknown, with a report."""
 
 import json
 from pathlib import Path
@@ -21,11 +21,10 @@ from pipelines.common.search import SpreadSearch
 from pipelines.evaluating.distractors import is_distractor
 from pipelines.indexing.flow import index_catalog
 from pipelines.indexing.maintain import verify
-from pipelines.querying import flow as query
 
 
 @pytest.fixture(scope="module")
-def places(tmp_path_factory: pytest.TempPathFactory, ray_here: None) -> dict[str, str]:
+def folders(tmp_path_factory: pytest.TempPathFactory, ray_here: None) -> dict[str, str]:
     folder = tmp_path_factory.mktemp("evaluation")
     for kind, seeds in {"music": range(4), "unknown": range(50, 52)}.items():
         for seed in seeds:
@@ -33,25 +32,25 @@ def places(tmp_path_factory: pytest.TempPathFactory, ray_here: None) -> dict[str
             storage.write(f"{folder}/{kind}/{seed}.flac", data)
     for seed in range(2):
         storage.write(f"{folder}/noise/{seed}.wav", encode(synthesis.noise(seed, 5.0), "wav"))
-        storage.write(f"{folder}/rooms/{seed}.wav", encode(synthesis.impulse_response(seed), "wav"))
+        storage.write(f"{folder}/rirs/{seed}.wav", encode(synthesis.impulse_response(seed), "wav"))
     storage.write(f"{folder}/noise/broken.wav", b"no noise")
     storage.write(f"{folder}/unknown/broken.flac", b"no music")
     index_catalog(f"{folder}/music", f"{folder}/catalog", encoders=Encoders(1))
-    kinds = ("music", "unknown", "noise", "rooms", "catalog", "out")
+    kinds = ("music", "unknown", "noise", "rirs", "catalog", "out")
     return {kind: f"{folder}/{kind}" for kind in kinds}
 
 
-def arguments(places: dict[str, str], **others: str) -> list[str]:
+def arguments(folders: dict[str, str], **others: str) -> list[str]:
     chosen = {
-        "--catalog": places["catalog"], "--audio": places["music"], "--noise": places["noise"],
-        "--rir": places["rooms"], "--out": places["out"], "--seconds": "3,1", "--snr": "30",
+        "--catalog": folders["catalog"], "--audio": folders["music"], "--noise": folders["noise"],
+        "--rir": folders["rirs"], "--out": folders["out"], "--seconds": "3,1", "--snr": "30",
         "--queries": "8", "--workers": "1",
     } | others  # fmt: skip
     return [part for option in chosen.items() for part in option]
 
 
-def test_the_grid_and_its_page(places: dict[str, str], capsys: pytest.CaptureFixture) -> None:
-    chosen = evaluate.options(arguments(places, **{"--unknown": places["unknown"]}))
+def test_the_grid_and_its_report(folders: dict[str, str], capsys: pytest.CaptureFixture) -> None:
+    chosen = evaluate.options(arguments(folders, **{"--unknown": folders["unknown"]}))
     assert cli.run(evaluate.main, chosen) == cli.DONE
     shown = capsys.readouterr().out
     summary = json.loads(shown.splitlines()[-1])
@@ -64,15 +63,15 @@ def test_the_grid_and_its_page(places: dict[str, str], capsys: pytest.CaptureFix
     clear = summary["cells"]["noise, 3 s, 30 dB"]
     assert clear["hit_track"] == clear["hit_track"] | {"hits": 8, "total": 8}
     assert clear["hit_50ms"]["hits"] >= 7
-    rows = pq.read_table(f"{places['out']}/clips.parquet").to_pylist()
+    rows = pq.read_table(f"{folders['out']}/clips.parquet").to_pylist()
     assert len(rows) == summary["queries"]
-    strangers = {Path(row["source"]).name for row in rows if row["true_track"] is None}
-    assert strangers <= {"50.flac", "51.flac"}
-    assert strangers
-    page = Path(places["out"], "report.html").read_text()
-    assert "<svg" in page
-    assert "paper" in page
-    report = json.loads(Path(places["out"], "report.json").read_text())
+    unknown = {Path(row["source"]).name for row in rows if row["true_track"] is None}
+    assert unknown <= {"50.flac", "51.flac"}
+    assert unknown
+    html = Path(folders["out"], "report.html").read_text()
+    assert "<svg" in html
+    assert "paper" in html
+    report = json.loads(Path(folders["out"], "report.json").read_text())
     assert report["unknown recordings"] == 3
     assert report["cells"] == summary["cells"]
     assert report["protocol"] == "field"
@@ -90,35 +89,37 @@ def test_the_grid_and_its_page(places: dict[str, str], capsys: pytest.CaptureFix
             assert (row["track"], row["score"]) == (row["best_wrong"], row["best_wrong_score"])
 
 
-def test_hashes_find_the_tracks_too_and_the_page_says_so(
-    places: dict[str, str], capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+def test_hashes_find_the_tracks_too_and_the_report_says_so(
+    folders: dict[str, str], capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     used = []
 
-    def search(*places: Any, method: type[ShardSearch], **options: Any) -> SpreadSearch:
-        used.append(method)
-        return SpreadSearch(*places, method=method, **options)
+    for_queries = SpreadSearch.for_queries
 
-    monkeypatch.setattr(query, "SpreadSearch", search)
+    def search(*catalog: Any, method: type[ShardSearch], **options: Any) -> SpreadSearch:
+        used.append(method)
+        return for_queries(*catalog, method=method, **options)
+
+    monkeypatch.setattr(SpreadSearch, "for_queries", search)
     wanted = {"--search": "lsh", "--queries": "4", "--seconds": "3"}
-    assert cli.run(evaluate.main, evaluate.options(arguments(places, **wanted))) == cli.DONE
+    assert cli.run(evaluate.main, evaluate.options(arguments(folders, **wanted))) == cli.DONE
     assert used == [HashSearch]
     clear = json.loads(capsys.readouterr().out.splitlines()[-1])["cells"]["noise, 3 s, 30 dB"]
     assert clear["hit_track"]["hits"] == 4
-    report = json.loads(Path(places["out"], "report.json").read_text())
+    report = json.loads(Path(folders["out"], "report.json").read_text())
     assert report["search"] == "LSH, 256 bits"
-    assert "LSH, 256 bits" in Path(places["out"], "report.html").read_text()
+    assert "LSH, 256 bits" in Path(folders["out"], "report.html").read_text()
 
 
 @pytest.mark.slow
 def test_the_papers_protocol_and_a_larger_catalog(
-    places: dict[str, str], capsys: pytest.CaptureFixture
+    folders: dict[str, str], capsys: pytest.CaptureFixture
 ) -> None:
     wanted = {"--protocol": "paper", "--distractors": "6", "--queries": "4"}
-    chosen = evaluate.options(arguments(places, **wanted))
+    chosen = evaluate.options(arguments(folders, **wanted))
     assert cli.run(evaluate.main, chosen) == cli.DONE
     summary = json.loads(capsys.readouterr().out.splitlines()[-1])
-    rows = pq.read_table(f"{places['out']}/clips.parquet").to_pylist()
+    rows = pq.read_table(f"{folders['out']}/clips.parquet").to_pylist()
     assert all(abs(r["true_start_s"] * 10 - round(r["true_start_s"] * 10)) < 1e-6 for r in rows)
     real, scaled = summary["scales"]
     assert (real["tracks"], scaled["tracks"], scaled["distractors"]) == (4, 10, 6)
@@ -128,15 +129,15 @@ def test_the_papers_protocol_and_a_larger_catalog(
     assert rates == summary["cells"][name]
     assert scaled["cells"][name]["hit_track"]["total"] == 4
     assert scaled["best_wrong_is_distractor"]["total"] <= 4
-    source = Catalog.open_published(places["catalog"])
+    source = Catalog.open_published(folders["catalog"])
     assert source.manifest
-    larger = Catalog.open_published(f"{places['out']}/scaled-6/{source.manifest.snapshot}")
+    larger = Catalog.open_published(f"{folders['out']}/scaled-6/{source.manifest.snapshot}")
     uris = set(larger.tracks()["uri"].to_pylist())
     assert sum(is_distractor(uri) for uri in uris) == 6
-    assert verify(larger.root, say=lambda _: None)["damaged"] == 0
-    page = Path(places["out"], "report.html").read_text()
-    assert "Protocol <b>paper</b>" in page
-    assert "In a larger catalog" in page
+    assert verify(larger.root)["damaged"] == 0
+    html = Path(folders["out"], "report.html").read_text()
+    assert "Protocol <b>paper</b>" in html
+    assert "In a larger catalog" in html
 
 
 @pytest.mark.parametrize(
@@ -148,17 +149,19 @@ def test_the_papers_protocol_and_a_larger_catalog(
     ],
 )
 def test_what_cannot_be_evaluated_is_refused(
-    options: dict[str, str], reason: str, places: dict[str, str], capsys: pytest.CaptureFixture
+    options: dict[str, str], reason: str, folders: dict[str, str], capsys: pytest.CaptureFixture
 ) -> None:
-    given = {name: places.get(value, value) for name, value in options.items()}
-    assert cli.run(evaluate.main, evaluate.options(arguments(places, **given))) == cli.BAD_ARGUMENTS
+    given = {name: folders.get(value, value) for name, value in options.items()}
+    assert (
+        cli.run(evaluate.main, evaluate.options(arguments(folders, **given))) == cli.BAD_ARGUMENTS
+    )
     assert reason in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("value", ["0.5", "1,,2", "loud", "1,nan"])
-def test_a_wrong_list_is_named(value: str, places: dict[str, str], capsys) -> None:
+def test_a_wrong_list_is_named(value: str, folders: dict[str, str], capsys) -> None:
     with pytest.raises(SystemExit):
-        evaluate.options(arguments(places, **{"--seconds": value}))
+        evaluate.options(arguments(folders, **{"--seconds": value}))
     assert "--seconds" in capsys.readouterr().err
 
 
@@ -168,9 +171,9 @@ def test_cells_count_what_belongs_to_them() -> None:
     clips = draw_clips(["a", "b"], seconds=[1.0, 2.0], snr_db=[0.0, 5.0], queries=10, seed=3)
     answers = [
         Answer(
-            query=str(clip.number), track="a", start_s=clip.place, score=0.9, matched=True,
+            query=str(clip.number), track="a", start_s=clip.position, score=0.9, matched=True,
             error=None, true_track=clip.track if clip.seconds == 1.0 else None,
-            true_start_s=clip.place + (0.06 if clip.snr_db == 0.0 else 0.04),
+            true_start_s=clip.position + (0.06 if clip.snr_db == 0.0 else 0.04),
         )
         for clip in clips
     ]  # fmt: skip

@@ -61,7 +61,7 @@ def test_index_and_query_on_local_disk_and_s3(store: str, music: Path, capsys, t
             4.0,
             snr_db=10.0,
             noise_S=synthesis.noise(number, 4.0),
-            room_S=synthesis.impulse_response(1),
+            rir_S=synthesis.impulse_response(1),
         )
         name = storage.join(queries, f"clip {number}.flac")
         storage.write(name, encode(0.3 * clip_S, "flac"))

@@ -1,4 +1,4 @@
-"""Rates with their intervals, and the report of a scored batch."""
+"""Rates with their intervals, and the report on answers with a truth."""
 
 import json
 import math
@@ -81,7 +81,7 @@ def write_csv(folder: Path, *lines: str) -> str:
     return str(path)
 
 
-def test_truth_has_a_track_a_second_or_neither(tmp_path: Path) -> None:
+def test_truth_has_a_track_an_offset_or_neither(tmp_path: Path) -> None:
     uri = write_csv(
         tmp_path, "query,track,start_s", "q1.wav,ä.mp3,12.5", "q2.wav,b.mp3,", 'q3.wav,"",""'
     )
@@ -120,8 +120,8 @@ def row(query: str, rank: int = 1, **values: Any) -> dict[str, Any]:
 
 
 def found(query: str, track: str, track_start_s: float, score: float, **more: Any) -> dict:
-    place = {"query_start_s": 0.0, "query_end_s": 5.0, "track_start_s": track_start_s}
-    return row(query, **{**place, "track": track, "score": score, "matched": True, **more})
+    position = {"query_start_s": 0.0, "query_end_s": 5.0, "track_start_s": track_start_s}
+    return row(query, **{**position, "track": track, "score": score, "matched": True, **more})
 
 
 NASTY = "<script>alert('x')</script> & \"ä\".wav"
@@ -150,15 +150,15 @@ def test_a_report_is_written_for_machines_and_for_readers(tmp_path: Path) -> Non
         "right.wav", "late.wav", NASTY, "bad.wav", "unknown.wav"
     ]  # fmt: skip
     assert [a["right"] for a in report["answers"]] == [True, True, False, False, False]
-    page = (tmp_path / "report.html").read_text(encoding="utf-8")
-    assert "50.0 %" in page
-    assert "&lt;script&gt;alert(&#x27;x&#x27;)&lt;/script&gt; &amp; &quot;ä&quot;.wav" in page
-    assert "&lt;b&gt;{wrong}&lt;/b&gt;" in page
-    assert "&lt;i&gt;right&lt;/i&gt;" in page
-    assert "<script" not in page
-    assert "too_short: lasts 0.30 s" in page
-    assert "late.wav" not in page  # only wrong answers are listed
-    assert "unknown.wav" not in page
+    html = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "50.0 %" in html
+    assert "&lt;script&gt;alert(&#39;x&#39;)&lt;/script&gt; &amp; &#34;ä&#34;.wav" in html
+    assert "&lt;b&gt;{wrong}&lt;/b&gt;" in html
+    assert "&lt;i&gt;right&lt;/i&gt;" in html
+    assert "<script" not in html
+    assert "too_short: lasts 0.30 s" in html
+    assert "late.wav" not in html  # only wrong answers are listed
+    assert "unknown.wav" not in html
 
 
 def test_a_query_without_a_truth_is_an_error(tmp_path: Path) -> None:
@@ -172,6 +172,6 @@ def test_a_report_without_unknown_queries_has_no_false_positive_rate(tmp_path: P
     matches = pa.Table.from_pylist([found("q.wav", "a", 1.0, 0.9)])
     summary = write_report(str(tmp_path), matches, {"q.wav": ("a", 1.0)})
     assert summary["false_positive"]["rate"] is None
-    page = (tmp_path / "report.html").read_text(encoding="utf-8")
-    assert "False positives" not in page
-    assert "None." in page
+    html = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "False positives" not in html
+    assert "None." in html

@@ -24,7 +24,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from grafp import storage
-from grafp.audio import SAMPLE_RATE, decode
+from grafp.audio import SAMPLE_RATE, decode, to_pcm
 from grafp.errors import AudioError, OptionError, StorageError, StoreUnreachable
 from grafp.storage.sources import Item, held_out, list_items, read_recording
 
@@ -197,7 +197,7 @@ def _convert(
     except (AudioError, StorageError) as error:
         refused = isinstance(error, StorageError) and row["size"] is not None
         return result | {"status": "unread" if refused else "failed", "error": str(error)}
-    pcm = (samples_S.clip(-1, 1) * 32767).round().astype("<i2").tobytes()
+    pcm = to_pcm(samples_S).astype("<i2").tobytes()
     sha256 = hashlib.sha256(pcm).hexdigest()
     return result | {"pcm": pcm, "sha256": sha256, "samples": len(samples_S)}
 

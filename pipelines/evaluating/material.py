@@ -1,0 +1,162 @@
+"""What an evaluation is made of: recordings, noises, impulse responses, and the clips cut of them.
+
+Of a table with a column `split`, only the rows marked `test` are used.
+"""
+
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+import ray
+import ray.data
+
+from grafp import storage
+from grafp.audio import MAX_SECONDS, SAMPLE_RATE, decode, to_pcm
+from grafp.catalog.catalog import Catalog
+from grafp.errors import AudioError, OptionError, StorageError
+from grafp.evaluation.protocol import Clip, draw_clips, make_clip
+from grafp.storage.sources import Item, list_items
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Material:
+    """The recordings that clips are cut of, and what degrades the clips."""
+
+    known: list[Item]
+    """Recordings of the catalog, long enough for every clip."""
+    unknown: list[Item]
+    """Recordings that are not in the catalog."""
+    noises: list[np.ndarray]
+    """int16 waveforms (samples,), 16 kHz."""
+    rirs: list[np.ndarray]
+    """int16 impulse responses, 16 kHz; may be empty if no clip is reverberant."""
+
+    @classmethod
+    def collect(
+        cls,
+        catalog: Catalog,
+        recordings: Sequence[Item],
+        noise: str,
+        rir: str,
+        unknown: str | None,
+        longest: float,
+    ) -> "Material":
+        """List the recordings and decode noises and impulse responses.
+
+        Args:
+            recordings: of the catalog, of all splits.
+            noise, rir, unknown: folders or tables.
+            longest: length of the longest clip, s.
+
+        Raises OptionError when the recordings do not fit the catalog.
+        """
+        durations = {
+            row["uri"]: row["duration_s"]
+            for row in catalog.tracks().to_pylist()
+            if row["status"] == "ok"
+        }
+        known = [item for item in _test_split(recordings) if item.uri in durations]
+        if not known:
+            raise OptionError("--audio: none of it is in the catalog")
+        others = test_items(unknown) if unknown else []
+        if both := [item.uri for item in others if item.uri in durations]:
+            raise OptionError(f"--unknown {unknown}: {both[0]} is in the catalog")
+        usable = [item for item in known if durations[item.uri] >= longest + 1]
+        if not usable:
+            raise OptionError(f"--seconds: no recording is longer than {longest:g} s")
+        return cls(usable, others, waveforms(test_items(noise)), waveforms(test_items(rir)))
+
+    def draw(self, queries: int, seed: int, **options: Any) -> list[Clip]:
+        """Draw clips: `queries` cuts of known recordings, and a quarter as many of unknown ones.
+
+        `options` are those of `draw_clips`.
+        """
+        clips: list[Clip] = []
+        for items, count in ((self.known, queries), (self.unknown, max(1, queries // 4))):
+            if items:
+                uris = [item.uri for item in items]
+                drawn = draw_clips(uris, queries=count, seed=seed + len(clips), **options)
+                clips += [replace(clip, number=len(clips) + clip.number) for clip in drawn]
+        return clips
+
+    def cut(self, clips: Sequence[Clip]) -> ray.data.Dataset:
+        """The clips as rows with `pcm`, each recording decoded once.
+
+        Raises OptionError when there is nothing to degrade the clips with.
+        """
+        if not self.noises or (not self.rirs and any(clip.reverb for clip in clips)):
+            raise OptionError(
+                "the evaluation needs noises, and impulse responses for reverberant clips"
+            )
+        by_track: dict[str, list[dict[str, Any]]] = {}
+        for clip in clips:
+            by_track.setdefault(clip.track, []).append(asdict(clip))
+        rows = [
+            {"location": item.location, "clips": by_track[item.uri]}
+            for item in [*self.known, *self.unknown]
+            if item.uri in by_track
+        ]
+        return ray.data.from_items(rows, override_num_blocks=len(rows)).flat_map(
+            _cut_track,
+            fn_kwargs={"noises": ray.put(self.noises), "rirs": ray.put(self.rirs)},
+            num_cpus=0.25,
+        )
+
+
+def test_items(uri: str) -> list[Item]:
+    """The recordings of a folder or table; of a table with a column `split` the test part."""
+    return _test_split(list_items(uri))
+
+
+def _test_split(items: Sequence[Item]) -> list[Item]:
+    return [item for item in items if item.row.get("split") in (None, "", "test")]
+
+
+def self_repeating(items: Sequence[Item]) -> set[str]:
+    """URIs of recordings with a `self_repeat` above 0.45: the same music at several offsets."""
+    return {item.uri for item in items if float(item.row.get("self_repeat") or 0) > 0.45}
+
+
+def waveforms(items: Sequence[Item]) -> list[np.ndarray]:
+    """Decode noises or impulse responses as int16, which workers share. Skips unreadable files."""
+    decoded = []
+    for item in items:
+        try:
+            samples_S = decode(storage.read(item.location), min_seconds=0.0)
+        except (AudioError, StorageError) as error:
+            logger.info(f"  left out: {item.uri}: {error}")
+            continue
+        decoded.append(to_pcm(samples_S))
+    return decoded
+
+
+def _cut_track(
+    row: dict[str, Any], noises: ray.ObjectRef, rirs: ray.ObjectRef
+) -> Iterator[dict[str, Any]]:
+    """All clips of one track."""
+    noise_list, rir_list = ray.get(noises), ray.get(rirs)
+    clips = [Clip(**values) for values in row["clips"]]
+    # Not None, which Arrow takes for a string when a block has nothing else.
+    empty = {"status": "failed", "duration_s": 0.0, "cut_at_s": np.nan, "pcm": b""}
+    try:
+        data = storage.read(row["location"])
+        longest = max(clip.longest for clip in clips)
+        track_S = decode(data, min_seconds=longest, max_seconds=MAX_SECONDS)
+    except (AudioError, StorageError) as error:
+        for clip in clips:
+            yield {**empty, "number": clip.number, "error": str(error)}
+        return
+    for clip in clips:
+        start, clip_S = make_clip(clip, track_S, noise_list, rir_list)
+        yield {
+            "number": clip.number,
+            "status": "ok",
+            "error": None,
+            "duration_s": clip.seconds,
+            "cut_at_s": start / SAMPLE_RATE,
+            "pcm": clip_S.tobytes(),
+        }
