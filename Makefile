@@ -1,15 +1,17 @@
 # make demo    see a match: synthesize music, index it, query noisy clips of it
-# make test    all tests
-# make check   format, lint, types
+# make test    all tests, and what they cover
+# make check   format, lint, types, which package may import which, documentation
 # make docs    the documentation site, in build/docs; a broken link is an error
+# make hooks   let git run the quick ones before each commit
 # Each makes the environment it needs in .venv; only Python 3.11 or 3.12 and make must be there.
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3)
 FAISS ?= cpu# gpu on machines with one
+TOOLS ?= ,dev,docs# empty: what jobs need, no more
 BIN := .venv/bin
 READY := .venv/ready-$(FAISS)
 
-.PHONY: demo test check check-all docs format lock env clean
+.PHONY: demo test check check-all style types imports docs hooks format lock env clean
 
 env: $(READY)
 
@@ -19,26 +21,36 @@ $(READY): pyproject.toml constraints.txt
 	@echo "Making the environment in .venv (about 5 GB, once)"
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check 'uv>=0.8'
-	@VIRTUAL_ENV=.venv $(BIN)/uv pip install --quiet -c constraints.txt -e '.[$(FAISS),dev,docs]'
+	@VIRTUAL_ENV=.venv $(BIN)/uv pip install --quiet -c constraints.txt -e '.[$(FAISS)$(TOOLS)]'
 	@touch $@
 
 demo: $(READY)
 	@$(BIN)/python jobs/demo.py $(if $(AUDIO),--audio '$(AUDIO)')
 
 test: $(READY)
-	@$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --cov
 
-check: $(READY)
+check: style types imports docs
+
+style: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+
+types: $(READY)
 	$(BIN)/mypy
+
+imports: $(READY)
+	$(BIN)/lint-imports --no-logo
+
+docs: $(READY)
+	$(BIN)/sphinx-build -W -n --keep-going -b html docs build/docs
 
 # The slower checks too.
 check-all: check
 	GRAFP_KILLS=50 $(BIN)/python -m pytest -m ''
 
-docs: $(READY)
-	$(BIN)/sphinx-build -W -n --keep-going -b html docs build/docs
+hooks: $(READY)
+	$(BIN)/pre-commit install
 
 format: $(READY)
 	$(BIN)/ruff format .
@@ -50,4 +62,5 @@ lock: $(READY)
 		--extra cpu --extra dev --extra docs -o constraints.txt
 
 clean:
-	rm -rf .venv demo-out build *.egg-info .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv demo-out build *.egg-info .pytest_cache .mypy_cache .ruff_cache \
+		.import_linter_cache .coverage

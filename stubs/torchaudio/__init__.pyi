@@ -1,0 +1,2 @@
+from torchaudio import functional as functional
+from torchaudio import transforms as transforms
