@@ -13,7 +13,15 @@ import s3_server
 # Two threads sum in no fixed order, and on a busy machine small networks wait for both.
 os.environ["OMP_NUM_THREADS"] = "1"
 
+_SLOW_TIMEOUT_S = 1800  # those that are not slow have `timeout` in pyproject.toml
+
 _numbers = itertools.count()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.get_closest_marker("slow") and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(_SLOW_TIMEOUT_S))
 
 
 @pytest.fixture(scope="session")
