@@ -45,21 +45,22 @@ def main(chosen: argparse.Namespace) -> tuple[dict, int]:
     assert catalog.manifest is not None
     assert catalog.manifest.parameters is not None
     [shard] = open_shards(catalog.root, catalog.manifest)
+    vectors_ND = shard.vectors_ND[np.arange(shard.counts_T.sum())]
     clips, queries, starts = _queries(chosen)
     tracks = catalog.tracks(["uri", "ordinal"])
     ordinals = dict(zip(tracks["uri"].to_pylist(), tracks["ordinal"].to_pylist(), strict=True))
-    print(f"{len(queries)} clips in {len(shard.vectors_ND):,} fingerprints")
+    print(f"{len(queries)} clips in {len(vectors_ND):,} fingerprints")
     print("| codes | lists | neighbors | " + " | ".join(f"{s:g} s" for s in chosen.seconds))
     pairs = zip(shard.ordinals_T, shard.counts_T, strict=True)
     ids = np.concatenate([fingerprint_ids(ordinal, np.arange(count)) for ordinal, count in pairs])
-    audible = np.flatnonzero(np.any(shard.vectors_ND, axis=1))
+    audible = np.flatnonzero(np.any(vectors_ND, axis=1))
     points = min(len(audible), catalog.manifest.parameters.training_points)
     sample = np.random.default_rng(0).choice(audible, points, replace=False)
     results = []
     for codec in CODECS:
         parameters = replace(catalog.manifest.parameters, codec=codec)
-        trained = train_index(shard.vectors_ND[np.sort(sample)], parameters)
-        index = parse_index(populate(trained, shard.vectors_ND, ids))
+        trained = train_index(vectors_ND[np.sort(sample)], parameters)
+        index = parse_index(populate(trained, vectors_ND, ids))
         for share, neighbors in ((32, 20), (16, 20), (32, 40)):
             search = ShardSearch([replace(shard, index=index)], max(1, index.nlist // share))
             spent = {"nearest": 0.0}

@@ -58,6 +58,7 @@ def main(chosen: argparse.Namespace) -> tuple[dict, int]:
 
 def _catalog_steps(root: str, rows: list[dict]) -> dict:
     from grafp.catalog.catalog import Catalog
+    from grafp.catalog.manifest import index_health
     from grafp.catalog.tracks import live_refs
     from pipelines.common.runtime import connect
     from pipelines.indexing.maintain import verify
@@ -73,21 +74,21 @@ def _catalog_steps(root: str, rows: list[dict]) -> dict:
         catalog.publish(run.manifest(rows, state, len(rows)))
 
     with _measured("train, populate, publish") as results["build"]:
-        state = extend(catalog, IndexState(), live_refs(rows), lambda _: None)
+        state = extend(catalog, IndexState(), live_refs(rows))
         publish(state)
     stored = sum(entry.index.bytes + entry.vectors.bytes for entry in state.shards)
     index = sum(entry.index.bytes for entry in state.shards)
     count = sum(entry.fingerprints for entry in state.shards)
     print(
         f"    {len(state.shards)} shards, {index / count:.0f} bytes a fingerprint in the index, "
-        f"{stored / count:.0f} with the vectors; {state.health()}"
+        f"{stored / count:.0f} with the vectors; {index_health(state.shards)}"
     )
     with _measured("remove every tenth track") as results["withdraw"]:
         for row in rows[::10]:
             row["status"] = "removed"
-        publish(extend(catalog, state, live_refs(rows), lambda _: None))
+        publish(extend(catalog, state, live_refs(rows)))
     with _measured("compact") as results["compact"]:
-        publish(extend(catalog, state, live_refs(rows), lambda _: None, compact=True))
+        publish(extend(catalog, state, live_refs(rows), compact=True))
     with _measured("verify") as results["verify"]:
         damage = [p for p in verify(root)["problems"] if "/models/" not in p]
     results["damaged"] = len(damage)

@@ -20,10 +20,14 @@ import os
 import sys
 import threading
 from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pipelines.common import cli
+
+if TYPE_CHECKING:
+    from grafp.storage.sources import Item
 
 RATE = 16_000
 LEVEL = 0.1  # RMS of music
@@ -139,7 +143,7 @@ def _noises(chosen: argparse.Namespace) -> list[np.ndarray]:
     return [_samples(i) for i in items if i.row["split"] == split and float(i.row["seconds"]) > 3]
 
 
-def _samples(item: object) -> np.ndarray:
+def _samples(item: "Item") -> np.ndarray:
     """A recording at the music's level."""
     from grafp import storage
     from grafp.audio import decode
@@ -178,7 +182,7 @@ def _drawn(items: list, count: int, random: np.random.Generator) -> list:
     return [items[i] for i in order[:count]]
 
 
-def _cut(item: object, known: bool, random: np.random.Generator) -> Played:
+def _cut(item: "Item", known: bool, random: np.random.Generator) -> Played:
     length = float(item.row["seconds"]) - 0.5
     seconds = float(random.uniform(10, min(90, length)))
     return Played(item.uri, known, float(random.uniform(0, length - seconds)), seconds)

@@ -13,7 +13,8 @@ from grafp.errors import AudioError
 
 def to_pcm(samples_S: np.ndarray) -> np.ndarray:
     """Float samples to int16, rounded; values beyond -1..1 are clipped."""
-    return np.rint(samples_S.clip(-1, 1) * 32767).astype(np.int16)
+    pcm_S: np.ndarray = np.rint(samples_S.clip(-1, 1) * 32767).astype(np.int16)
+    return pcm_S
 
 
 def encode(

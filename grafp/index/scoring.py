@@ -67,7 +67,8 @@ class Tracks:
 
     def positions(self, ordinals: np.ndarray) -> np.ndarray:
         """Where these tracks are among `ordinals_T`, or would be, in their shape."""
-        return np.searchsorted(self.ordinals_T, ordinals).clip(max=len(self.ordinals_T) - 1)
+        positions: np.ndarray = np.searchsorted(self.ordinals_T, ordinals)
+        return positions.clip(max=len(self.ordinals_T) - 1)
 
     def holds(self, ordinal_C: np.ndarray) -> np.ndarray:
         """Which of these tracks are here, bool (alignments,)."""
@@ -130,7 +131,8 @@ def _rank_scores(products_CM: np.ndarray, start_C: np.ndarray, stride: int) -> n
     """Eq. 8; where the query sticks out of the track, its fingerprints count as zeros."""
     first_C = -start_C % stride
     comparable_C = -(-(products_CM.shape[1] - first_C) // stride)
-    return np.nansum(products_CM, axis=1) / np.maximum(comparable_C, 1)
+    rank_C: np.ndarray = np.nansum(products_CM, axis=1) / np.maximum(comparable_C, 1)
+    return rank_C
 
 
 def _refined(

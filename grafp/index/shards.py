@@ -104,7 +104,7 @@ class DecodedVectors:
     ) -> None:
         self._index = index
         self._packed = isinstance(index, faiss.IndexIVFFastScan)
-        lists = _unpacked(index) if self._packed else index.invlists
+        lists = _unpacked(index) if isinstance(index, faiss.IndexIVFFastScan) else index.invlists
         rows, codes = [], []
         for number in range(index.nlist):
             size = lists.list_size(number)

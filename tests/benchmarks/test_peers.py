@@ -221,7 +221,7 @@ def test_chromaprint_finds_an_excerpt(tmp_path: Path, capfd: pytest.CaptureFixtu
         sounds[path] = encode(0.5 * source_S[: int(seconds * 16_000)], "wav")
     for path, data in sounds.items():
         storage.write(path, data)
-    tables = {"references": pieces, "queries": excerpts}
+    tables = {"references": list(pieces), "queries": list(excerpts)}
     for name, paths in tables.items():
         (tmp_path / f"{name}.csv").write_text("path\n" + "".join(f"{p}\n" for p in paths))
     given = [part for name in tables for part in (f"--{name}", f"{tmp_path}/{name}.csv")]

@@ -188,5 +188,5 @@ def test_cells_count_what_belongs_to_them() -> None:
             assert rates["hit_track"] == share
             assert rates["hit_50ms"] == (0.0 if cell.snr_db == 0.0 else share)
     assert markdown(cells).count("\n") == 2 * 5 - 1
-    for rates in granularity(clips, answers).values():  # half of the clips are 60 ms off
-        assert [rates[t].value for t in TOLERANCES_S] == [share / 2, share, share, share]
+    for within in granularity(clips, answers).values():  # half of the clips are 60 ms off
+        assert [within[t].value for t in TOLERANCES_S] == [share / 2, share, share, share]

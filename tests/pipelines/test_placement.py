@@ -1,6 +1,5 @@
 """What flows ask of machines, and what they say when it is not there."""
 
-import itertools
 import logging
 import os
 import socket
@@ -75,8 +74,13 @@ def test_silence_is_reported_and_ends(
     monkeypatch.setattr(runtime, "_STALLED", 0.35)
     caplog.set_level("INFO")
     monkeypatch.setattr(logging.getLogger("pipelines"), "propagate", True)  # `logs.show` ends it
-    slow = (time.sleep(pause) or pause for pause in itertools.chain([0.0, 0.2], [60.0]))
-    arrived = runtime.with_time_limit(slow)
+
+    def slow() -> Iterator[float]:
+        for pause in (0.0, 0.2, 60.0):
+            time.sleep(pause)
+            yield pause
+
+    arrived = runtime.with_time_limit(slow())
     assert [next(arrived), next(arrived)] == [0.0, 0.2]
     with pytest.raises(ClusterError, match=r"nothing finished for .* CPUs"):
         next(arrived)
