@@ -228,7 +228,7 @@ def test_no_compiler_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"preset": "huge", "steps": 1}, "grafprint, small"),
+        ({"preset": "huge", "steps": 1}, "small, grafprint"),
         ({}, "either steps or minutes"),
         ({"steps": 1, "minutes": 1.0}, "either steps or minutes"),
         ({"steps": 0}, "above 0"),
