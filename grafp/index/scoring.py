@@ -67,12 +67,14 @@ class Tracks:
 
     def positions(self, ordinals: np.ndarray) -> np.ndarray:
         """Where these tracks are among `ordinals_T`, or would be, in their shape."""
-        positions: np.ndarray = np.searchsorted(self.ordinals_T, ordinals)
-        return positions.clip(max=len(self.ordinals_T) - 1)
+        after = np.searchsorted(self.ordinals_T, ordinals)
+        positions: np.ndarray = np.minimum(after, len(self.ordinals_T) - 1)
+        return positions
 
     def holds(self, ordinal_C: np.ndarray) -> np.ndarray:
         """Which of these tracks are here, bool (alignments,)."""
-        return self.ordinals_T[self.positions(ordinal_C)] == ordinal_C
+        here_C: np.ndarray = self.ordinals_T[self.positions(ordinal_C)] == ordinal_C
+        return here_C
 
     def products(self, asked: Alignments, stride: int) -> np.ndarray:
         """Inner products of query and track for each alignment, float32 (alignments, query).

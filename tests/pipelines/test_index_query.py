@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from job_runs import run_job
 
+import grafp
 from grafp import storage
 from grafp.audio import SAMPLE_RATE, decode, encode, synthesis
 from grafp.catalog.catalog import Catalog
@@ -25,6 +26,7 @@ from jobs import query_batch
 from pipelines.common import cli
 from pipelines.indexing.flow import index_catalog
 from pipelines.querying.flow import query_batch as ask
+from pipelines.querying.timeline import timeline_batch
 
 pytestmark = pytest.mark.usefixtures("ray_here")
 
@@ -174,18 +176,27 @@ def test_one_track_is_a_catalog(tmp_path: Path) -> None:
     assert table.num_rows == 1
 
 
-def test_places_are_moved_by_what_the_model_is_early(tmp_path: Path) -> None:
+def test_queries_timelines_and_locate_have_the_offset_correction(tmp_path: Path) -> None:
     (tmp_path / "music").mkdir()
-    (tmp_path / "music" / "only.wav").write_bytes(encode(synthesis.piece(5, 8.0), "wav"))
+    (tmp_path / "music" / "only.wav").write_bytes(encode(synthesis.piece(5, 12.0), "wav"))
     (tmp_path / "clip").mkdir()
-    clip_S = synthesis.piece(5, 8.0)[32_000:64_000]
+    clip_S = synthesis.piece(5, 12.0)[32_000:128_000]
     (tmp_path / "clip" / "clip.wav").write_bytes(encode(clip_S, "wav"))
-    model, root = str(tmp_path / "model"), str(tmp_path / "catalog")
-    card = {"preset": "small", "offset_bias_s": -0.1}
-    save_bundle(model, load_bundle(DEFAULT_MODEL).encoder, card)
-    index_catalog(str(tmp_path / "music"), root, model=model)
+    bundle, root = str(tmp_path / "model"), str(tmp_path / "catalog")
+    card = {"preset": "small", "offset_correction_s": -0.1}
+    save_bundle(bundle, load_bundle(DEFAULT_MODEL).encoder, card)
+    index_catalog(str(tmp_path / "music"), root, model=bundle)
     _, table = ask(root, str(tmp_path / "clip"), str(tmp_path / "answers"))
     assert table["track_start_s"].to_pylist() == pytest.approx([2.1], abs=0.02)
+    _, plays = timeline_batch(root, str(tmp_path / "clip"), str(tmp_path / "timeline"))
+    [row] = plays.to_pylist()
+    assert row["track_start_s"] - row["query_start_s"] == pytest.approx(2.1, abs=0.02)
+    model = grafp.load_model(bundle)
+    files = ("music/only.wav", "clip/clip.wav")
+    song, clip = (model.fingerprint(str(tmp_path / name)) for name in files)
+    located = grafp.locate(clip, song, model=model)
+    assert located is not None
+    assert located.start_s == pytest.approx(table["track_start_s"][0].as_py(), abs=0.002)
 
 
 def test_dry_run_writes_nothing(tmp_path: Path, music: Path, capsys) -> None:
