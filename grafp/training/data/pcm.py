@@ -11,7 +11,6 @@ files, and a run continues where an interrupted one stopped.
 """
 
 import hashlib
-import io
 import json
 import os
 from collections.abc import Callable, Iterable
@@ -21,20 +20,21 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from grafp import storage
 from grafp.audio import SAMPLE_RATE, decode, to_pcm
+from grafp.audio.formats import FORMATS
 from grafp.errors import AudioError, OptionError, StorageError, StoreUnreachable
 from grafp.storage.sources import Item, held_out, list_items, read_recording
+from grafp.storage.tables import from_parquet, table_of, to_parquet
 
 FORMAT_VERSION = 1
 SHARD_BYTES = 64 << 20
 MIN_SECONDS = {"music": 1.1, "noise": 0.25, "rir": 0.0}
 """Kinds of collections, and how long a recording of each must be."""
 _ITEMS_A_PART = 1024
-# Bytes of PCM that a byte of a file may become. Only the sizes of tasks depend on it.
-_GROWTH = {".wav": 0.25, ".flac": 0.4, ".mp3": 2.0, ".ogg": 2.5, ".opus": 4.0, ".m4a": 2.0}
+# Bytes of PCM that a byte of a file becomes, about. Only the sizes of tasks depend on it.
+_GROWTH = {one.extension: 2 * SAMPLE_RATE / one.bytes_a_second for one in FORMATS}
 _SHARD = pa.schema(
     [
         ("uri", pa.string()),
@@ -157,19 +157,15 @@ class PartWriter:
             shard.append(row)
         if shard:
             self._flush(part, shard, rows)
-        write_parquet(
-            storage.join(self.store, self.key(part)), pa.Table.from_pylist(rows, schema=PART)
-        )
+        write_parquet(storage.join(self.store, self.key(part)), rows, PART)
         return rows
 
     def _flush(self, part: Part, shard: list[dict[str, Any]], rows: list[dict[str, Any]]) -> None:
         """Write a shard, and empty it."""
         number = len({row["shard"] for row in rows} - {None})
         key = f"shards/{self._name(part)}-{number}.parquet"
-        table = pa.Table.from_pylist(
-            [{**row, "seconds": row["samples"] / SAMPLE_RATE} for row in shard], schema=_SHARD
-        )
-        size = write_parquet(storage.join(self.store, key), table)
+        sounds = [{**row, "seconds": row["samples"] / SAMPLE_RATE} for row in shard]
+        size = write_parquet(storage.join(self.store, key), sounds, _SHARD)
         for number, row in enumerate(shard):
             row |= {"shard": key, "row": number, "shard_bytes": size, "pcm": b""}
         shard.clear()
@@ -215,19 +211,18 @@ def read_parquet(uri: str, columns: list[str] | None = None) -> pa.Table:
     """Read a table. Raises StorageError when it is gone or damaged."""
     data = storage.read(uri)
     try:
-        return pq.read_table(
-            pa.BufferReader(data), columns=columns, page_checksum_verification=True
-        )
+        return from_parquet(data, columns)
     except (pa.ArrowException, OSError) as error:
         reason = " ".join(str(error).split())[:120]
         raise StorageError(f"{uri}: damaged ({reason}); delete it and run again") from error
 
 
-def write_parquet(uri: str, table: pa.Table) -> int:
-    """Write a table; returns its bytes. Nothing is compressed: PCM is noise to a compressor."""
-    buffer = io.BytesIO()
-    pq.write_table(
-        table, buffer, compression="NONE", use_dictionary=False, write_page_checksum=True
-    )
-    storage.write(uri, buffer.getvalue())
-    return buffer.tell()
+def write_parquet(uri: str, rows: list[dict[str, Any]], schema: pa.Schema) -> int:
+    """Write the columns of a schema; returns the bytes. PCM is noise to a compressor.
+
+    Raises KeyError for a row without one of the columns.
+    """
+    table = table_of([{name: row[name] for name in schema.names} for row in rows], schema)
+    data = to_parquet(table, compression="NONE", use_dictionary=False)
+    storage.write(uri, data)
+    return len(data)

@@ -112,9 +112,9 @@ def _decode(
         spread([part for part, is_done in zip(parts, done) if not is_done], writer)
         tables = pool.map(Collected.table, finished)
         rows = [row for table in tables for row in table.to_pylist()]
-    table = pa.Table.from_pylist(_marked(rows), schema=TABLE)
-    key = f"tables/{sources.what}-{short_hash(table.to_pylist())}.parquet"
-    size = write_parquet(storage.join(store, key), table)
+    marked = _marked(rows)
+    key = f"tables/{sources.what}-{short_hash(marked)}.parquet"
+    size = write_parquet(storage.join(store, key), marked, TABLE)
     shards: dict[str, dict[str, Any]] = {}
     for row in rows:
         if row["shard"]:
