@@ -18,11 +18,16 @@ from dataclasses import asdict, dataclass, replace
 from typing import Annotated, Literal
 
 from grafp.audio import SAMPLE_RATE
-from grafp.index.size import ACTOR_BYTES, EXCERPT, MAX_SHARD_FINGERPRINTS, IndexParameters
+from grafp.index.size import (
+    ACTOR_BYTES,
+    CODE_BYTES,
+    EXCERPT,
+    MAX_SHARD_FINGERPRINTS,
+    IndexParameters,
+)
 from grafp.model.fingerprint import DIMENSION, HOP_SECONDS, query_stride, segment_count
 from grafp.options import Kind, Seconds, number, parse, positive_float, refuse
 
-CODE_BYTES = {"PQ64x4fs": 32, "PQ64": 64, "SQfp16": 2 * DIMENSION}
 _VECTOR_BYTES, _ID_BYTES, _CENTROID_BYTES = 2 * DIMENSION, 8, 4 * DIMENSION
 _BLOCK = 32  # FAISS keeps 4-bit codes in blocks of so many, and pads the last one of a list
 _HEAD_GB, _CPU_NODE_GB, _CLAIMED = 16, 32, 0.67  # cluster.yaml; of memory that actors may claim

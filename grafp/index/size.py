@@ -5,6 +5,8 @@ from dataclasses import dataclass
 MAX_SHARD_FINGERPRINTS = 1_000_000
 ACTOR_BYTES = 8 << 30
 """Of shards for one search actor; a smaller catalog is held by one, or by one a machine."""
+CODE_BYTES = {"PQ64x4fs": 32, "PQ64": 64, "SQfp16": 256}
+"""Bytes of a fingerprint in the lists, by the codec's name in FAISS; ids and padding apart."""
 _POINTS_PER_CENTROID = 39  # what FAISS wants to train a k-means centroid well
 EXCERPT = 50
 """Fingerprints of each new track, out of its middle, with which near duplicates are searched."""
