@@ -142,8 +142,8 @@ def _cut(known: list["Item"], unknown: list["Item"], chosen: Options, out: str) 
         )
         path = f"{out}/queries/clip-{clip:03d}.wav"
         storage.write(path, encode(0.5 * clip_S / np.abs(clip_S).max(), "wav"))
-        place = f"{start / SAMPLE_RATE:.4f}"
-        lines.append([path, item.uri, place] if pool is known else [path, "", ""])
+        offset = f"{start / SAMPLE_RATE:.4f}"
+        lines.append([path, item.uri, offset] if pool is known else [path, "", ""])
     with open(f"{out}/truth.csv", "w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([["query", "track", "start_s"], *lines])
 

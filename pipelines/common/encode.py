@@ -9,6 +9,7 @@ import pyarrow as pa
 import ray
 
 from grafp.errors import ModelError
+from grafp.model.fingerprint import DIMENSION
 from pipelines.common.placement import Encoders
 
 
@@ -52,6 +53,12 @@ def _encoded_schema(decoded: pa.Schema) -> pa.Schema:
         if field.name != "pcm"
     ]
     return pa.schema([*fields, ("n_segments", pa.int64()), ("embeddings", pa.binary())])
+
+
+def fingerprints_of(row: dict) -> np.ndarray:
+    """The fingerprints of a row that was encoded, float32 (segments, 128)."""
+    vectors_N = np.frombuffer(row["embeddings"], np.float16).astype(np.float32)
+    return vectors_N.reshape(-1, DIMENSION)
 
 
 def encoded(

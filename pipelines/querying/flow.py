@@ -5,7 +5,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import ray.data
@@ -18,11 +17,10 @@ from grafp.index.alignment import find_matches
 from grafp.index.scoring import Match
 from grafp.index.shards import ShardSearch
 from grafp.matches import unmatched, write_matches
-from grafp.model.fingerprint import DIMENSION
 from grafp.storage.sources import Item, list_items
 from grafp.storage.tables import Row
 from pipelines.common.decode import decoded
-from pipelines.common.encode import encoded
+from pipelines.common.encode import encoded, fingerprints_of
 from pipelines.common.placement import ENCODERS, Encoders
 from pipelines.common.runtime import connect, finished_rows
 from pipelines.common.search import SpreadSearch
@@ -40,10 +38,7 @@ class MatchBatch:
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         rows = batch.to_pylist()
-        queries = [
-            np.frombuffer(row["embeddings"], np.float16).astype(np.float32).reshape(-1, DIMENSION)
-            for row in rows
-        ]
+        queries = [fingerprints_of(row) for row in rows]
         found = find_matches(queries, self.search, top_k=self.top_k)
         return pa.Table.from_pylist(
             [

@@ -9,21 +9,19 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
-import numpy as np
 import pyarrow as pa
 
 from grafp import storage
 from grafp.audio import SAMPLE_RATE
 from grafp.catalog.catalog import Catalog
 from grafp.matches import unmatched, write_matches
-from grafp.model.fingerprint import DIMENSION
 from grafp.storage.sources import Item, list_items
 from grafp.storage.tables import Row
 from grafp.timeline.cue import cue_sheet, file_names
 from grafp.timeline.detection import WINDOW_SECONDS, Detection, find_detections
 from grafp.timeline.sequence import timeline
 from pipelines.common.decode import decoded_chunks
-from pipelines.common.encode import encoded
+from pipelines.common.encode import encoded, fingerprints_of
 from pipelines.common.placement import ENCODERS, Encoders
 from pipelines.common.runtime import connect, finished_rows
 from pipelines.common.search import SpreadSearch
@@ -61,13 +59,9 @@ class FindDetections:
     def __call__(self, batch: pa.Table) -> pa.Table:
         rows = []
         for row in batch.to_pylist():
-            vectors_N = np.frombuffer(row.pop("embeddings"), np.float16).astype(np.float32)
+            vectors_MD = fingerprints_of(row)
             detections = find_detections(
-                vectors_N.reshape(-1, DIMENSION),
-                self.search,
-                self.hop_s,
-                self.min_score,
-                row["begin_s"],
+                vectors_MD, self.search, self.hop_s, self.min_score, row["begin_s"]
             )
             rows.append({**row, "detections": [asdict(detection) for detection in detections]})
         return pa.Table.from_pylist(rows, schema=_FOUND_SCHEMA)
