@@ -114,16 +114,18 @@ def query_batch(
     items = list_items(queries) if isinstance(queries, str) else queries
     uris = catalog.live_tracks()
     logger.info(f"{len(items)} queries against {len(uris)} tracks, snapshot {manifest.snapshot}")
-    connect()
-    answers = answered(
-        decoded(items, max_seconds),
-        catalog,
-        encoders,
-        top_k,
-        search_actors=search_actors,
-        decode=decode,
-    )
-    done = sorted(finished_rows(answers, len(items)), key=lambda row: row["number"])
+    done: list[Row] = []
+    if items:  # Ray Data warns of work without input
+        connect()
+        answers = answered(
+            decoded(items, max_seconds),
+            catalog,
+            encoders,
+            top_k,
+            search_actors=search_actors,
+            decode=decode,
+        )
+        done = sorted(finished_rows(answers, len(items)), key=lambda row: row["number"])
     rows = [row for answer in done for row in _rows(answer, items, uris, threshold)]
     table = write_matches(out, rows)
     return _summary(done, table, started), table

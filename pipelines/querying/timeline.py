@@ -6,7 +6,7 @@ it. Nothing outlives a chunk but its detections.
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 
 import pyarrow as pa
@@ -93,23 +93,9 @@ def timeline_batch(
     items = list_items(recordings) if isinstance(recordings, str) else recordings
     uris = catalog.live_tracks()
     logger.info(f"{len(items)} recordings against {len(uris)} tracks, snapshot {manifest.snapshot}")
-    connect()
-    hop_s = manifest.query_hop_s
-    search = SpreadSearch.for_queries(catalog, actors=search_actors, decode=decode)
-    chunks = decoded_chunks(
-        items,
-        max_seconds,
-        round(_CHUNK_SECONDS * SAMPLE_RATE),
-        round(_OVERLAP_SECONDS * SAMPLE_RATE),
-    )
-    found = encoded(chunks, catalog.model_uri(), hop_s, encoders).map_batches(
-        FindDetections(search, hop_s, pointing_score),
-        batch_size=4,
-        batch_format="pyarrow",
-        num_cpus=0.3,
-    )
     by_recording: list[list[dict]] = [[] for _ in items]
-    for row in finished_rows(found, None):
+    found = _found(items, catalog, pointing_score, max_seconds, encoders, search_actors, decode)
+    for row in found if items else ():  # Ray Data warns of work without input
         by_recording[row["number"]].append(row)
     lines: list[Row] = []
     sheets: dict[str, str] = {}
@@ -139,6 +125,35 @@ def timeline_batch(
         "seconds": round(time.monotonic() - started, 2),
     }
     return summary, table
+
+
+def _found(
+    items: list[Item],
+    catalog: Catalog,
+    pointing_score: float,
+    max_seconds: float,
+    encoders: Encoders,
+    search_actors: int | None,
+    decode: bool,
+) -> Iterator[Row]:
+    """What may be detections in each chunk of the recordings, in no particular order."""
+    connect()
+    assert catalog.manifest is not None
+    hop_s = catalog.manifest.query_hop_s
+    search = SpreadSearch.for_queries(catalog, actors=search_actors, decode=decode)
+    chunks = decoded_chunks(
+        items,
+        max_seconds,
+        round(_CHUNK_SECONDS * SAMPLE_RATE),
+        round(_OVERLAP_SECONDS * SAMPLE_RATE),
+    )
+    found = encoded(chunks, catalog.model_uri(), hop_s, encoders).map_batches(
+        FindDetections(search, hop_s, pointing_score),
+        batch_size=4,
+        batch_format="pyarrow",
+        num_cpus=0.3,
+    )
+    yield from finished_rows(found, None)
 
 
 def _thresholds(

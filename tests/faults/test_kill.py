@@ -35,24 +35,24 @@ KILLS = int(os.environ.get("GRAFP_KILLS", "1"))
 EMBEDDING = Moment("embedding", written="embeddings/*.parquet")
 # The numbers of moments are odd, so that each comes on local disk and on S3.
 INDEXING = (
-    kills.FILLING,  # the first two are those of `make test`
+    kills.POPULATING,  # the first two are those of `make test`
     EMBEDDING,
     kills.PUBLISHING,
     Moment("listed", said="recordings listed"),
     Moment("training", said="training the index"),
     Moment("trained written", written="index/*/trained.faiss"),
     Moment("vectors written", written="index/*/*.vectors"),
-    kills.FILLED,
+    kills.WRITTEN,
     kills.TABLE,
     kills.PUBLISHED,
     kills.ANY_TIME,
 )
 MERGING = (
-    kills.FILLING,
+    kills.POPULATING,
     kills.TABLE,
     kills.PUBLISHING,
     Moment("begun", said="ing "),  # compacting, or training the index
-    kills.FILLED,
+    kills.WRITTEN,
     kills.PUBLISHED,
     kills.ANY_TIME,
 )

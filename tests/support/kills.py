@@ -36,8 +36,8 @@ class Moment:
 
 
 ANY_TIME = Moment("any time")
-FILLING = Moment("filling", written="index/*/[0-9a-f]*.faiss")
-FILLED = Moment("shard written", written="index/*/[0-9a-f]*.json")
+POPULATING = Moment("populating", written="index/*/[0-9a-f]*.faiss")
+WRITTEN = Moment("shard written", written="index/*/[0-9a-f]*.json")
 TABLE = Moment("track table written", written="snapshots/*.tracks.parquet")
 PUBLISHING = Moment("manifest written", written="snapshots/*[0-9a-f].json")
 PUBLISHED = Moment("published", written="CURRENT")
@@ -78,7 +78,7 @@ def lost_and_doubled(root: str, undisturbed: tuple) -> tuple[int, int]:
 def half_shards(root: str) -> int:
     """Shards that a dead run left without their record."""
     keys = {key for key, _ in _files(root)}
-    indexes = {key for key in keys if fnmatch(key, FILLING.written)}
+    indexes = {key for key in keys if fnmatch(key, POPULATING.written)}
     return sum(key.replace(".faiss", ".json") not in keys for key in indexes)
 
 
