@@ -153,13 +153,13 @@ def _show(rates: dict[str, Any], out: str, seconds: float) -> None:
     rows = [
         ("right track found", rates["hit_track"]["hits"], rates["hit_track"]["total"]),
         (
-            "right track and position within 50 ms",
+            "right track within 50 ms",
             rates["hit_50ms"]["hits"],
             rates["hit_50ms"]["total"],
         ),
-        ("other music rejected", refused["total"] - refused["hits"], refused["total"]),
+        ("unknown music refused", refused["total"] - refused["hits"], refused["total"]),
         (
-            "cataloged music matched",
+            "known music matched",
             rates["false_negative"]["total"] - rates["false_negative"]["hits"],
             rates["false_negative"]["total"],
         ),

@@ -57,6 +57,7 @@ def index_catalog(
             "removed; check it, or add --allow-empty"
         )
     counts = ", ".join(f"{count} {name}" for name, count in changes.counts().items())
+    counts = counts.replace("withdrawn", "removed")  # the summary keeps its key
     logger.info(f"{len(items)} recordings listed: {counts}")
     if dry_run:
         expected = estimate(changes, hop_s)
