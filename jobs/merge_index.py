@@ -7,7 +7,7 @@
     python jobs/merge_index.py --catalog catalog/ --rollback 20261122T030000-1a2b3c
     python jobs/merge_index.py --catalog catalog/ --clean --dry-run
 
-With --catalog alone the job compacts the index, or trains it anew, when that is due. Every change
+With --catalog alone the job compacts the index, or retrains it, when that is due. Every change
 is a new snapshot: readers keep the one that they opened, and you can roll back to an older one.
 
 Exit code: 0 done, 1 failed, or --verify found damage, 2 bad arguments.
@@ -34,7 +34,7 @@ class Options:
     compact: bool = False
     """Join all small shards, and drop the fingerprints of removed tracks."""
     retrain: bool = False
-    """Train the index anew and add all fingerprints to it."""
+    """Retrain the index and add all fingerprints to it."""
     rollback: Annotated[str, Kind("SNAPSHOT")] | None = None
     """Publish this older snapshot again."""
     verify: bool = False

@@ -57,3 +57,17 @@ def test_a_machine_whose_disk_is_full_decodes_all_the_same(
     row = {"location": f"{tmp_path}/a.wav", "size": 1}
     found = decode_row(row, max_seconds=60.0, known=frozenset(), decoder=decode)
     assert (found["status"], found["pcm"]) == ("ok", decode(sound).tobytes())
+
+
+def test_a_mark_waits_for_no_disk_and_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def wait(_file: int) -> None:
+        raise AssertionError("a mark has to outlive its process, not the machine")
+
+    sound, marks = encode(synthesis.piece(63, 3.0), "wav"), tmp_path / "marks"
+    storage.write(f"{tmp_path}/a.wav", sound)
+    marks.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(marks))
+    monkeypatch.setattr(os, "fsync", wait)
+    row = {"location": f"{tmp_path}/a.wav", "size": 1}
+    assert decode_row(row, max_seconds=60.0, known=frozenset(), decoder=decode)["status"] == "ok"
+    assert not list(marks.glob("*/*"))
