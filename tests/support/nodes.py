@@ -18,7 +18,7 @@ class Nodes:
     """A head that does no work, and nodes that do."""
 
     def __init__(self, cpus: list[float], system: dict[str, object]) -> None:
-        # As grafp sets it for a local Ray: nodes with one processor end waiting workers at once.
+        # As grafp sets it for a local Ray: nodes with one CPU end waiting workers at once.
         system = {"idle_worker_killing_time_threshold_ms": 60_000, **system}
         arguments = {"num_cpus": 0, "include_dashboard": False, "_system_config": system}
         self.cluster = Cluster(initialize_head=True, head_node_args=arguments)
@@ -83,6 +83,7 @@ def lines_until(text: str | None, job: subprocess.Popen[str]) -> list[str]:
         if text and text in line:
             return lines
     assert not text, "\n".join(lines)
+    job.stdout.close()
     job.wait(60)
     return lines
 
@@ -97,7 +98,7 @@ def _titles(node: Node) -> Iterator[str]:
 
 @contextmanager
 def running(cpus: list[float], system: dict[str, object] | None = None) -> Iterator[Nodes]:
-    """Nodes with so many processors each; `system` is configuration of Ray's own."""
+    """Nodes with so many CPUs each; `system` is configuration of Ray's own."""
     nodes = Nodes(cpus, system or {})
     try:
         yield nodes
