@@ -78,7 +78,9 @@ def test_a_run_whose_driver_is_killed_goes_on_with_resume(
     nodes.lines_until("step 120 ", job)
     all_processes = psutil.Process(job.pid).children(recursive=True)
     job.kill()
-    job.communicate()
+    job.wait()
+    assert job.stdout
+    job.stdout.close()
     psutil.wait_procs(all_processes, timeout=60)
     again = start(out, "--resume")
     lines = nodes.lines_until(None, again)
