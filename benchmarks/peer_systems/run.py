@@ -94,11 +94,7 @@ def _write_table(path: str, rows: list[list[Any]]) -> None:
     storage.write(path, text.getvalue().encode())
 
 
-def answer_with_grafp(
-    out: str,
-    model: str,
-    encoders: Encoders,
-) -> Outcome:
+def answer_with_grafp(out: str, model: str, encoders: Encoders) -> Outcome:
     """The best answer to each query in OUT, below grafp's own threshold too."""
     connect()  # starting Ray is not indexing
     catalog, started = f"{out}/catalog", time.monotonic()
@@ -114,11 +110,7 @@ def answer_with_grafp(
     return Outcome(found, indexed - started, ended - indexed)
 
 
-def answer_with_program(
-    name: str,
-    command: Sequence[str],
-    out: str,
-) -> Outcome:
+def answer_with_program(name: str, command: Sequence[str], out: str) -> Outcome:
     """Run a program over the tables in OUT; what it prints is kept as OUT/NAME.tsv.
 
     Args:

@@ -41,10 +41,7 @@ def wait_seconds() -> float:
     return value
 
 
-def available(
-    bundles: list[Bundle],
-    what: str,
-) -> bool:
+def available(bundles: list[Bundle], what: str) -> bool:
     """Whether there is room for all bundles at once, if need be after waiting for machines.
 
     On a cluster the bundles are asked for, which makes an autoscaler start machines, and given
@@ -102,9 +99,7 @@ class Encoders:
     gpu: bool | None = None
     """None takes GPUs that are there; True waits for one, and then does with CPUs."""
 
-    def pool(
-        self,
-    ) -> dict[str, object]:
+    def pool(self) -> dict[str, object]:
         """Arguments of a Ray Data stage of encoder actors: one a GPU, or one a CPU.
 
         Raises OptionError when GPUs are asked for on a machine without.

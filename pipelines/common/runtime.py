@@ -73,9 +73,7 @@ def _check_head(address: str) -> None:
         raise ClusterError(f"RAY_ADDRESS={address}: no Ray head answers there ({error})") from error
 
 
-def with_time_limit(
-    batches: Iterable[T],
-) -> Iterator[T]:
+def with_time_limit(batches: Iterable[T]) -> Iterator[T]:
     """The same batches; logs every minute in which none comes.
 
     Ray waits without end for machines that are gone. Raises ClusterError when nothing came for an
@@ -111,10 +109,7 @@ def with_time_limit(
         yield batch
 
 
-def finished_rows(
-    dataset: ray.data.Dataset,
-    total: int | None,
-) -> Iterator[dict]:
+def finished_rows(dataset: ray.data.Dataset, total: int | None) -> Iterator[dict]:
     """The rows of a dataset as its last stage finishes them; logs progress.
 
     Rows need `status` and `duration_s`. `total` is the number of rows; None: it is not known, as

@@ -55,13 +55,7 @@ class Distribution:
         return np.where(vectors_ND.any(axis=1, keepdims=True), moved_ND, 0.0).astype(np.float16)
 
 
-def with_distractors(
-    source: Catalog,
-    root: str,
-    count: int,
-    *,
-    seed: int = 0,
-) -> Manifest:
+def with_distractors(source: Catalog, root: str, count: int, *, seed: int = 0) -> Manifest:
     """Publish a catalog with the source's tracks and `count` distractors under `root`.
 
     All tracks of the source are used equally often. A larger count begins with the distractors of

@@ -56,7 +56,7 @@ class Material:
         """
         durations = {
             row["uri"]: row["duration_s"]
-            for row in catalog.tracks().to_pylist()
+            for row in catalog.tracks(["uri", "duration_s", "status"]).to_pylist()
             if row["status"] == "ok"
         }
         known = [item for item in _test_split(recordings) if item.uri in durations]

@@ -28,11 +28,7 @@ _AT_ONCE = 64
 _TELLING_S = 5.0  # from this length on, a score of NEAR means the same recording
 
 
-def calibrated(
-    catalog: Catalog,
-    manifest: Manifest,
-    live: dict[int, TrackRef],
-) -> Manifest:
+def calibrated(catalog: Catalog, manifest: Manifest, live: dict[int, TrackRef]) -> Manifest:
     """The manifest with thresholds that suit its size; measured only where that changed much."""
     if len(live) < MIN_TRACKS:
         return replace(manifest, calibration=None)

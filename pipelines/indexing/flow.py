@@ -121,8 +121,8 @@ def _embed(
     if resumed:
         logger.info(f"  {resumed} recordings were finished by a run that was not published")
     done = {row["uri"] for row in rows}
-    todo = [item for item in changes.work if item.uri not in done]
-    if todo:
+    left = [item for item in changes.work if item.uri not in done]
+    if left:
         store = EmbeddingStore(
             root=run.catalog.root,
             folder=f"embeddings/{run.model_id}/{run.run_id}",
@@ -131,7 +131,7 @@ def _embed(
             attempts=changes.attempts,
         )
         rows += embed(
-            todo,
+            left,
             model_uri,
             store,
             known=changes.known,
@@ -142,12 +142,7 @@ def _embed(
     return sorted(rows, key=lambda row: order[row["uri"]]), resumed
 
 
-def _publish(
-    run: Run,
-    changes: Changes,
-    rows: list[Row],
-    source: str,
-) -> list[dict]:
+def _publish(run: Run, changes: Changes, rows: list[Row], source: str) -> list[dict]:
     """Index the new tracks and publish; returns the near duplicates among them."""
     old = run.catalog.manifest
     table, next_ordinal = join(changes, rows, source, old.next_ordinal if old else 0)

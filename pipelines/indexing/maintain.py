@@ -86,10 +86,7 @@ def _names(uri: str) -> Iterator[str]:
         yield str(name)
 
 
-def rollback(
-    catalog_uri: str,
-    snapshot: str,
-) -> dict:
+def rollback(catalog_uri: str, snapshot: str) -> dict:
     """Publish an older snapshot again, after checking that all its files are there.
 
     Raises CatalogError, with nothing changed, when it is unknown or incomplete.
@@ -105,9 +102,7 @@ def rollback(
     return {"snapshot": snapshot, "instead_of": before, **manifest.counts}
 
 
-def verify(
-    catalog_uri: str,
-) -> dict:
+def verify(catalog_uri: str) -> dict:
     """Read everything that the published snapshot names; `damaged` says what is wrong.
 
     A file is in memory while it is read; four are read at a time.
