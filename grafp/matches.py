@@ -16,9 +16,11 @@ MATCH_SCHEMA = pa.schema(
         ("rank", pa.int32()),
         ("track", pa.string()),
         ("track_start_s", pa.float64()),
+        ("speed", pa.float64()),
         ("score", pa.float32()),
         ("matched", pa.bool_()),
         ("threshold", pa.float32()),
+        ("false_positive_rate", pa.float64()),
         ("error", pa.string()),
     ]
 )
@@ -33,9 +35,11 @@ def unmatched(query: str, duration_s: float, threshold: float, error: str | None
         "rank": 1,
         "track": None,
         "track_start_s": None,
+        "speed": None,
         "score": None,
         "matched": False,
         "threshold": threshold,
+        "false_positive_rate": None,
         "error": error,
     }
 

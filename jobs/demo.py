@@ -119,7 +119,7 @@ def _cut(known: list["Item"], unknown: list["Item"], chosen: Options, out: str) 
 
     from grafp import storage
     from grafp.audio import SAMPLE_RATE, decode, encode, synthesis
-    from grafp.evaluation.protocol import cut_degraded
+    from grafp.audio.degrade import cut_degraded
 
     random = np.random.default_rng(chosen.seed)
     lines = []

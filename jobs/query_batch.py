@@ -33,13 +33,16 @@ class Options(cli.EncoderOptions):
     out: Uri
     """Folder or prefix for the answers."""
     top_k: Count = 1
-    """Tracks per query."""
+    """Pieces of music per query; tracks with the same music count once."""
     fpr: Annotated[float, Kind("RATE", number(0.0001, 0.1))] | None = None
     """Target false-positive rate, 0.0001 to 0.1: the share of recordings not in the catalog that
-    may be matched (default: 0.001)."""
+    may be matched; with --timeline, false detections in an hour (default: 0.001)."""
     min_score: Annotated[float, Kind("X", number(-1.0, 1.0))] | None = None
     """Instead of --fpr: match from this score on, the mean inner product, -1 to 1 (default: by
     --fpr)."""
+    max_speed_change: Annotated[float, Kind("PERCENT", number(0.0, 15.0))] = 5.0
+    """How much faster or slower than cataloged music may play, percent; 0 asks for its own
+    speed."""
     rerank: Literal["exact", "pq"] = "exact"
     """Score with the exact fingerprints, 256 bytes each, or with the index's codes."""
     search_actors: Count | None = None
@@ -83,6 +86,7 @@ def main(chosen: Options) -> tuple[dict[str, Any], int]:
         search_actors=chosen.search_actors,
         encoders=Encoders(chosen.workers, chosen.gpu),
         max_seconds=chosen.max_seconds,
+        max_speed_change=chosen.max_speed_change / 100,
     )
     if truth is not None:
         summary |= write_report(chosen.out, matches, truth)

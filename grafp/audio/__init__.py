@@ -2,7 +2,7 @@
 
 In the order of the flow: formats (the table of formats), decoding, encoding; then what happens to
 music before it is recorded: speed, mixing (noise and impulse responses), effects (loudspeakers,
-microphones, codecs). These three need PyTorch and are imported by name. synthesis makes music,
+microphones, codecs), degrade (a whole clip). These four need PyTorch and are imported by name. synthesis makes music,
 noise and impulse responses for demos and tests.
 """
 

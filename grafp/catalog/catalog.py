@@ -12,10 +12,9 @@
 Everything is written under a new name; replacing CURRENT publishes it and comes last.
 """
 
-import functools
 import hashlib
+import logging
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import pyarrow as pa
@@ -25,9 +24,13 @@ from grafp import storage
 from grafp.catalog.manifest import Manifest, StoredFile
 from grafp.catalog.tracks import TRACK_SCHEMA, tracks_from_bytes
 from grafp.errors import CatalogError
-from grafp.model.bundle import ModelCard, read_card
+from grafp.index.acceptance import DEFAULT_FPR, Acceptance
+from grafp.model.background import FILE as BACKGROUND
+from grafp.model.background import Background, parse_background
+from grafp.model.bundle import ModelCard, read_background, read_card
 
-DEFAULT_FPR = 0.001
+logger = logging.getLogger(__name__)
+
 REUSE_SECONDS = 7 * 86_400
 """Files of interrupted runs are used this long; cleaning up keeps them for longer."""
 
@@ -133,10 +136,11 @@ class Catalog:
             uris.setdefault(ordinal, []).append(uri)
         return uris
 
-    def put_model(self, model: ModelCard) -> str:
+    def put_model(self, model: ModelCard, background: bytes | None = None) -> str:
         """Keep the bundle beside what it made, so that a query needs the catalog alone."""
         uri = storage.join(self.root, "models", model.model_id)
-        for name, data in model.files.items():
+        files = model.files if background is None else {**model.files, BACKGROUND: background}
+        for name, data in files.items():
             info = storage.stat(storage.join(uri, name))
             if info is None or info.size != len(data):
                 self.put(f"models/{model.model_id}/{name}", data)
@@ -156,22 +160,33 @@ class Catalog:
             raise CatalogError(f"{self.model_uri()}: not the model that made this catalog")
         return self._model
 
-    def threshold(self, fpr: float | None = None) -> Callable[[float], float]:
-        """The score that a match must reach, by its length in seconds.
+    def background(self) -> Background | None:
+        """The background of the model, if its bundle has one. Raises ModelError if it differs."""
+        uri, model = self.model_uri(), self.model()
+        data = read_background(uri)
+        return None if data is None else parse_background(data, model.sha256, uri)
+
+    def acceptance(self, fpr: float | None = None, min_score: float | None = None) -> Acceptance:
+        """Which answers are accepted.
 
         Args:
             fpr: queries that are not in the catalog, yet matched, as a share; default:
-                `DEFAULT_FPR`, or what the model's card says if the catalog is not calibrated.
+                `DEFAULT_FPR`, or what the model's card says if the snapshot has no calibration.
+            min_score: accept from this score on, whatever the rate.
 
-        Raises CatalogError when a rate is asked for, but the catalog has too few tracks.
+        Raises CatalogError when a rate is asked for that is not known.
         """
         assert self.manifest is not None
         calibration = self.manifest.calibration
+        if min_score is not None:
+            return Acceptance(calibration, min_score=lambda _: min_score)
         if calibration:
-            return functools.partial(calibration.threshold, fpr or DEFAULT_FPR)
+            return Acceptance(calibration, fpr or DEFAULT_FPR)
+        why = (
+            f"{self.root}: this snapshot has no calibration, so the false-positive rates of its "
+            "answers are not known; jobs/merge_index.py makes one where the model has a background"
+        )
         if fpr is not None:
-            raise CatalogError(
-                f"{self.root}: too few tracks to know what a false-positive rate of {fpr:g} "
-                "needs; use --min-score"
-            )
-        return self.model().min_score
+            raise CatalogError(f"{why}; until then use --min-score instead of --fpr")
+        logger.warning(f"{why}; answers are accepted by their score alone")
+        return Acceptance(None, min_score=self.model().min_score)

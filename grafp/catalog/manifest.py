@@ -1,4 +1,4 @@
-"""What a snapshot says of itself: its files with sizes and hashes, its index, its thresholds."""
+"""What a snapshot says of itself: its files with sizes and hashes, its index, its calibration."""
 
 import json
 import os
@@ -13,9 +13,9 @@ from grafp.index.size import IndexParameters
 from grafp.model.fingerprint import query_stride
 from grafp.storage.records import parse_record
 
-FORMAT_VERSION = 4
+FORMAT_VERSION = 5
 _NAMES_BEFORE = {"template": "trained_index", "canary": "recall"}
-"""Names in format 3, which differs in nothing else and is read too."""
+"""Names in format 3. It is read too, and so is format 4, without their thresholds."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class Manifest:
     next_ordinal: int
     counts: dict[str, int]
     calibration: Calibration | None = None
-    """Thresholds by false-positive rate; None with too few tracks to measure them."""
+    """What answers are worth; None if the model has no background to measure it with."""
     format_version: int = FORMAT_VERSION
 
     @property
@@ -137,10 +137,11 @@ def _renamed(data: bytes, name: str) -> str:
     except ValueError as error:
         raise CatalogError(f"{name}: damaged ({error})") from error
     if isinstance(values, dict) and "format_version" in values:
-        if values["format_version"] not in (3, FORMAT_VERSION):
+        if values["format_version"] not in (3, 4, FORMAT_VERSION):
             raise CatalogError(
                 f"{name}: catalog format {values['format_version']}; "
                 f"this version reads format {FORMAT_VERSION}"
             )
-        values["format_version"] = FORMAT_VERSION
+        if values["format_version"] < FORMAT_VERSION:
+            values |= {"format_version": FORMAT_VERSION, "calibration": None}
     return json.dumps(values)

@@ -29,6 +29,7 @@ CLIP_SCHEMA = pa.schema(
         ("true_track", pa.string()),
         ("true_start_s", pa.float64()),
         ("threshold", pa.float64()),
+        ("false_positive_rate", pa.float64()),
         ("best_wrong", pa.string()),
         ("best_wrong_score", pa.float64()),
         ("right_place", pa.bool_()),  # `Answer.right_offset`

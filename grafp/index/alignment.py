@@ -13,12 +13,16 @@ from typing import Protocol
 import numpy as np
 
 from grafp.index.ids import SEGMENT_BITS, ordinals_of, segments_of
-from grafp.index.scoring import Alignments, Match, Tracks
+from grafp.index.scoring import TRIED, Alignments, Match, Tracks
 
 NEIGHBORS = 40  # per fingerprint
-_CANDIDATES = 64  # proposals scored exactly per query, those with the most votes first
+MAX_SPEED_CHANGE = 0.05
+"""How much faster or slower than as cataloged a query may be, unless told otherwise."""
+CANDIDATES = 64  # proposals scored exactly per query, those with the most votes first
 _PRODUCTS_AT_ONCE = 1 << 22
 _SHIFT = 1 << (SEGMENT_BITS + 5)  # a start before the track's beginning stays in its own track
+_DRIFT = 1.5  # hops at the ends of a query, from which on votes are counted at each speed
+_AT_SPEEDS = 4  # chunks of tracks in which they are
 
 
 class Searcher(Protocol):
@@ -41,7 +45,7 @@ class Searcher(Protocol):
     def products(self, asked: Sequence[Alignments]) -> list[np.ndarray]:
         """See `Tracks.products`."""
 
-    def matches(self, asked: Sequence[Alignments], top_k: int) -> list[list[Match]]:
+    def matches(self, asked: Sequence[Alignments], tried: int, change: float) -> list[list[Match]]:
         """See `Tracks.matches`; for each query the best tracks of the whole catalog."""
 
 
@@ -49,37 +53,35 @@ def find_matches(
     queries: Sequence[np.ndarray],
     catalog: Searcher,
     *,
-    top_k: int = 1,
+    tried: int = TRIED,
     neighbors: int = NEIGHBORS,
-    without: Sequence[int] | None = None,
+    change: float = MAX_SPEED_CHANGE,
 ) -> list[list[Match]]:
-    """The best position in each of the best tracks, for every query.
+    """The best position in each of the best tracks, for every query, best first.
 
     The answers do not depend on how the catalog is divided into shards.
 
     Args:
         queries: fingerprints of each query, float32 (segments, 128), one every query hop.
         catalog: all shards, here or elsewhere; each is asked twice for all queries together.
-        top_k: tracks wanted per query.
-        without: for each query the ordinal of a track that must not be its answer.
-
-    Returns one list per query, best first, at most `top_k` long.
+        tried: tracks per query.
+        change: greatest change of the speed, as a share.
     """
     if not sum(map(len, queries)):
         return [[] for _ in queries]
     bounds = np.cumsum([0, *map(len, queries)])
     similarity_QK, id_QK = catalog.nearest(np.concatenate(queries), neighbors)
-    if without is not None:
-        id_QK[ordinals_of(id_QK) == np.repeat(without, np.diff(bounds))[:, None]] = -1
     parts = [slice(*bounds[number : number + 2]) for number in range(len(queries))]
-    return best_matches(queries, [(similarity_QK[p], id_QK[p]) for p in parts], catalog, top_k)
+    nearest = [(similarity_QK[p], id_QK[p]) for p in parts]
+    return best_matches(queries, nearest, catalog, tried, change)
 
 
 def best_matches(
     queries: Sequence[np.ndarray],
     nearest: Sequence[tuple[np.ndarray, np.ndarray]],
     catalog: Searcher,
-    top_k: int,
+    tried: int,
+    change: float,
 ) -> list[list[Match]]:
     """`find_matches` of queries that were searched before, for they may overlap.
 
@@ -87,17 +89,20 @@ def best_matches(
         nearest: similarities and ids of the neighbors of each query, both (segments, neighbors).
     """
     proposed = [
-        _propose(similarity_MK, id_MK, query_MD, catalog.stride)
+        _propose(similarity_MK, id_MK, query_MD, catalog.stride, change)
         for query_MD, (similarity_MK, id_MK) in zip(queries, nearest, strict=True)
     ]
     return [
         [_corrected(match, catalog.offset_correction) for match in matches]
-        for matches in catalog.matches(proposed, top_k)
+        for matches in catalog.matches(proposed, tried, change)
     ]
 
 
 def align(
-    query_MD: np.ndarray, reference_ND: np.ndarray, offset_correction: float = 0.0
+    query_MD: np.ndarray,
+    reference_ND: np.ndarray,
+    offset_correction: float = 0.0,
+    change: float = MAX_SPEED_CHANGE,
 ) -> Match | None:
     """The best start of a query in one recording, every start tried; None if either is empty.
 
@@ -109,26 +114,86 @@ def align(
     start_C = np.arange(1 - len(query_MD), len(reference_ND))
     at_once = max(1, _PRODUCTS_AT_ONCE // len(query_MD))
     found = []
-    for first in range(0, len(start_C), at_once):
-        part_C = start_C[first : first + at_once]
-        found.append(recording.matches(Alignments(query_MD, np.zeros_like(part_C), part_C), 1, 1))
-    best = max((m for part in found for m in part), key=lambda m: m.rank_score, default=None)
+    for speed in _speeds(len(query_MD), change):
+        for first in range(0, len(start_C), at_once):
+            part_C = start_C[first : first + at_once]
+            ordinal_C, speed_C = np.zeros_like(part_C), np.full(len(part_C), speed)
+            asked = Alignments(query_MD, ordinal_C, part_C, speed_C)
+            found += recording.matches(asked, 1, 1, change)
+    best = max(found, key=lambda match: match.rank_score, default=None)
     return best and _corrected(best, offset_correction)
 
 
 def _propose(
-    similarity_MK: np.ndarray, id_MK: np.ndarray, query_MD: np.ndarray, stride: int
+    similarity_MK: np.ndarray,
+    id_MK: np.ndarray,
+    query_MD: np.ndarray,
+    stride: int,
+    change: float,
 ) -> Alignments:
     """Offset compensation (eq. 7): distinct (track, start) pairs, the most supported first."""
     number_M1 = np.arange(len(id_MK))[:, None]
     heard_M = np.asarray(query_MD.any(axis=1))  # silence proposes nothing
     usable_MK = (id_MK >= 0) & heard_M[:, None]
-    ordinal_P = ordinals_of(id_MK)[usable_MK]
-    start_P = (segments_of(id_MK) * stride - number_M1)[usable_MK]
-    key_C, where_P = np.unique(ordinal_P * (2 * _SHIFT) + start_P + _SHIFT, return_inverse=True)
-    votes_C = np.bincount(where_P, similarity_MK[usable_MK], minlength=len(key_C))
-    best_C = key_C[np.argsort(-votes_C, kind="stable")[:_CANDIDATES]]
-    return Alignments(query_MD, best_C // (2 * _SHIFT), best_C % (2 * _SHIFT) - _SHIFT)
+    ordinal_P, weight_P = ordinals_of(id_MK)[usable_MK], similarity_MK[usable_MK]
+    reference_P = (segments_of(id_MK) * stride)[usable_MK]
+    number_P = np.broadcast_to(number_M1, id_MK.shape)[usable_MK]
+    key_P = ordinal_P * (2 * _SHIFT) + reference_P - number_P + _SHIFT
+    key_C, where_P = np.unique(key_P, return_inverse=True)
+    votes_C = np.bincount(where_P, weight_P, minlength=len(key_C))
+    best_C = key_C[np.argsort(-votes_C, kind="stable")[:CANDIDATES]]
+    ordinal_C, start_C = best_C // (2 * _SHIFT), best_C % (2 * _SHIFT) - _SHIFT
+    drifting = _at_speeds(ordinal_P, reference_P, number_P, weight_P, len(query_MD), change)
+    return Alignments(
+        query_MD,
+        *(
+            np.concatenate([plain, np.array([line[n] for line in drifting], plain.dtype)])
+            for n, plain in enumerate((ordinal_C, start_C.astype(float), np.ones(len(best_C))))
+        ),
+    )
+
+
+def _at_speeds(
+    ordinal_P: np.ndarray,
+    reference_P: np.ndarray,
+    number_P: np.ndarray,
+    weight_P: np.ndarray,
+    length: int,
+    change: float,
+) -> list[tuple[int, float, float]]:
+    """Track, start and speed with the most votes, where a drift spreads them over many starts.
+
+    Votes are those of `_propose`, (votes,). Only the chunks of tracks with the most votes are
+    tried, each at all speeds; the middle of the query stays in place.
+    """
+    drift = change * (length - 1) / 2
+    if drift <= _DRIFT or not len(ordinal_P):
+        return []
+    beside_P = number_P - (length - 1) / 2
+    chunk_P = ((reference_P - beside_P) // (2 * drift)).astype(np.int64)
+    key_P = ordinal_P * (2 * _SHIFT) + chunk_P + _SHIFT
+    key_C, where_P = np.unique(key_P, return_inverse=True)
+    votes_C = np.bincount(where_P, weight_P, minlength=len(key_C))
+    after_C = np.searchsorted(key_C, key_C + 1).clip(max=len(key_C) - 1)
+    votes_C = votes_C + np.where(key_C[after_C] == key_C + 1, votes_C[after_C], 0.0)
+    lines = []
+    for key in key_C[np.argsort(-votes_C, kind="stable")[:_AT_SPEEDS]]:
+        here_P = (key_P == key) | (key_P == key + 1)
+        best = (-np.inf, 0.0, 1.0)
+        for speed in _speeds(length, change):
+            middle_P = np.rint(reference_P[here_P] - speed * beside_P[here_P]).astype(np.int64)
+            votes = np.bincount(middle_P - middle_P.min(), weight_P[here_P])
+            middle = int(votes.argmax()) + int(middle_P.min())
+            best = max(best, (float(votes.max()), middle - speed * (length - 1) / 2, speed))
+        lines.append((int(key // (2 * _SHIFT)), best[1], best[2]))
+    return lines
+
+
+def _speeds(length: int, change: float) -> list[float]:
+    """Speeds of which a query that long can tell two apart: a hop at its ends; 1 first."""
+    count = int(change * (length - 1) / 2)
+    steps = [change * n / count for n in range(1, count + 1)] if count else []
+    return [1.0, *(1 + sign * step for step in steps for sign in (1, -1))]
 
 
 def _corrected(match: Match, offset_correction: float) -> Match:

@@ -5,13 +5,16 @@ apart. Needs NumPy alone.
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
 
-from grafp.model.fingerprint import peak_between
+from grafp.index.refine import Placement, Windows, margin, place
 
+TRIED = 12
+"""Tracks of which a query's alignment is refined; the answers, and what is reached elsewhere."""
+_SKETCH = 16  # fingerprints along an alignment that tell whether two tracks have the same music
 _MIN_OVERLAP = 0.5  # of the query or the track, whichever is shorter
 _ROWS_AT_ONCE = 1 << 17  # reference fingerprints in memory while scoring: 64 MB
 
@@ -24,10 +27,17 @@ class Alignments:
     ordinal_C: np.ndarray
     start_C: np.ndarray
     """Where in the track the query's first fingerprint lies, in query hops; may be negative."""
+    speed_C: np.ndarray
+    """1 as cataloged; fingerprint i of the query lies at start + speed * i."""
 
     def only(self, chosen_C: np.ndarray) -> "Alignments":
         """Some of them, by number or by a mask."""
-        return Alignments(self.query_MD, self.ordinal_C[chosen_C], self.start_C[chosen_C])
+        return Alignments(
+            self.query_MD,
+            self.ordinal_C[chosen_C],
+            self.start_C[chosen_C],
+            self.speed_C[chosen_C],
+        )
 
 
 @dataclass(frozen=True)
@@ -37,15 +47,19 @@ class Match:
     ordinal: int
     start: float
     """Where in the track the query's first fingerprint lies, in query hops; interpolated."""
+    speed: float
+    """At which the track plays in the query, 1 as cataloged."""
     score: float
     """Mean inner product over the aligned fingerprints."""
     rank_score: float
     """Eq. 8 with zeros where the query sticks out of the track; ranks the matches."""
     grid_score: float
-    """`rank_score` at the proposed start; chooses which tracks are answers."""
+    """`rank_score` at the proposed start; chooses which tracks are refined."""
     first: int
     last: int
     """The query's fingerprints that lie within the track, both included."""
+    sketch_SD: np.ndarray = field(repr=False, compare=False)
+    """Fingerprints of the track at fixed places along the query, float16; zeros outside of it."""
 
 
 class Vectors(Protocol):
@@ -84,7 +98,9 @@ class Tracks:
         """
         position_C = self.positions(asked.ordinal_C)
         count_C, first_row_C = self.counts_T[position_C], self.first_rows_T[position_C]
-        hop_CM = asked.start_C[:, None] + np.arange(len(asked.query_MD))
+        number_M = np.arange(len(asked.query_MD))
+        hop_CM = np.rint(asked.start_C[:, None] + asked.speed_C[:, None] * number_M)
+        hop_CM = hop_CM.astype(np.int64)
         span_C = np.where(count_C > 0, (count_C - 1) * stride + 1, 0)  # in query hops
         within_CM = (hop_CM >= 0) & (hop_CM < span_C[:, None])
         least_C = np.maximum(1, _MIN_OVERLAP * np.minimum(len(asked.query_MD), span_C))
@@ -99,65 +115,100 @@ class Tracks:
             products_CM[pair_C[part], pair_M[part]] = np.einsum("pd,pd->p", reference_PD, query_PD)
         return products_CM
 
-    def matches(self, asked: Alignments, stride: int, top_k: int) -> list[Match]:
-        """The best start in each of the best tracks, refined between grid points; best first."""
+    def matches(self, asked: Alignments, stride: int, tried: int, change: float) -> list[Match]:
+        """The best alignment in each of the `tried` best tracks, refined; best first.
+
+        `change` is the greatest change of the speed, tried in the best of them.
+        """
         products_CM = self.products(asked, stride)
-        rank_C = _rank_scores(products_CM, asked.start_C, stride)
+        rank_C = _rank_scores(products_CM, asked, stride)
         possible = np.flatnonzero(~np.isnan(products_CM).all(axis=1))
         order = possible[np.lexsort((asked.ordinal_C[possible], -rank_C[possible]))]
         _, first_seen = np.unique(asked.ordinal_C[order], return_index=True)
-        chosen_W = order[np.sort(first_seen)[:top_k]]
-        around = np.arange(-2, 3)
-        start_W5 = asked.start_C[chosen_W][:, None] + around
-        ordinal_W = asked.ordinal_C[chosen_W]
-        look = Alignments(asked.query_MD, np.repeat(ordinal_W, len(around)), start_W5.ravel())
-        shape = (len(chosen_W), len(around), len(asked.query_MD))
-        products_W5M = self.products(look, stride).reshape(shape)
-        found = [
-            _refined(int(ordinal_W[w]), start_W5[w], products_W5M[w], stride, float(rank_C[c]))
-            for w, c in enumerate(chosen_W)
-        ]
-        return best_of([found], top_k)
+        chosen_W = order[np.sort(first_seen)[:tried]]
+        if not len(chosen_W):
+            return []
+        some = asked.only(chosen_W)
+        windows = self._windows(some, stride, margin(len(asked.query_MD), change))
+        placement = place(asked.query_MD, windows, some.start_C, some.speed_C, change)
+        return best_of([_described(some, placement, windows, rank_C[chosen_W])], tried)
+
+    def _windows(self, asked: Alignments, stride: int, around: int) -> Windows:
+        """The fingerprints of each track along its alignment, and `around` hops more."""
+        position_W = self.positions(asked.ordinal_C)
+        last = len(asked.query_MD) - 1
+        # A speed turns around the middle of the query, and the grid's start was at speed 1.
+        reach_W = np.abs(asked.speed_C - 1) * last
+        low_W = np.floor((asked.start_C - around - reach_W) / stride).astype(np.int64)
+        high_W = np.ceil((asked.start_C + last + around + reach_W) / stride).astype(np.int64)
+        row_WK = low_W[:, None] + np.arange(int((high_W - low_W).max()) + 2)
+        count_W = self.counts_T[position_W]
+        inside_WK = (row_WK >= 0) & (row_WK < count_W[:, None])
+        kept_WK = row_WK.clip(0, np.maximum(count_W, 1)[:, None] - 1)
+        rows = (self.first_rows_T[position_W][:, None] + kept_WK).ravel()
+        vectors_WKD = self.vectors_ND[rows].astype(np.float32, copy=False)
+        vectors_WKD = vectors_WKD.reshape(*row_WK.shape, -1)
+        vectors_WKD[~inside_WK] = 0.0
+        return Windows(vectors_WKD, inside_WK, low_W, stride)
 
 
-def best_of(parts: Iterable[Sequence[Match]], top_k: int) -> list[Match]:
+def best_of(parts: Iterable[Sequence[Match]], tried: int) -> list[Match]:
     """The best of matches found in several sets of tracks, best first."""
     found = sorted(
         (match for part in parts for match in part),
         key=lambda match: (-match.grid_score, match.ordinal),
     )
-    return sorted(found[:top_k], key=lambda match: (-match.rank_score, match.ordinal))
+    return sorted(found[:tried], key=lambda match: (-match.rank_score, match.ordinal))
 
 
-def _rank_scores(products_CM: np.ndarray, start_C: np.ndarray, stride: int) -> np.ndarray:
+def _rank_scores(products_CM: np.ndarray, asked: Alignments, stride: int) -> np.ndarray:
     """Eq. 8; where the query sticks out of the track, its fingerprints count as zeros."""
-    first_C = -start_C % stride
-    comparable_C = -(-(products_CM.shape[1] - first_C) // stride)
+    number_M = np.arange(products_CM.shape[1])
+    hop_CM = np.rint(asked.start_C[:, None] + asked.speed_C[:, None] * number_M)
+    comparable_C = (hop_CM % stride == 0).sum(axis=1)
     rank_C: np.ndarray = np.nansum(products_CM, axis=1) / np.maximum(comparable_C, 1)
     return rank_C
 
 
-def _refined(
-    ordinal: int, start_5: np.ndarray, products_5M: np.ndarray, stride: int, grid_score: float
-) -> Match:
-    """The start refined by a parabola through three neighboring scores."""
-    rank_5 = _rank_scores(products_5M, start_5, stride)
-    covered_5M = ~np.isnan(products_5M)
-    rank_5[~covered_5M.any(axis=1)] = -np.inf
-    peak = 1 + int(np.argmax(rank_5[1:4]))
-    length = products_5M.shape[1]
-    first, last = np.flatnonzero(covered_5M[peak])[[0, -1]]
-    # At a track's edge a neighbor covers less of the query, so its score says nothing.
-    beside_3M = covered_5M[peak - 1 : peak + 2]
-    inside = beside_3M[:, :stride].any(axis=1).all() and beside_3M[:, -stride:].any(axis=1).all()
-    return Match(
-        ordinal=ordinal,
-        start=int(start_5[peak])
-        + (peak_between(*rank_5[peak - 1 : peak + 2].tolist()) if inside else 0.0),
-        score=float(np.nanmean(products_5M[peak])),
-        rank_score=float(rank_5[peak]),
-        grid_score=grid_score,
-        # Between two fingerprints of the track nothing was compared, but it lies within.
-        first=0 if first < stride else int(first),
-        last=length - 1 if last >= length - stride else int(last),
-    )
+def _described(
+    asked: Alignments, placement: Placement, windows: Windows, grid_score_W: np.ndarray
+) -> list[Match]:
+    length, stride = len(asked.query_MD), windows.stride
+    sketch_WSD = _sketches(placement, windows, length)
+    found = []
+    for w, product_M in enumerate(placement.products_WM):
+        covered = np.flatnonzero(~np.isnan(product_M))
+        if not len(covered):
+            continue
+        found.append(
+            Match(
+                ordinal=int(asked.ordinal_C[w]),
+                start=float(placement.start_W[w]),
+                speed=float(placement.speed_W[w]),
+                score=float(product_M[covered].mean()),
+                rank_score=float(placement.rank_score_W[w]),
+                grid_score=float(grid_score_W[w]),
+                # Between two fingerprints of the track nothing was compared, but it lies within.
+                first=0 if covered[0] < stride else int(covered[0]),
+                last=length - 1 if covered[-1] >= length - stride else int(covered[-1]),
+                sketch_SD=sketch_WSD[w],
+            )
+        )
+    return found
+
+
+def _sketches(placement: Placement, windows: Windows, length: int) -> np.ndarray:
+    """The track's fingerprints at places spread evenly along the query, between two their mean."""
+    at_S = np.linspace(0, length - 1, min(_SKETCH, length))
+    position_WS = placement.start_W[:, None] + placement.speed_W[:, None] * at_S
+    row_WS = position_WS / windows.stride - windows.first_W[:, None]
+    # Fingerprints far apart have nothing between them.
+    low_WS = np.floor(row_WS) if windows.stride == 1 else np.rint(row_WS)
+    low_WS = low_WS.clip(0, windows.vectors_WKD.shape[1] - 2).astype(np.int64)
+    part_WS1 = (row_WS - low_WS).clip(0, 1)[..., None] if windows.stride == 1 else 0.0
+    tracks_W1 = np.arange(len(low_WS))[:, None]
+    vectors_WSD = (1 - part_WS1) * windows.vectors_WKD[tracks_W1, low_WS]
+    vectors_WSD = vectors_WSD + part_WS1 * windows.vectors_WKD[tracks_W1, low_WS + 1]
+    length_WS1 = np.linalg.norm(vectors_WSD, axis=2, keepdims=True)
+    unit_WSD: np.ndarray = vectors_WSD / np.where(length_WS1 > 0, length_WS1, 1.0)
+    return unit_WSD.astype(np.float16)

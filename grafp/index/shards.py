@@ -53,14 +53,14 @@ class ShardSearch:
             results.append(products_CM)
         return results
 
-    def matches(self, asked: Sequence[Alignments], top_k: int) -> list[list[Match]]:
+    def matches(self, asked: Sequence[Alignments], tried: int, change: float) -> list[list[Match]]:
         return [
             best_of(
                 [
-                    shard.matches(one.only(shard.holds(one.ordinal_C)), self.stride, top_k)
+                    shard.matches(one.only(shard.holds(one.ordinal_C)), self.stride, tried, change)
                     for shard in self.shards
                 ],
-                top_k,
+                tried,
             )
             for one in asked
         ]

@@ -1,8 +1,9 @@
 """Model bundles: `weights.safetensors` and `card.json`, in a folder or under a prefix.
 
 The card holds the architecture and features, and where the weights come from (settings, data,
-steps, loss, hit rate, versions). A trained model has `training.png` beside them, the curves of its
-run, which nothing reads. Nothing in a bundle is executable. A card is read without PyTorch.
+steps, loss, hit rate, versions). `background.safetensors` beside them is optional, see
+grafp.model.background. A trained model has `training.png` too, the curves of its run, which nothing
+reads. Nothing in a bundle is executable. A card is read without PyTorch.
 """
 
 import hashlib
@@ -17,12 +18,14 @@ import numpy as np
 
 from grafp import storage
 from grafp.errors import ModelError, StorageError
+from grafp.model.background import FILE as BACKGROUND
 
 if TYPE_CHECKING:
     from grafp.model.presets import AnyEncoder
 
 FORMAT_VERSION = 1
 FEATURES = {"name": "log-mel-64x32", "version": 1, "sample_rate": 16_000, "segment_s": 1.0}
+BUNDLE_FILES = ("card.json", "weights.safetensors", BACKGROUND)
 SHIPPED = Path(__file__).parent / "shipped"
 DEFAULT_MODEL = "small"
 DEFAULT_MIN_SCORE = 0.75  # for a model whose card does not say
@@ -54,9 +57,7 @@ def read_card(name_or_uri: str = DEFAULT_MODEL) -> ModelCard:
 
     Raises ModelError when it is not a bundle that this version can use.
     """
-    shipped = SHIPPED / name_or_uri
-    named = "/" not in name_or_uri and shipped.is_dir()
-    where = str(shipped) if named else name_or_uri
+    where = _where(name_or_uri)
     try:
         files = {
             name: storage.read(storage.join(where, name))
@@ -68,6 +69,26 @@ def read_card(name_or_uri: str = DEFAULT_MODEL) -> ModelCard:
             f"{name_or_uri}: not a model bundle ({error}); shipped models: {names}"
         ) from error
     return parse_card(files, name_or_uri)
+
+
+def read_background(name_or_uri: str) -> bytes | None:
+    """The file of a bundle's background, see grafp.model.background; None if it has none."""
+    uri = storage.join(_where(name_or_uri), BACKGROUND)
+    return None if storage.stat(uri) is None else storage.read(uri)
+
+
+def shipped_background(card: ModelCard) -> bytes | None:
+    """The background of the shipped model that this is, perhaps a copy of before it had one."""
+    preset = str(card.card.get("preset"))
+    if "/" in preset or not (SHIPPED / preset).is_dir() or read_card(preset).sha256 != card.sha256:
+        return None
+    return read_background(preset)
+
+
+def _where(name_or_uri: str) -> str:
+    """The folder of a shipped model, by name, or the folder or prefix itself."""
+    shipped = SHIPPED / name_or_uri
+    return str(shipped) if "/" not in name_or_uri and shipped.is_dir() else name_or_uri
 
 
 def parse_card(files: dict[str, bytes], name: str) -> ModelCard:

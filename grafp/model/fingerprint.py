@@ -2,6 +2,9 @@
 
 import math
 
+import numpy as np
+from numpy.typing import ArrayLike
+
 from grafp.audio import SAMPLE_RATE
 
 DIMENSION = 128
@@ -25,9 +28,10 @@ def segment_count(samples: int, hop_samples: int) -> int:
     return 0 if samples < SEGMENT_SAMPLES else (samples - SEGMENT_SAMPLES) // hop_samples + 1
 
 
-def peak_between(before: float, here: float, after: float) -> float:
-    """Where a parabola through scores a hop apart peaks, -0.5..0.5 hops from the middle one."""
+def peak_between(before: ArrayLike, here: ArrayLike, after: ArrayLike) -> np.ndarray:
+    """Where parabolas through scores a step apart peak, -0.5..0.5 steps from the middle one."""
+    before, here, after = np.asarray(before), np.asarray(here), np.asarray(after)
     curvature = before - 2.0 * here + after
-    if curvature >= 0.0:
-        return 0.0
-    return min(max(0.5 * (before - after) / curvature, -0.5), 0.5)
+    bent = curvature < 0.0
+    peak = 0.5 * (before - after) / np.where(bent, curvature, -1.0)
+    return np.where(bent, peak.clip(-0.5, 0.5), 0.0)

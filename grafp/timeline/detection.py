@@ -1,27 +1,33 @@
 """Where tracks of the catalog sound in a chunk of a long recording.
 
-Windows of a few seconds are identified like short queries. Windows that agree in the track and in
-the offset, the time in the track less the time in the recording, point to a detection. The inner
-products of all fingerprints along that line show where it begins and ends. A track that sounds
-again has another offset, and is another detection.
+Windows of a few seconds are identified like short queries. Windows that agree in the track and lie
+on one line, the position in the track over the time in the recording, point to a detection. The
+slope of the line is the speed at which the track plays. The inner products of all fingerprints
+along the line show where the detection begins and ends. A track that sounds again lies on another
+line, and is another detection.
 """
 
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from grafp.index.alignment import NEIGHBORS, Searcher, best_matches
-from grafp.index.scoring import Alignments
+from grafp.index.alignment import MAX_SPEED_CHANGE, NEIGHBORS, Searcher, best_matches
+from grafp.index.evidence import Answer, reached, weighed
+from grafp.index.scoring import TRIED, Alignments
 from grafp.model.fingerprint import SEGMENT_SECONDS
 
 WINDOW_SECONDS = 5.0
+STEP_SECONDS = 2.5
 SAME_OFFSET_SECONDS = 0.3
 BRIDGE_SECONDS = 10.0  # of speech or noise within a detection
-_STEP_SECONDS = 2.5
 _TRACKS = 3  # per window: two in a cross-fade, and one more
 _SMOOTH_SECONDS = 1.0
-_LEVEL = 0.5  # a smoothed product above it is alike
+_LEVEL, _LEVEL_SHARE = 0.5, 0.65
+"""A smoothed product is alike above this level, or above this share of what the windows of the line
+score, where that is less: music in noise, or at another speed."""
 _LEAST_RUN_SECONDS = 2.0  # what is alike for less may be chance
+_SPEED_ERROR = 0.005  # of one window
 
 
 @dataclass(frozen=True)
@@ -37,16 +43,23 @@ class Detection:
     """Mean inner product over what was heard."""
     heard_s: float
     """How much of the chunk is alike; bridged gaps are not."""
+    speed: float = 1.0
+    """At which the track plays, 1 as cataloged."""
+    beside: float = 0.0
+    """What speaks against it: the evidence is the score less this."""
 
     @property
-    def offset_s(self) -> float:
-        """Where in the track the recording would begin, seconds."""
-        return self.track_start_s - self.start_s
+    def evidence(self) -> float:
+        return self.score - self.beside
 
     @property
     def weight(self) -> float:
         """Of two detections in one chunk the heavier is believed."""
-        return self.heard_s * (self.score - _LEVEL)
+        return self.heard_s * self.evidence
+
+    def track_at(self, time_s: float) -> float:
+        """Where in the track a time of the recording lies, seconds."""
+        return self.track_start_s + self.speed * (time_s - self.start_s)
 
     def between(self, start_s: float, end_s: float) -> "Detection":
         """What of it lies between two times."""
@@ -55,38 +68,61 @@ class Detection:
             self,
             start_s=start_s,
             end_s=end_s,
-            track_start_s=self.offset_s + start_s,
+            track_start_s=self.track_at(start_s),
             heard_s=min(self.heard_s, end_s - start_s),
         )
 
 
 @dataclass(frozen=True)
-class _Line:
-    """Windows that agree: fingerprint n of the chunk is number n + offset of the track."""
+class _Window:
+    """What one window points to: its middle, and where that lies in the track; in hops."""
 
     ordinal: int
-    offset: float
+    middle: float
+    position: float
+    speed: float
     first: int
     last: int
     """Fingerprints of the chunk, both included."""
+    score: float
+    beside: float
+
+
+@dataclass(frozen=True)
+class _Line:
+    """Windows that agree: fingerprint n of the chunk is number offset + speed * n of the track."""
+
+    ordinal: int
+    offset: float
+    speed: float
+    first: int
+    last: int
+    """Fingerprints of the chunk, both included."""
+    score: float = field(compare=False)
+    beside: float = field(compare=False)
 
 
 def find_detections(
     vectors_MD: np.ndarray,
     catalog: Searcher,
+    background: Searcher | None,
     hop_s: float,
-    min_score: float,
+    points: Callable[[Answer], bool],
     begin_s: float = 0.0,
+    change: float = MAX_SPEED_CHANGE,
 ) -> list[Detection]:
     """Everything in a chunk of a recording that may be a detection, for `sequence` to choose from.
 
     Args:
         vectors_MD: fingerprints of the chunk, float32 (segments, 128); zeros where it is silent.
-        hop_s: seconds between them.
-        min_score: what a window of `WINDOW_SECONDS` must reach to point to a detection.
+        background: music that is no answer, see grafp.index.background.
+        hop_s: seconds between fingerprints.
+        points: whether the answer to a window of `WINDOW_SECONDS` points to a detection.
         begin_s: where in the recording the chunk begins, seconds.
+        change: greatest change of the speed, as a share.
     """
-    waiting = _lines(_seen(vectors_MD, catalog, hop_s, min_score), hop_s)
+    seen = _seen(vectors_MD, catalog, background, hop_s, points, change)
+    waiting = _lines(seen, hop_s)
     detections: list[Detection] = []
     edge = round(_SMOOTH_SECONDS / hop_s)
     while waiting:
@@ -95,7 +131,8 @@ def find_detections(
             Alignments(
                 vectors_MD[look],
                 np.array([line.ordinal]),
-                np.array([round(line.offset + catalog.offset_correction) + look.start]),
+                np.array([line.offset + catalog.offset_correction + line.speed * look.start]),
+                np.array([line.speed]),
             )
             for line, look in zip(waiting, looks, strict=True)
         ]
@@ -110,7 +147,14 @@ def find_detections(
     return detections
 
 
-def _seen(vectors_MD: np.ndarray, catalog: Searcher, hop_s: float, min_score: float) -> list[_Line]:
+def _seen(
+    vectors_MD: np.ndarray,
+    catalog: Searcher,
+    background: Searcher | None,
+    hop_s: float,
+    points: Callable[[Answer], bool],
+    change: float,
+) -> list[_Window]:
     """What each window points to; every fingerprint is searched once."""
     heard = np.flatnonzero(vectors_MD.any(axis=1))
     if not len(heard):
@@ -118,43 +162,78 @@ def _seen(vectors_MD: np.ndarray, catalog: Searcher, hop_s: float, min_score: fl
     similarity_MK = np.zeros((len(vectors_MD), NEIGHBORS), np.float32)
     id_MK = np.full((len(vectors_MD), NEIGHBORS), -1)
     similarity_MK[heard], id_MK[heard] = catalog.nearest(vectors_MD[heard], NEIGHBORS)
-    size, step = round(WINDOW_SECONDS / hop_s), round(_STEP_SECONDS / hop_s)
+    size, step = round(WINDOW_SECONDS / hop_s), round(STEP_SECONDS / hop_s)
     latest = max(0, len(vectors_MD) - size)
     firsts = [*range(0, latest, step), latest]
     windows = [slice(first, first + size) for first in firsts]
-    found = best_matches(
-        [vectors_MD[w] for w in windows],
-        [(similarity_MK[w], id_MK[w]) for w in windows],
-        catalog,
-        _TRACKS,
-    )
+    queries = [vectors_MD[w] for w in windows]
+    nearest = [(similarity_MK[w], id_MK[w]) for w in windows]
+    found = best_matches(queries, nearest, catalog, TRIED, change)
+    beside = reached(queries, background, change=change)
     return [
-        _Line(match.ordinal, match.start - first, first + match.first, first + match.last)
-        for first, matches in zip(firsts, found, strict=True)
-        for match in matches
-        if match.score >= min_score
+        _window(answer, first, len(query_MD))
+        for first, query_MD, *both in zip(firsts, queries, found, beside, strict=True)
+        for answer in weighed(*both, _TRACKS)
+        if points(answer)
     ]
 
 
-def _lines(seen: list[_Line], hop_s: float) -> list[_Line]:
+def _window(answer: Answer, first: int, length: int) -> _Window:
+    match, half = answer.match, (length - 1) / 2
+    return _Window(
+        ordinal=match.ordinal,
+        middle=first + half,
+        position=match.start + match.speed * half,
+        speed=match.speed,
+        first=first + match.first,
+        last=first + match.last,
+        score=match.score,
+        beside=answer.beside,
+    )
+
+
+def _lines(seen: list[_Window], hop_s: float) -> list[_Line]:
     """Windows that agree, together."""
-    groups: list[list[_Line]] = []
-    for one in sorted(seen, key=lambda line: (line.ordinal, line.offset)):
+    groups: list[list[_Window]] = []
+    for one in sorted(seen, key=lambda window: (window.ordinal, window.middle)):
         near = SAME_OFFSET_SECONDS / hop_s
-        last = groups[-1][-1] if groups else None
-        if last and last.ordinal == one.ordinal and one.offset - last.offset <= near:
-            groups[-1].append(one)
+        fitting = [group for group in groups if _distance(group, one, near) <= 1]
+        if fitting:
+            min(fitting, key=lambda group: _distance(group, one, near)).append(one)
         else:
             groups.append([one])
-    return [
-        _Line(
-            group[0].ordinal,
-            float(np.median([line.offset for line in group])),
-            min(line.first for line in group),
-            max(line.last for line in group),
-        )
-        for group in groups
-    ]
+    return [_line(group) for group in groups]
+
+
+def _distance(group: Sequence[_Window], one: _Window, near: float) -> float:
+    """How far a window lies beside a group's line; above 1 too far."""
+    if group[0].ordinal != one.ordinal:
+        return np.inf
+    line = _line(group)
+    away = one.position - (line.offset + line.speed * one.middle)
+    return abs(away) / (near + _SPEED_ERROR * (one.middle - group[-1].middle))
+
+
+def _line(group: Sequence[_Window]) -> _Line:
+    """The line through the windows of a group; speed 1 where that fits as well."""
+    middle_N = np.array([window.middle for window in group])
+    position_N = np.array([window.position for window in group])
+    speed = float(np.median([window.speed for window in group]))
+    away_N = middle_N - middle_N.mean()
+    if len(group) > 2:
+        speed = float((away_N * position_N).sum() / (away_N**2).sum())
+    plain_N = position_N - middle_N
+    if np.ptp(plain_N) <= 1.0 and np.median([window.speed for window in group]) == 1.0:
+        speed = 1.0
+    return _Line(
+        ordinal=group[0].ordinal,
+        offset=float(np.median(position_N - speed * middle_N)),
+        speed=speed,
+        first=min(window.first for window in group),
+        last=max(window.last for window in group),
+        score=float(np.median([window.score for window in group])),
+        beside=float(np.mean([window.beside for window in group])),
+    )
 
 
 def _look(line: _Line, count: int, hop_s: float) -> slice:
@@ -171,17 +250,22 @@ def _grown(
 ) -> _Line:
     """The line as far as was looked, on the sides where it is alike as far as that."""
     first, last = line.first, line.last
-    if look.start > 0 and _sounds(product_N[:edge], stride):
+    level = _level(line)
+    if look.start > 0 and _sounds(product_N[:edge], stride, level):
         first = look.start
-    if look.stop < count and _sounds(product_N[-edge:], stride):
+    if look.stop < count and _sounds(product_N[-edge:], stride, level):
         last = look.stop - 1
     return replace(line, first=first, last=last)
 
 
-def _sounds(product_N: np.ndarray, stride: int) -> bool:
+def _level(line: _Line) -> float:
+    return min(_LEVEL, _LEVEL_SHARE * line.score)
+
+
+def _sounds(product_N: np.ndarray, stride: int, level: float) -> bool:
     """Whether all of it lies within the track and is alike."""
     known = product_N[~np.isnan(product_N)]
-    return len(known) * stride > len(product_N) - stride and bool(known.mean() > _LEVEL)
+    return len(known) * stride > len(product_N) - stride and bool(known.mean() > level)
 
 
 def _detections_on(
@@ -194,9 +278,10 @@ def _detections_on(
     begin += int(inside[0])
     product_N = np.interp(np.arange(inside[0], inside[-1] + 1), inside, product_M[inside])
     smooth_N = _smoothed(product_N, round(_SMOOTH_SECONDS / hop_s))
+    alike_N = smooth_N > _level(line)
     detections = []
-    for first, last in _runs(smooth_N > _LEVEL, hop_s):
-        heard_N = product_N[first : last + 1][smooth_N[first : last + 1] > _LEVEL]
+    for first, last in _runs(alike_N, hop_s):
+        heard_N = product_N[first : last + 1][alike_N[first : last + 1]]
         start_s = _edge(first, hop_s)
         end_s = (len(product_N) - 1) * hop_s + SEGMENT_SECONDS
         end_s -= _edge(len(product_N) - 1 - last, hop_s)
@@ -206,9 +291,13 @@ def _detections_on(
                 ordinal=line.ordinal,
                 start_s=at_s + start_s,
                 end_s=at_s + end_s,
-                track_start_s=max(0.0, (line.offset + begin) * hop_s + start_s),
+                track_start_s=max(
+                    0.0, (line.offset + line.speed * begin) * hop_s + line.speed * start_s
+                ),
                 score=float(heard_N.mean()),
                 heard_s=len(heard_N) * hop_s,
+                speed=line.speed,
+                beside=line.beside,
             )
         )
     return detections

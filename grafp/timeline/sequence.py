@@ -10,7 +10,7 @@ _FADE_SECONDS = 6.0  # neighbors that overlap by no more meet in the middle
 
 
 def timeline(
-    detections: Iterable[Detection], threshold: Callable[[float], float]
+    detections: Iterable[Detection], accepts: Callable[[Detection], bool]
 ) -> list[Detection]:
     """The detections of a whole recording, in time order, from those of its chunks.
 
@@ -19,12 +19,12 @@ def timeline(
     shared, they meet in its middle.
 
     Args:
-        threshold: the score that a detection must reach, by how much of it was heard, seconds.
+        accepts: whether a detection is believed, apart from its length.
     """
     accepted = [
         detection
         for detection in _joined(detections)
-        if detection.heard_s >= _LEAST_SECONDS and detection.score >= threshold(detection.heard_s)
+        if detection.heard_s >= _LEAST_SECONDS and accepts(detection)
     ]
     kept: list[Detection] = []
     for detection in sorted(accepted, key=lambda p: (-p.weight, p.start_s, p.ordinal)):
@@ -42,13 +42,14 @@ def timeline(
 
 
 def _joined(detections: Iterable[Detection]) -> list[Detection]:
-    """Detections at one offset of a track that touch, as one: chunks of a recording overlap."""
+    """Detections on one line of a track that touch, as one: chunks of a recording overlap."""
     joined: list[Detection] = []
     for detection in sorted(detections, key=lambda p: (p.ordinal, p.start_s, p.end_s)):
         for number, other in enumerate(joined):
             if (
                 other.ordinal == detection.ordinal
-                and abs(other.offset_s - detection.offset_s) <= SAME_OFFSET_SECONDS
+                and abs(other.track_at(detection.start_s) - detection.track_start_s)
+                <= SAME_OFFSET_SECONDS
                 and detection.start_s - other.end_s <= BRIDGE_SECONDS
             ):
                 joined[number] = _together(other, detection)
@@ -62,11 +63,14 @@ def _together(one: Detection, other: Detection) -> Detection:
     """Both as one detection; `other` does not begin first."""
     heard_s = one.heard_s + other.heard_s
     end_s = max(one.end_s, other.end_s)
+    part = other.heard_s / heard_s
     return replace(
         one,
         end_s=end_s,
-        score=(one.score * one.heard_s + other.score * other.heard_s) / heard_s,
+        score=one.score + part * (other.score - one.score),
         heard_s=min(heard_s, end_s - one.start_s),
+        speed=one.speed + part * (other.speed - one.speed),
+        beside=one.beside + part * (other.beside - one.beside),
     )
 
 

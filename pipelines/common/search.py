@@ -53,8 +53,8 @@ class _Holder:
     def products(self, asked: Sequence[Alignments]) -> list[np.ndarray]:
         return self._search.products(asked)
 
-    def matches(self, asked: Sequence[Alignments], top_k: int) -> list[list[Match]]:
-        return self._search.matches(asked, top_k)
+    def matches(self, asked: Sequence[Alignments], tried: int, change: float) -> list[list[Match]]:
+        return self._search.matches(asked, tried, change)
 
 
 class SpreadSearch:
@@ -143,10 +143,10 @@ class SpreadSearch:
         found = ray.get([holder.products.remote(question) for holder in self._one_each()])
         return [_together(parts) for parts in zip(*found, strict=True)]
 
-    def matches(self, asked: Sequence[Alignments], top_k: int) -> list[list[Match]]:
+    def matches(self, asked: Sequence[Alignments], tried: int, change: float) -> list[list[Match]]:
         question = ray.put(list(asked))
-        found = ray.get([holder.matches.remote(question, top_k) for holder in self._one_each()])
-        return [best_of(parts, top_k) for parts in zip(*found, strict=True)]
+        answers = [holder.matches.remote(question, tried, change) for holder in self._one_each()]
+        return [best_of(parts, tried) for parts in zip(*ray.get(answers), strict=True)]
 
     def _one_each(self) -> list:
         return [random.choice(copies) for copies in self._holders]

@@ -24,6 +24,7 @@ from grafp.evaluation.failures import Case, make_case, worst
 from grafp.evaluation.hashing import HASH_BITS, HashSearch
 from grafp.evaluation.hit_rates import ClipAnswer, Scale, grid, markdown, summary
 from grafp.evaluation.protocol import Clip
+from grafp.index.acceptance import Acceptance
 from grafp.index.shards import ShardSearch
 from grafp.reports.evaluation import evaluation_report
 from grafp.storage.sources import Item, list_items
@@ -109,16 +110,16 @@ def evaluate(
     connect()
     catalog = Catalog.open_published(catalog_uri)
     uris = catalog.live_tracks()
-    threshold = catalog.threshold()
+    acceptance = catalog.acceptance()
     asked = {clip.number: clip for clip in clips}
     answers: dict[int, ClipAnswer] = {}
     # The second match may be the best wrong one.
-    found = answered(material.cut(clips), catalog, encoders, top_k=2, method=method)
+    found = answered(material.cut(clips), catalog, encoders, acceptance, top_k=2, method=method)
     known = {uri for copies in uris.values() for uri in copies}
     repeating = self_repeating(material.known)
     for row in finished_rows(found, len(clips)):
         clip = asked[row["number"]]
-        answer = _answer(row, clip, uris, clip.track in known, threshold(clip.seconds))
+        answer = _answer(row, clip, uris, clip.track in known, acceptance)
         if clip.track in repeating:
             answer = replace(answer, true_start_s=None)
         answers[clip.number] = answer
@@ -126,21 +127,27 @@ def evaluate(
 
 
 def _answer(
-    row: dict[str, Any], clip: Clip, uris: dict[int, list[str]], known: bool, threshold: float
+    row: dict[str, Any],
+    clip: Clip,
+    uris: dict[int, list[str]],
+    known: bool,
+    acceptance: Acceptance,
 ) -> ClipAnswer:
     best = row["matches"][0] if row["matches"] else None
+    threshold = best["threshold"] if best else acceptance.threshold(0.0, clip.seconds)
     tracks = uris[best["ordinal"]] if best else [None]  # exact copies are all right answers
     wrong = next((m for m in row["matches"] if clip.track not in uris[m["ordinal"]]), None)
     return ClipAnswer(
         query=f"clip {clip.number}",
         track=clip.track if clip.track in tracks else tracks[0],
-        start_s=best["track_start_s"] - best["query_start_s"] if best else None,
+        start_s=best["track_start_s"] - best["speed"] * best["query_start_s"] if best else None,
         score=best["score"] if best else None,
         matched=best is not None and best["score"] >= threshold,
         error=row["error"],
         true_track=clip.track if known else None,
         true_start_s=row["cut_at_s"],
         threshold=threshold,
+        false_positive_rate=best["false_positive_rate"] if best else None,
         best_wrong=uris[wrong["ordinal"]][0] if wrong else None,
         best_wrong_score=wrong["score"] if wrong else None,
     )

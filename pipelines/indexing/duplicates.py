@@ -72,7 +72,7 @@ def _search(
         for ref, vectors_ND in read_fingerprints(root, key, group):
             first = max(0, (len(vectors_ND) - EXCERPT) // 2)
             excerpt_MD = vectors_ND[first : first + EXCERPT].astype(np.float32)
-            for match in find_matches([excerpt_MD], search, top_k=2)[0]:
+            for match in find_matches([excerpt_MD], search, tried=2, change=0.0)[0]:
                 if match.ordinal != ref.ordinal and match.score >= NEAR:
                     pairs.append(
                         {

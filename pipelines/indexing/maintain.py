@@ -11,6 +11,7 @@ from grafp.catalog.embeddings import by_file, damage
 from grafp.catalog.manifest import Manifest
 from grafp.catalog.tracks import Row, TrackRef, live_refs
 from grafp.errors import CatalogError, ModelError, OptionError, StorageError
+from grafp.model.bundle import BUNDLE_FILES
 from grafp.storage.sources import read_table
 from pipelines.common.runtime import connect
 from pipelines.indexing import upkeep
@@ -194,6 +195,6 @@ def _needed_by(catalog: Catalog, manifest: Manifest) -> set[str]:
         f"snapshots/{manifest.snapshot}.json",
         *(file.key for file in manifest.files),
         *(entry.record_key for entry in manifest.shards),
-        *(f"models/{manifest.model_id}/{name}" for name in ("card.json", "weights.safetensors")),
+        *(f"models/{manifest.model_id}/{name}" for name in BUNDLE_FILES),
         *(key for key in tracks["embedding_file"].unique().to_pylist() if key),
     }

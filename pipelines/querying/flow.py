@@ -2,7 +2,6 @@
 
 import logging
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -13,10 +12,13 @@ from grafp.audio import MAX_SECONDS
 from grafp.catalog.catalog import Catalog
 from grafp.catalog.manifest import Manifest
 from grafp.errors import CatalogError
-from grafp.index.alignment import find_matches
-from grafp.index.scoring import Match
+from grafp.index.acceptance import Acceptance
+from grafp.index.alignment import MAX_SPEED_CHANGE
+from grafp.index.background import BackgroundSearch
+from grafp.index.evidence import Answer, identify, reached
 from grafp.index.shards import ShardSearch
-from grafp.matches import unmatched, write_matches
+from grafp.matches import MATCH_SCHEMA, unmatched, write_matches
+from grafp.model.fingerprint import SEGMENT_SECONDS
 from grafp.storage.sources import Item, list_items
 from grafp.storage.tables import Row
 from pipelines.common.decode import decoded
@@ -33,13 +35,17 @@ class MatchBatch:
     """A Ray Data stage: fingerprints of a batch of queries to their matches."""
 
     search: SpreadSearch
+    background: BackgroundSearch | None
+    acceptance: Acceptance
     hop_s: float
     top_k: int
+    change: float
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         rows = batch.to_pylist()
         queries = [fingerprints_of(row) for row in rows]
-        found = find_matches(queries, self.search, top_k=self.top_k)
+        beside = reached(queries, self.background, change=self.change)
+        found = identify(queries, self.search, beside, top_k=self.top_k, change=self.change)
         return pa.Table.from_pylist(
             [
                 {
@@ -48,30 +54,40 @@ class MatchBatch:
                     "error": row["error"],
                     "duration_s": row["duration_s"],
                     "cut_at_s": row.get("cut_at_s"),
-                    "matches": [self._describe(match) for match in matches],
+                    "matches": [self._describe(answer) for answer in answers],
                 }
-                for row, matches in zip(rows, found, strict=True)
+                for row, answers in zip(rows, found, strict=True)
             ],
             schema=_ANSWER_SCHEMA,
         )
 
-    def _describe(self, match: Match) -> dict:
+    def _describe(self, answer: Answer) -> dict:
+        match = answer.match
+        seconds = (match.last - match.first) * self.hop_s + SEGMENT_SECONDS
         return {
             "ordinal": match.ordinal,
+            "piece": answer.piece,
             "query_start_s": match.first * self.hop_s,
-            "query_end_s": match.last * self.hop_s + 1.0,
-            "track_start_s": max(0.0, (match.start + match.first) * self.hop_s),
+            "query_end_s": match.first * self.hop_s + seconds,
+            "track_start_s": max(0.0, (match.start + match.speed * match.first) * self.hop_s),
+            "speed": match.speed,
             "score": match.score,
+            "threshold": self.acceptance.threshold(answer.beside, seconds),
+            "false_positive_rate": self.acceptance.false_positive_rate(answer.evidence, seconds),
         }
 
 
 _MATCH = pa.struct(
     [
         ("ordinal", pa.int64()),
+        ("piece", pa.int32()),
         ("query_start_s", pa.float64()),
         ("query_end_s", pa.float64()),
         ("track_start_s", pa.float64()),
+        ("speed", pa.float64()),
         ("score", pa.float64()),
+        ("threshold", pa.float64()),
+        ("false_positive_rate", pa.float64()),
     ]
 )
 _ANSWER_SCHEMA = pa.schema(
@@ -98,11 +114,14 @@ def query_batch(
     search_actors: int | None = None,
     encoders: Encoders = ENCODERS,
     max_seconds: float = MAX_SECONDS,
+    max_speed_change: float = MAX_SPEED_CHANGE,
 ) -> tuple[dict, pa.Table]:
     """Identify recordings; writes OUT/matches.parquet and returns the summary and the table.
 
     Args:
-        fpr: see `Catalog.threshold`; `min_score` overrides it.
+        top_k: pieces of music per query; tracks with the same music count once.
+        fpr, min_score: see `Catalog.acceptance`.
+        max_speed_change: how much faster or slower than cataloged, as a share.
         decode: see `open_shards`.
         search_actors: see `SpreadSearch`.
 
@@ -110,7 +129,7 @@ def query_batch(
     """
     started = time.monotonic()
     catalog, manifest = open_for_queries(catalog_uri)
-    threshold = catalog.threshold(fpr) if min_score is None else lambda _: min_score
+    acceptance = catalog.acceptance(fpr, min_score)
     items = list_items(queries) if isinstance(queries, str) else queries
     uris = catalog.live_tracks()
     logger.info(f"{len(items)} queries against {len(uris)} tracks, snapshot {manifest.snapshot}")
@@ -121,12 +140,14 @@ def query_batch(
             decoded(items, max_seconds),
             catalog,
             encoders,
-            top_k,
+            acceptance,
+            top_k=top_k,
+            change=max_speed_change,
             search_actors=search_actors,
             decode=decode,
         )
         done = sorted(finished_rows(answers, len(items)), key=lambda row: row["number"])
-    rows = [row for answer in done for row in _rows(answer, items, uris, threshold)]
+    rows = [row for answer in done for row in _rows(answer, items, uris, acceptance)]
     table = write_matches(out, rows)
     return _summary(done, table, started), table
 
@@ -149,8 +170,10 @@ def answered(
     recordings: ray.data.Dataset,
     catalog: Catalog,
     encoders: Encoders,
-    top_k: int,
+    acceptance: Acceptance,
     *,
+    top_k: int = 1,
+    change: float = MAX_SPEED_CHANGE,
     search_actors: int | None = None,
     decode: bool = False,
     method: type[ShardSearch] = ShardSearch,
@@ -159,8 +182,10 @@ def answered(
     assert catalog.manifest is not None
     hop_s = catalog.manifest.query_hop_s
     search = SpreadSearch.for_queries(catalog, actors=search_actors, decode=decode, method=method)
+    background = catalog.background()
+    beside = background and BackgroundSearch.of(background, hop_s)
     return encoded(recordings, catalog.model_uri(), hop_s, encoders).map_batches(
-        MatchBatch(search, hop_s, top_k),
+        MatchBatch(search, beside, acceptance, hop_s, top_k, change),
         batch_size=32,
         batch_format="pyarrow",
         num_cpus=0.3,
@@ -168,25 +193,19 @@ def answered(
 
 
 def _rows(
-    answer: Row,
-    items: list[Item],
-    uris: dict[int, list[str]],
-    threshold: Callable[[float], float],
+    answer: Row, items: list[Item], uris: dict[int, list[str]], acceptance: Acceptance
 ) -> list[Row]:
     """The rows of one query: its matches, or one row that says why there is none.
 
-    Exact copies of a matching track are answers too, with ranks of their own. `threshold` is the
-    score that a match of some length, in seconds, must reach.
+    Exact copies of a matching track are answers too, with ranks of their own.
     """
     duration_s = answer["duration_s"]
-    empty = unmatched(
-        items[answer["number"]].uri, duration_s, threshold(duration_s), answer["error"]
-    )
+    needed = acceptance.threshold(0.0, duration_s)
+    empty = unmatched(items[answer["number"]].uri, duration_s, needed, answer["error"])
     rows: list[Row] = []
     for match in answer["matches"]:
-        found = {name: value for name, value in match.items() if name != "ordinal"}
-        found["threshold"] = threshold(match["query_end_s"] - match["query_start_s"])
-        found["matched"] = match["score"] >= found["threshold"]
+        found = {name: value for name, value in match.items() if name in MATCH_SCHEMA.names}
+        found["matched"] = match["score"] >= match["threshold"]
         for uri in uris[match["ordinal"]]:
             rows.append({**empty, **found, "rank": len(rows) + 1, "track": uri})
     if not rows:

@@ -6,19 +6,29 @@ it. Nothing outlives a chunk but its detections.
 
 import logging
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, fields, replace
+from functools import partial
 
 import pyarrow as pa
 
 from grafp import storage
 from grafp.audio import SAMPLE_RATE
 from grafp.catalog.catalog import Catalog
+from grafp.index.acceptance import Acceptance
+from grafp.index.alignment import MAX_SPEED_CHANGE
+from grafp.index.background import BackgroundSearch
+from grafp.index.evidence import Answer
 from grafp.matches import unmatched, write_matches
 from grafp.storage.sources import Item, list_items
 from grafp.storage.tables import Row
 from grafp.timeline.cue import cue_sheet, file_names
-from grafp.timeline.detection import WINDOW_SECONDS, Detection, find_detections
+from grafp.timeline.detection import (
+    STEP_SECONDS,
+    WINDOW_SECONDS,
+    Detection,
+    find_detections,
+)
 from grafp.timeline.sequence import timeline
 from pipelines.common.decode import decoded_chunks
 from pipelines.common.encode import encoded, fingerprints_of
@@ -33,9 +43,9 @@ MAX_SECONDS = 86_400.0
 _CHUNK_SECONDS = 300.0
 _OVERLAP_SECONDS = 20.0
 _POINTING_FPR = 0.03  # of a window; a detection must reach the threshold of its own length
+_WINDOWS_AN_HOUR = 3600 / STEP_SECONDS
 _DETECTION = pa.struct(
-    [("ordinal", pa.int64())]
-    + [(name, pa.float64()) for name in ("start_s", "end_s", "track_start_s", "score", "heard_s")]
+    [(one.name, pa.int64() if one.name == "ordinal" else pa.float64()) for one in fields(Detection)]
 )
 _FOUND_SCHEMA = pa.schema(
     [
@@ -53,18 +63,32 @@ class FindDetections:
     """A Ray Data stage: fingerprints of chunks to what may be detections."""
 
     search: SpreadSearch
+    background: BackgroundSearch | None
+    acceptance: Acceptance
     hop_s: float
-    min_score: float
+    change: float
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         rows = []
         for row in batch.to_pylist():
-            vectors_MD = fingerprints_of(row)
             detections = find_detections(
-                vectors_MD, self.search, self.hop_s, self.min_score, row["begin_s"]
+                fingerprints_of(row),
+                self.search,
+                self.background,
+                self.hop_s,
+                self._points,
+                row["begin_s"],
+                self.change,
             )
             rows.append({**row, "detections": [asdict(detection) for detection in detections]})
         return pa.Table.from_pylist(rows, schema=_FOUND_SCHEMA)
+
+    def _points(self, answer: Answer) -> bool:
+        """Whether a window's answer points to a detection."""
+        if self.acceptance.min_score:
+            return answer.match.score >= self.acceptance.min_score(WINDOW_SECONDS)
+        rate = self.acceptance.false_positive_rate(answer.evidence, WINDOW_SECONDS)
+        return rate is not None and rate <= _POINTING_FPR
 
 
 def timeline_batch(
@@ -78,33 +102,46 @@ def timeline_batch(
     search_actors: int | None = None,
     encoders: Encoders = ENCODERS,
     max_seconds: float = MAX_SECONDS,
+    max_speed_change: float = MAX_SPEED_CHANGE,
 ) -> tuple[dict, pa.Table]:
     """All detections in long recordings; returns the summary and the table.
 
     Writes OUT/matches.parquet, a row per detection, and a cue sheet per readable recording.
-    `fpr` is the rate for detections of their length, not for a whole recording; see
-    `Catalog.threshold`. `min_score` overrides it.
+    `fpr` is the number of false detections in an hour of recording; see `Catalog.acceptance` for it
+    and `min_score`. `max_speed_change` is a share.
 
     Raises StorageError or CatalogError with nothing written.
     """
     started = time.monotonic()
     catalog, manifest = open_for_queries(catalog_uri)
-    threshold, pointing_score = _thresholds(catalog, fpr, min_score)
+    acceptance = catalog.acceptance(fpr, min_score)
+    # Each window of an hour may give a false detection.
+    acceptance = replace(acceptance, fpr=acceptance.fpr / _WINDOWS_AN_HOUR)
     items = list_items(recordings) if isinstance(recordings, str) else recordings
     uris = catalog.live_tracks()
     logger.info(f"{len(items)} recordings against {len(uris)} tracks, snapshot {manifest.snapshot}")
     by_recording: list[list[dict]] = [[] for _ in items]
-    found = _found(items, catalog, pointing_score, max_seconds, encoders, search_actors, decode)
-    for row in found if items else ():  # Ray Data warns of work without input
-        by_recording[row["number"]].append(row)
+    if items:  # Ray Data warns of work without input
+        connect()
+        hop_s = manifest.query_hop_s
+        background = catalog.background()
+        stage = FindDetections(
+            SpreadSearch.for_queries(catalog, actors=search_actors, decode=decode),
+            background and BackgroundSearch.of(background, hop_s),
+            acceptance,
+            hop_s,
+            max_speed_change,
+        )
+        for row in _found(items, catalog, stage, max_seconds, encoders):
+            by_recording[row["number"]].append(row)
     lines: list[Row] = []
     sheets: dict[str, str] = {}
     for item, rows, name in zip(items, by_recording, file_names([i.uri for i in items])):
         error = next((row["error"] for row in rows if row["status"] != "ok"), None)
         duration_s = sum(row["duration_s"] for row in rows)
         parts = [Detection(**detection) for row in rows for detection in row["detections"]]
-        detections = timeline(parts, threshold) if error is None else []
-        lines += _rows(item.uri, detections, duration_s, error, uris, threshold)
+        detections = timeline(parts, partial(_accepted, acceptance)) if error is None else []
+        lines += _rows(item.uri, detections, duration_s, error, uris, acceptance)
         if error is None:
             spans = [
                 (detection.start_s, detection.end_s, uris[detection.ordinal][0])
@@ -130,43 +167,25 @@ def timeline_batch(
 def _found(
     items: list[Item],
     catalog: Catalog,
-    pointing_score: float,
+    stage: FindDetections,
     max_seconds: float,
     encoders: Encoders,
-    search_actors: int | None,
-    decode: bool,
 ) -> Iterator[Row]:
     """What may be detections in each chunk of the recordings, in no particular order."""
-    connect()
-    assert catalog.manifest is not None
-    hop_s = catalog.manifest.query_hop_s
-    search = SpreadSearch.for_queries(catalog, actors=search_actors, decode=decode)
     chunks = decoded_chunks(
         items,
         max_seconds,
         round(_CHUNK_SECONDS * SAMPLE_RATE),
         round(_OVERLAP_SECONDS * SAMPLE_RATE),
     )
-    found = encoded(chunks, catalog.model_uri(), hop_s, encoders).map_batches(
-        FindDetections(search, hop_s, pointing_score),
-        batch_size=4,
-        batch_format="pyarrow",
-        num_cpus=0.3,
+    found = encoded(chunks, catalog.model_uri(), stage.hop_s, encoders).map_batches(
+        stage, batch_size=4, batch_format="pyarrow", num_cpus=0.3
     )
     yield from finished_rows(found, None)
 
 
-def _thresholds(
-    catalog: Catalog, fpr: float | None, min_score: float | None
-) -> tuple[Callable[[float], float], float]:
-    """What a detection must reach by its length, and what a window must reach to point to one."""
-    if min_score is not None:
-        return lambda _: min_score, min_score
-    assert catalog.manifest is not None
-    threshold = catalog.threshold(fpr)
-    if catalog.manifest.calibration is None:
-        return threshold, threshold(WINDOW_SECONDS)
-    return threshold, catalog.threshold(_POINTING_FPR)(WINDOW_SECONDS)
+def _accepted(acceptance: Acceptance, detection: Detection) -> bool:
+    return detection.score >= acceptance.threshold(detection.beside, detection.heard_s)
 
 
 def _rows(
@@ -175,25 +194,27 @@ def _rows(
     duration_s: float,
     error: str | None,
     uris: dict[int, list[str]],
-    threshold: Callable[[float], float],
+    acceptance: Acceptance,
 ) -> list[Row]:
     """The rows of one recording: its detections by time, or one row that says there is none.
 
     Of exact copies of a track the first is named.
     """
-    empty = unmatched(uri, duration_s, threshold(duration_s), error)
-    rows = [
-        {
-            **empty,
+    empty = unmatched(uri, duration_s, acceptance.threshold(0.0, duration_s), error)
+    rows = []
+    for rank, detection in enumerate(detections, 1):
+        rate = acceptance.false_positive_rate(detection.evidence, detection.heard_s)
+        found = {
             "query_start_s": detection.start_s,
             "query_end_s": detection.end_s,
             "rank": rank,
             "track": uris[detection.ordinal][0],
             "track_start_s": detection.track_start_s,
+            "speed": detection.speed,
             "score": detection.score,
             "matched": True,
-            "threshold": threshold(detection.heard_s),
+            "threshold": acceptance.threshold(detection.beside, detection.heard_s),
+            "false_positive_rate": None if rate is None else rate * _WINDOWS_AN_HOUR,
         }
-        for rank, detection in enumerate(detections, 1)
-    ]
+        rows.append({**empty, **found})
     return rows or [empty]

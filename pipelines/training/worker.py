@@ -7,12 +7,16 @@ from collections.abc import Callable
 import torch
 
 from grafp import storage
-from grafp.model.bundle import parse_bundle, save_bundle
+from grafp.model.background import CLIP_SECONDS, FILE, background_to_bytes
+from grafp.model.bundle import load_bundle, parse_bundle, save_bundle
+from grafp.model.inference import Fingerprinter
 from grafp.training import checkpoint
 from grafp.training.augment import Augmenter
+from grafp.training.background import make_background
 from grafp.training.config import AugmentConfig, TrainConfig
 from grafp.training.data.partition import Budget
-from grafp.training.data.sampler import PairSampler, TrainingSet
+from grafp.training.data.prepare import Collected
+from grafp.training.data.sampler import Held, PairSampler, TrainingSet
 from grafp.training.history import Events, curves_png
 from grafp.training.trainer import Trainer
 from grafp.training.validation import Validation
@@ -101,9 +105,29 @@ def finish(trainer: Trainer, data: dict[str, float], task: dict, workers: int) -
     curves = curves_png(trainer.history, title, best_step if trainer.best else None)
     uri = storage.join(task["out"], "model")
     model_id = save_bundle(uri, trainer.encoder, card, {"training.png": curves})
+    _add_background(uri, task["data"])
     summary = {**results, "model": uri, "model_id": model_id}
     storage.write(storage.join(task["out"], SUMMARY), json.dumps(summary).encode())
     return summary
+
+
+def _add_background(uri: str, collected: dict[str, Collected]) -> None:
+    """Fingerprint degraded clips of the validation music with the trained model."""
+    held = Held.load(collected)
+    bundle = load_bundle(uri)
+    background = held and make_background(
+        [track.numpy() for track in held.tracks],
+        [noise.numpy() for noise in held.noises],
+        [rir.numpy() for rir in held.rirs],
+        Fingerprinter.from_encoder(bundle.encoder),
+    )
+    if background:
+        storage.write(storage.join(uri, FILE), background_to_bytes(background, bundle.sha256))
+    else:
+        logger.warning(
+            f"{uri} has no background, since no validation track has {CLIP_SECONDS:g} s: its "
+            "answers will have no false-positive rate; python -m grafp.training.background adds one"
+        )
 
 
 def _number(value: float) -> float | None:

@@ -14,9 +14,9 @@ from job_runs import run_job
 import grafp
 from grafp import storage
 from grafp.audio import SAMPLE_RATE, decode, encode, synthesis
+from grafp.audio.degrade import cut_degraded
 from grafp.catalog.catalog import Catalog
 from grafp.errors import CatalogError, GrafpError, ModelError, OptionError, StorageError
-from grafp.evaluation.protocol import cut_degraded
 from grafp.matches import MATCH_SCHEMA
 from grafp.model.bundle import DEFAULT_MODEL, load_bundle, save_bundle
 from grafp.model.encoder import Encoder

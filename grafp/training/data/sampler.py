@@ -8,7 +8,6 @@ import logging
 from dataclasses import dataclass
 
 import numpy as np
-import pyarrow as pa
 import torch
 
 from grafp import storage
@@ -135,6 +134,19 @@ class Held:
     noises: list[torch.Tensor]
     rirs: list[torch.Tensor]
 
+    @classmethod
+    def load(cls, collected: dict[str, Collected]) -> "Held | None":
+        """None if no track is held out. Raises StorageError."""
+        tracks = _load(collected, "music", held=True, most=_VALIDATION_TRACKS)
+        if not tracks:
+            return None
+        # Too few noises or responses to hold some out: validation shares them.
+        noises, rirs = (
+            _load(collected, what, held=True) or _load(collected, what, held=False)
+            for what in ("noise", "rir")
+        )
+        return cls(tracks, noises, rirs)
+
 
 @dataclass(frozen=True)
 class TrainingSet:
@@ -166,16 +178,8 @@ class TrainingSet:
         music = Share.of(collected["music"], rank, world).load(budget, device, (seed, rank))
         if isinstance(music, Pool):
             logger.info(f"the music does not fit in memory: {music.slots} shards at a time")
-        tables = {what: one.usable() for what, one in collected.items()}
-
-        def load(what: str, held: bool) -> list[torch.Tensor]:
-            if what not in collected:
-                return []
-            most = _VALIDATION_TRACKS if what == "music" else None
-            return _load(collected[what].store, tables[what][held].slice(0, most))
-
-        noises, rirs = load("noise", held=False), load("rir", held=False)
-        train, held_out = tables["music"]
+        noises, rirs = (_load(collected, what, held=False) for what in ("noise", "rir"))
+        train, held_out = collected["music"].usable()
         description = {
             "tracks": len(train),
             "groups": len(set(train["group"].to_pylist())),
@@ -184,24 +188,22 @@ class TrainingSet:
             "rirs": len(rirs),
             "validation_tracks": len(held_out),
         }
-        held = None
-        if rank == 0 and len(held_out):
-            held = Held(
-                load("music", held=True),
-                # Too few noises or responses to hold some out: validation shares them.
-                load("noise", held=True) or noises,
-                load("rir", held=True) or rirs,
-            )
+        held = Held.load(collected) if rank == 0 else None
         return cls(music, noises, rirs, held, description)
 
 
-def _load(store: str, table: pa.Table) -> list[torch.Tensor]:
-    """The int16 waveforms of a table's recordings."""
+def _load(
+    collected: dict[str, Collected], what: str, *, held: bool, most: int | None = None
+) -> list[torch.Tensor]:
+    """The int16 waveforms of one kind, at most so many: of those held out, or of the others."""
+    if what not in collected:
+        return []
+    table = collected[what].usable()[held].slice(0, most)
     shards: dict[str, list[int]] = {}
     for shard, row in zip(table["shard"].to_pylist(), table["row"].to_pylist()):
         shards.setdefault(shard, []).append(row)
     return [
         torch.from_numpy(sound_S.copy())
         for shard, rows in shards.items()
-        for sound_S in read_pcm(storage.join(store, shard), np.array(rows))
+        for sound_S in read_pcm(storage.join(collected[what].store, shard), np.array(rows))
     ]

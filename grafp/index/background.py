@@ -1,0 +1,47 @@
+"""The background's music as a catalog of its own, to search beside the real one."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import faiss
+import numpy as np
+
+from grafp.index.ids import fingerprint_ids
+from grafp.index.scoring import Alignments, Match, Tracks
+from grafp.model.background import Background
+
+
+@dataclass(frozen=True)
+class BackgroundSearch:
+    """The clean excerpts of a background, compared exactly; a `Searcher`."""
+
+    tracks: Tracks
+    vectors_ND: np.ndarray
+    ids_N: np.ndarray
+    stride: int = 1
+    offset_correction: float = 0.0
+
+    @classmethod
+    def of(cls, background: Background, query_hop_s: float) -> "BackgroundSearch":
+        """Its tracks have the numbers of `Background.track_N` as ordinals."""
+        there = background.at_hop(query_hop_s)
+        counts_T = there.counts_T.astype(np.int64)
+        ordinals_T = np.arange(len(counts_T))
+        vectors_ND = there.references_RD.astype(np.float32)
+        first_rows_T = np.cumsum(counts_T) - counts_T
+        ids = [fingerprint_ids(t, np.arange(count)) for t, count in enumerate(counts_T.tolist())]
+        tracks = Tracks(vectors_ND, ordinals_T, first_rows_T, counts_T)
+        return cls(tracks, vectors_ND, np.concatenate(ids))
+
+    def nearest(self, queries_QD: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        k = min(k, len(self.vectors_ND))
+        queries_QD = np.ascontiguousarray(queries_QD, np.float32)
+        metric = faiss.METRIC_INNER_PRODUCT
+        similarity_QK, row_QK = faiss.knn(queries_QD, self.vectors_ND, k, metric=metric)
+        return similarity_QK, self.ids_N[row_QK]
+
+    def products(self, asked: Sequence[Alignments]) -> list[np.ndarray]:
+        return [self.tracks.products(one, self.stride) for one in asked]
+
+    def matches(self, asked: Sequence[Alignments], tried: int, change: float) -> list[list[Match]]:
+        return [self.tracks.matches(one, self.stride, tried, change) for one in asked]

@@ -1,0 +1,130 @@
+"""What an answer is worth: its score, and what the same query reaches elsewhere.
+
+A noisy second of music scores 0.4 in its own track and 0.1 in all others; a second of a common
+chord scores 0.7 in many. So the evidence for an answer is its score less a part of the best score
+that the query reaches in other music: in other tracks of the catalog, and in a background that is
+no answer. Two tracks that agree with each other along the query have the same music, such as two
+encodings of one recording. They are one piece, and share its evidence.
+
+The part was chosen on validation music; benchmarks/acceptance.py prints other choices beside it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from grafp.index.alignment import CANDIDATES, MAX_SPEED_CHANGE, Searcher, find_matches
+from grafp.index.scoring import TRIED, Match
+
+PART = 0.65
+"""Of the best score elsewhere."""
+_SAME_MUSIC = 0.7  # mean inner product of two tracks along a query
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A track that a query may come from, and what speaks for it."""
+
+    match: Match
+    evidence: float
+    """Score of the piece's best track, less `PART` of the best score elsewhere."""
+    piece: int
+    """Numbers the pieces of music among the answers from 0; tracks with the same music share
+    one."""
+
+    @property
+    def beside(self) -> float:
+        """What speaks against it: the score less the evidence."""
+        return self.match.score - self.evidence
+
+
+def identify(
+    queries: Sequence[np.ndarray],
+    catalog: Searcher,
+    beside: Sequence[float],
+    *,
+    top_k: int = 1,
+    change: float = MAX_SPEED_CHANGE,
+) -> list[list[Answer]]:
+    """The best `top_k` pieces of music for every query, with every track that has one; best first.
+
+    Args:
+        queries: fingerprints of each query, float32 (segments, 128), one every query hop.
+        catalog: all shards, here or elsewhere.
+        beside: what each query reaches in a background, see `reached`.
+        change: greatest change of the speed, as a share.
+    """
+    found = find_matches(queries, catalog, tried=max(TRIED, top_k + 1), change=change)
+    # Where all that was tried is one piece, there may be more copies of it than were tried.
+    full = [n for n, matches in enumerate(found) if _only_one_piece(matches, top_k)]
+    more = find_matches([queries[n] for n in full], catalog, tried=CANDIDATES, change=change)
+    for n, matches in zip(full, more, strict=True):
+        found[n] = matches
+    return [weighed(*each, top_k) for each in zip(found, beside, strict=True)]
+
+
+def _only_one_piece(matches: Sequence[Match], top_k: int) -> bool:
+    return len(matches) >= max(TRIED, top_k + 1) and max(_pieces(matches)) == 0
+
+
+def reached(
+    queries: Sequence[np.ndarray],
+    background: Searcher | None,
+    *,
+    change: float = MAX_SPEED_CHANGE,
+    own: Sequence[int] | None = None,
+) -> list[float]:
+    """The best score of each query in music that is no answer; 0 without such a background.
+
+    Args:
+        background: see grafp.index.background; at the query hop.
+        own: the track of the background that each query comes from, which does not count.
+    """
+    if background is None:
+        return [0.0] * len(queries)
+    found = find_matches(queries, background, tried=2, neighbors=8, change=change)
+    owners = [-1] * len(queries) if own is None else own
+    return [
+        max((match.rank_score for match in matches if match.ordinal != owner), default=0.0)
+        for matches, owner in zip(found, owners, strict=True)
+    ]
+
+
+def weighed(matches: Sequence[Match], beside: float, top_k: int) -> list[Answer]:
+    """Matches as answers; each piece is compared with the best of those that follow it.
+
+    `beside`: what the query reaches in a background.
+    """
+    piece_W = _pieces(matches)
+    score = {
+        piece: max(m.rank_score for m, p in zip(matches, piece_W, strict=True) if p == piece)
+        for piece in piece_W
+    }
+    following = {
+        piece: max([beside, *(s for other, s in score.items() if other > piece)]) for piece in score
+    }
+    return [
+        Answer(match, score[piece] - PART * following[piece], piece)
+        for match, piece in zip(matches, piece_W, strict=True)
+        if piece < top_k
+    ]
+
+
+def _pieces(matches: Sequence[Match]) -> list[int]:
+    """A number for each track, the same for all that agree with the first of them."""
+    leaders: list[np.ndarray] = []
+    pieces = []
+    for match in matches:
+        sketch_SD = match.sketch_SD.astype(np.float32)
+        alike = [n for n, leader_SD in enumerate(leaders) if _agree(leader_SD, sketch_SD)]
+        if not alike:
+            leaders.append(sketch_SD)
+        pieces.append(alike[0] if alike else len(leaders) - 1)
+    return pieces
+
+
+def _agree(one_SD: np.ndarray, other_SD: np.ndarray) -> bool:
+    both_S = one_SD.any(axis=1) & other_SD.any(axis=1)
+    products_S = np.einsum("sd,sd->s", one_SD, other_SD)[both_S]
+    return len(products_S) > 0 and float(products_S.mean()) >= _SAME_MUSIC

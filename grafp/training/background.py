@@ -1,0 +1,174 @@
+"""The background of a model: degraded clips of its validation music, as fingerprints.
+
+    python -m grafp.training.background --model MODEL --music URI --noise URI --rir URI
+
+adds `background.safetensors` to a bundle that has none, or replaces it. `jobs/train.py` does so at
+its end. --music must be music that the model is not trained on: of a table with a column `split`
+the training part that train.py holds out, as train.py chooses it; of a folder all of it.
+"""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from grafp import storage
+from grafp.audio import SAMPLE_RATE, decode, to_pcm
+from grafp.audio.degrade import cut_degraded
+from grafp.errors import GrafpError, OptionError
+from grafp.index.alignment import align
+from grafp.index.background import BackgroundSearch
+from grafp.index.calibration import fit_law
+from grafp.index.evidence import PART, reached
+from grafp.model.background import (
+    CLIP_SECONDS,
+    FILE,
+    LENGTHS_S,
+    Background,
+    background_to_bytes,
+)
+from grafp.model.bundle import load_bundle
+from grafp.model.fingerprint import HOP_SECONDS
+from grafp.model.inference import Fingerprinter
+from grafp.options import Uri, parse
+from grafp.storage.sources import Item, held_out, list_items
+
+CLIPS = 200
+"""In all: 23 kB each."""
+_SNR_DB = (0.0, 20.0)
+_REVERB = 0.5
+_LONGEST = round(CLIP_SECONDS * SAMPLE_RATE)
+_REFERENCE = 30 * SAMPLE_RATE  # of each track, samples
+
+
+def make_background(
+    tracks: Sequence[np.ndarray],
+    noises: Sequence[np.ndarray],
+    rirs: Sequence[np.ndarray],
+    fingerprinter: Fingerprinter,
+    *,
+    clips: int = CLIPS,
+    seed: int = 0,
+) -> Background | None:
+    """Cut and degrade clips of 10 s, from all tracks alike, and fingerprint them.
+
+    Half of them are reverberant, all have noise at 0 to 20 dB, as far as there are impulse
+    responses and noises. None if fewer than two tracks are long enough.
+
+    Args:
+        tracks, noises, rirs: int16 waveforms (samples,), 16 kHz.
+    """
+    random = np.random.default_rng(seed)
+    usable = [track_S for track_S in tracks if len(track_S) >= _LONGEST]
+    if len(usable) < 2:
+        return None
+    track_N = np.resize(np.arange(len(usable), dtype=np.int32), clips)
+    vectors = []
+    for number in track_N:
+        track_S = usable[number]
+        clip_S = cut_degraded(
+            track_S,
+            int(random.integers(len(track_S) - _LONGEST + 1)),
+            CLIP_SECONDS,
+            snr_db=float(random.uniform(*_SNR_DB)),
+            noise_S=_excerpt(noises, random) if noises else None,
+            rir_S=_one(rirs, random) if rirs and random.random() < _REVERB else None,
+        )
+        vectors.append(fingerprinter(clip_S).astype(np.float16))
+    references = [fingerprinter(_middle(track_S)).astype(np.float16) for track_S in usable]
+    counts_T = np.array([len(part) for part in references], np.int32)
+    nothing = np.zeros((len(LENGTHS_S), clips), np.float32), np.zeros((len(LENGTHS_S), 2))
+    made = Background(np.stack(vectors), track_N, np.concatenate(references), counts_T, *nothing)
+    return _with_scores(made)
+
+
+def _middle(track_S: np.ndarray) -> np.ndarray:
+    """float32 samples of up to half a minute."""
+    first = max(0, (len(track_S) - _REFERENCE) // 2)
+    return track_S[first : first + _REFERENCE].astype(np.float32) / 32768
+
+
+def _with_scores(background: Background) -> Background:
+    """What its clips reach in the excerpts of other tracks, and in one other excerpt alone."""
+    search = BackgroundSearch.of(background, HOP_SECONDS)
+    excerpts = np.split(background.references_RD, np.cumsum(background.counts_T)[:-1])
+    beside, alone = [], []
+    for seconds in LENGTHS_S:
+        queries = background.queries(seconds, HOP_SECONDS)
+        scores = reached(queries, search, own=background.track_N.tolist())
+        evidence = []
+        for query_MD, track, score in zip(queries, background.track_N, scores, strict=True):
+            # Not of the next track, which may be of the same album.
+            other_ND = excerpts[(track + len(excerpts) // 2) % len(excerpts)].astype(np.float32)
+            if match := align(query_MD, other_ND):
+                evidence.append(match.rank_score - PART * score)
+        law = fit_law(evidence)
+        beside.append(scores)
+        alone.append((law.location, law.scale))
+    return replace(
+        background,
+        beside_LN=np.array(beside, np.float32),
+        alone_L2=np.array(alone, np.float32),
+    )
+
+
+def _one(waveforms: Sequence[np.ndarray], random: np.random.Generator) -> np.ndarray:
+    return waveforms[int(random.integers(len(waveforms)))]
+
+
+def _excerpt(noises: Sequence[np.ndarray], random: np.random.Generator) -> np.ndarray:
+    """A noise from a random sample on, as long as a clip where it lasts."""
+    noise_S = _one(noises, random)
+    return noise_S[int(random.integers(max(1, len(noise_S) - _LONGEST + 1))) :]
+
+
+@dataclass(kw_only=True)
+class Options:
+    model: Uri
+    """The model: a folder or prefix with a bundle."""
+    music: Uri
+    """Music that the model is not trained on; of a table with a column `split`, the part that
+    train.py holds out."""
+    noise: Uri
+    """Background noise, like --music."""
+    rir: Uri
+    """Impulse responses (RIRs), like --music."""
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """The command line above."""
+    chosen = parse(Options, __doc__, arguments, prog="python -m grafp.training.background")
+    try:
+        bundle = load_bundle(chosen.model)
+        music, noises, rirs = (
+            _waveforms(_validation(uri)) for uri in (chosen.music, chosen.noise, chosen.rir)
+        )
+        made = make_background(music, noises, rirs, Fingerprinter.from_encoder(bundle.encoder))
+        if made is None:
+            raise OptionError(
+                f"--music {chosen.music}: fewer than two recordings of {CLIP_SECONDS:g} s"
+            )
+        uri = storage.join(chosen.model, FILE)
+        storage.write(uri, background_to_bytes(made, bundle.sha256))
+    except GrafpError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    print(f"{len(made.clips_NMD)} clips of {len(set(made.track_N.tolist()))} tracks: {uri}")
+    return 0
+
+
+def _validation(uri: str) -> list[Item]:
+    """What train.py holds out of a table; all of a folder."""
+    items = list_items(uri)
+    if not any(item.row.get("split") for item in items):
+        return items
+    return [item for item in items if item.row.get("split") == "train" and held_out(item)]
+
+
+def _waveforms(items: Sequence[Item]) -> list[np.ndarray]:
+    return [to_pcm(decode(storage.read(item.location), min_seconds=0.0)) for item in items]
+
+
+if __name__ == "__main__":
+    sys.exit(main())
