@@ -7,7 +7,7 @@ divided between training and evaluation. `python -m grafp.datasets` writes such 
 In the order of the flow: fma, musan and air know the layout of one data set each; parts divides.
 """
 
-from collections.abc import Sequence
+import logging
 from typing import Literal
 
 from grafp import storage
@@ -15,6 +15,8 @@ from grafp.datasets import air, fma, musan
 from grafp.datasets.parts import in_part, split_once
 from grafp.errors import OptionError
 from grafp.storage.sources import Item, from_files, is_table, list_items
+
+logger = logging.getLogger(__name__)
 
 __all__ = ["Kind", "Part", "list_part", "list_recordings"]
 
@@ -31,7 +33,12 @@ def list_recordings(kind: Kind, uri: str) -> list[Item]:
     """
     items = list_items(uri) if is_table(uri) else _from_folder(uri)
     if kind != "music" and all("split" not in item.row for item in items):
-        return split_once(items)
+        items = split_once(items)
+        count = len(in_part(items, "test"))
+        logger.info(
+            f"{uri}: has no splits; {count} of {len(items)} recordings are for evaluation, the "
+            "others for training"
+        )
     return items
 
 
@@ -43,20 +50,14 @@ def list_part(kind: Kind, uri: str, part: Part) -> list[Item]:
     items = list_recordings(kind, uri)
     chosen = in_part(items, part)
     if not chosen:
-        raise OptionError(f"{uri}: {_missing(items, part)}")
-    return chosen
-
-
-def _missing(items: Sequence[Item], part: Part) -> str:
-    if not items:
-        return "no recordings there"
-    groups = {item.group for item in items}
-    if len(groups) == 1 and items[0].row.get("split"):
-        return (
-            f"none of its recordings is of the split {part}: all are of the group "
-            f"{groups.pop()!r}, which is of the split {items[0].row['split']}"
+        if not items:
+            raise OptionError(f"{uri}: no recordings there")
+        splits = ", ".join(sorted({str(item.row["split"]) for item in items}))
+        raise OptionError(
+            f"{uri}: none of its {len(items)} recordings is of the split {part}, but of {splits}; "
+            "add recordings, or give a table with a column split"
         )
-    return f"none of its {len(items)} recordings is of the split {part}"
+    return chosen
 
 
 def _from_folder(uri: str) -> list[Item]:

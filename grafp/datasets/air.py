@@ -51,4 +51,4 @@ def _check(file: FileInfo) -> None:
             raise UnreadableAudio("not a MATLAB file")
         air_to_wav(data)
     except UnreadableAudio as error:
-        raise OptionError(f"{file.uri}: not a response of AIR: {error}") from error
+        raise OptionError(f"{file.uri}: not a response of AIR: {error}") from None

@@ -63,18 +63,21 @@ def recordings(uri: str, files: Sequence[FileInfo], subset: str | None = None) -
     """
     audio = {int(found[2]): file for file in files if (found := _AUDIO.search(file.uri))}
     others = sum(file.uri.lower().endswith(EXTENSIONS) for file in files) - len(audio)
-    metadata = _find_metadata(uri) if audio or not others else None
-    if metadata is None:
-        if audio and not others:
+    if not audio:
+        metadata_here = {storage.join(uri, name) for name in _METADATA}
+        if not others and metadata_here & {file.uri for file in files}:
             raise OptionError(
-                f"{uri}: has FMA's numbered folders, but no fma_metadata/tracks.csv is in it or "
-                "beside it; unpack fma_metadata.zip there, or give a table with path and split"
+                f"{uri}: has FMA's metadata, but no audio such as 000/000002.mp3; name the folder "
+                "of the audio, such as fma_medium"
             )
         return None
-    if not audio:
+    metadata = _find_metadata(uri)
+    if metadata is None:
+        if others:
+            return None
         raise OptionError(
-            f"{uri}: has FMA's metadata, but no audio such as 000/000002.mp3; name the folder of "
-            "the audio, such as fma_medium"
+            f"{uri}: has FMA's numbered folders, but no fma_metadata/tracks.csv is in it or "
+            "beside it; unpack fma_metadata.zip there, or give a table with path and split"
         )
     root = _one_root(uri, audio.values())
     named = _ROOT_SUBSET.search(storage.absolute(root))

@@ -1,14 +1,11 @@
 """Which recordings are for training and which for evaluation."""
 
 import hashlib
-import logging
 import os
 from collections.abc import Sequence
 from dataclasses import replace
 
 from grafp.storage.sources import Item
-
-logger = logging.getLogger(__name__)
 
 _PARTS = {"train": ("train", "validation"), "test": ("test",)}
 _TEST = 51  # of 256: a fifth
@@ -33,11 +30,6 @@ def split_once(items: Sequence[Item]) -> list[Item]:
     name = _folder if len(folders) >= _FOLDERS else _file
     groups = [str(item.row.get("group") or item.row.get("room") or name(item)) for item in items]
     test = _test_groups(set(groups))
-    count = sum(group in test for group in groups)
-    logger.info(
-        f"no column split: {count} of {len(items)} recordings are for evaluation, "
-        f"{len(items) - count} for training"
-    )
     return [
         replace(item, row={**item.row, "group": group, "split": _split(group in test)})
         for item, group in zip(items, groups, strict=True)

@@ -90,7 +90,9 @@ def test_few_recordings_are_divided_too(count: int, tmp_path: Path) -> None:
 def test_what_has_nothing_for_one_part_is_one_line(tmp_path: Path) -> None:
     folder = put(f"{tmp_path}/one", ["only.wav"])
     assert len(list_part("noise", folder, "train")) == 1
-    with pytest.raises(OptionError, match=r"split test: all are of the group 'only', which is of"):
+    with pytest.raises(
+        OptionError, match=r"none of its 1 recordings is of the split test, but of train"
+    ):
         list_part("noise", folder, "test")
     (tmp_path / "list.csv").write_text("path,split\na,test\nb,test\n")
     with pytest.raises(OptionError, match=r"list\.csv: none of its 2 recordings is of the split t"):
@@ -110,10 +112,9 @@ def test_musan_has_kinds_and_artists(tmp_path: Path) -> None:
     assert rows["music-fma-0000"]["group"] == rows["music-fma-0002"]["group"] == "Artist_0"
     assert rows["speech-librivox-0001"]["group"] == "speech-librivox-0001"
     assert rows["noise-free-sound-0000"]["group"] == "noise-free-sound-0000"
-    assert lines == [
-        f"no column split: {len(list_part('noise', str(folder), 'test'))} of 18 recordings are "
-        f"for evaluation, {len(list_part('noise', str(folder), 'train'))} for training"
-    ]
+    count = len(list_part("noise", str(folder), "test"))
+    told = f"{count} of 18 recordings are for evaluation, the others for training"
+    assert lines == [f"{folder}: has no splits; {told}"]
     assert len(waveforms(list_part("noise", str(folder), "test"))[0]) == 2 * SAMPLE_RATE
 
 
