@@ -32,12 +32,12 @@ def list_recordings(kind: Kind, uri: str) -> list[Item]:
     Raises OptionError when a data set is not whole or a table is wrong, StorageError.
     """
     items = list_items(uri) if is_table(uri) else _from_folder(uri)
-    if kind != "music" and all("split" not in item.row for item in items):
+    if kind != "music" and items and all("split" not in item.row for item in items):
         items = split_once(items)
         count = len(in_part(items, "test"))
         logger.info(
-            f"{uri}: has no splits; {count} of {len(items)} recordings are for evaluation, the "
-            "others for training"
+            f"{uri}: has no splits; evaluation takes {count} of {len(items)} recordings, "
+            "training the others"
         )
     return items
 

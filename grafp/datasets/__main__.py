@@ -32,8 +32,6 @@ from grafp.options import Uri, choice, parse, refuse
 from grafp.storage.sources import Item, is_table
 from grafp.storage.tables import to_parquet
 
-_COLUMNS = ("path", "split", "group", "kind")
-
 
 @dataclass(kw_only=True)
 class Options:
@@ -55,13 +53,13 @@ def write_table(out: str, items: Sequence[Item]) -> None:
     """Write recordings as a table, CSV or Parquet by its name. Raises StorageError."""
     base = os.path.dirname(storage.absolute(out)) + "/"
     rows = [{"path": item.location.removeprefix(base), **item.row} for item in items]
-    columns = [name for name in _COLUMNS if any(name in row for row in rows)]
+    columns = list(dict.fromkeys(name for row in rows for name in row))
     if out.lower().endswith(".parquet"):
         table = pa.table({name: [row.get(name) for row in rows] for name in columns})
         storage.write(out, to_parquet(table))
         return
     text = io.StringIO()
-    writer = csv.DictWriter(text, columns, extrasaction="ignore")
+    writer = csv.DictWriter(text, columns)
     writer.writeheader()
     writer.writerows(rows)
     storage.write(out, text.getvalue().encode())

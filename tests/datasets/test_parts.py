@@ -113,7 +113,7 @@ def test_musan_has_kinds_and_artists(tmp_path: Path) -> None:
     assert rows["speech-librivox-0001"]["group"] == "speech-librivox-0001"
     assert rows["noise-free-sound-0000"]["group"] == "noise-free-sound-0000"
     count = len(list_part("noise", str(folder), "test"))
-    told = f"{count} of 18 recordings are for evaluation, the others for training"
+    told = f"evaluation takes {count} of 18 recordings, training the others"
     assert lines == [f"{folder}: has no splits; {told}"]
     assert len(waveforms(list_part("noise", str(folder), "test"))[0]) == 2 * SAMPLE_RATE
 
