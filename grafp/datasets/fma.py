@@ -55,9 +55,8 @@ class Track:
 def recordings(uri: str, files: Sequence[FileInfo], subset: str | None = None) -> list[Item] | None:
     """The recordings of FMA, with `split` and `group`. None for another folder.
 
-    The subset is the one that the folder is named after, such as fma_medium; another one can be
-    asked for. SHORT_CLIPS are left out. So are tracks for training or validation of an album that
-    is also in another part.
+    `subset` is one of SUBSETS; None: the one that the folder is named after, such as fma_medium,
+    else all that is there. SHORT_CLIPS are left out, and tracks whose album is in a stricter part.
 
     Raises OptionError when audio or metadata are missing, StorageError.
     """
@@ -88,7 +87,7 @@ def recordings(uri: str, files: Sequence[FileInfo], subset: str | None = None) -
         size = SUBSETS.index(wanted)
         tracks = {key: one for key, one in tracks.items() if one.smallest <= size}
         _check_whole(uri, wanted, audio, tracks)
-    short = frozenset() if "full" in (named and named[1], wanted) else SHORT_CLIPS
+    short = frozenset() if (named[1] if named else wanted) == "full" else SHORT_CLIPS
     chosen = {key: tracks[key] for key in sorted((audio.keys() & tracks.keys()) - short)}
     kept = _albums_once(chosen)
     logger.info(
@@ -175,7 +174,7 @@ def _check_whole(
 
 
 def _albums_once(tracks: Mapping[int, Track]) -> dict[int, Track]:
-    """Without tracks of an album that is also in a part that others are kept apart from."""
+    """Each album in one part only: `test` if any track is there, else `validation`."""
     parts: dict[str, set[str]] = {}
     for track in tracks.values():
         parts.setdefault(track.group, set()).add(track.split)
