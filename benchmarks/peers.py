@@ -141,21 +141,22 @@ def _write_files(chosen: argparse.Namespace, out: str) -> "tuple[list[Item], lis
     from peer_systems.run import write_files
 
     from grafp import storage
+    from grafp.datasets import Kind, list_part
     from grafp.errors import OptionError
     from grafp.evaluation.protocol import draw_clips
-    from pipelines.evaluating.material import test_items, waveforms
+    from pipelines.evaluating.material import waveforms
 
-    listed = test_items(storage.join(chosen.corpus, "music.csv"))
+    def of_test(kind: Kind) -> "list[Item]":
+        return list_part(kind, storage.join(chosen.corpus, f"{kind}.csv"), "test")
+
+    listed = of_test("music")
     music = [replace(item, uri=item.location) for item in listed]  # the path that all are given
     unknown = {item.uri for item in music[:: chosen.keep_out]}
     least = max(chosen.seconds) + 1
     usable = [item.uri for item in music if float(item.row.get("seconds") or least) >= least]
     if not usable:
         raise OptionError(f"--seconds: no music for testing lasts {least:g} s")
-    noises, rirs = (
-        waveforms(test_items(storage.join(chosen.corpus, f"{name}.csv")))
-        for name in ("noise", "rir")
-    )
+    noises, rirs = waveforms(of_test("noise")), waveforms(of_test("rir"))
     if not noises or not rirs:
         raise OptionError(
             f"--corpus {chosen.corpus}: needs noise and impulse responses for testing"

@@ -10,9 +10,9 @@ the ratio on the clip. --protocol paper cuts on the grid and measures the ratio 
 as in the literature. Recordings of --unknown, which are not in the catalog, show how many clips
 are matched wrongly. --distractors repeats the shortest clips with impulse responses on copies of
 the catalog with so many synthetic tracks more. The copies stay in OUT/scaled-N until you delete
-them. Tables with a column `split` are used for their rows marked `test` only. The job writes
-report.html, report.json and clips.parquet. Do not choose a model or a setting by this report:
-training sets a validation part aside for that.
+them. Only recordings of the split `test` are used; of noise and impulse responses without a column
+`split` those that train.py leaves out. The job writes report.html, report.json and clips.parquet.
+Do not choose a model or a setting by this report: training sets a validation part aside for that.
 
 Exit code: 0 done, 1 failed, 2 bad arguments.
 """
@@ -32,9 +32,9 @@ class Options(cli.EncoderOptions):
     audio: Uri
     """The recordings that were indexed, named in the same way."""
     noise: Uri
-    """Background noise: a folder or a table."""
+    """Background noise: a folder, MUSAN as it is unpacked, or a table."""
     rir: Uri
-    """Impulse responses (RIRs): a folder or a table."""
+    """Impulse responses (RIRs): a folder, AIR as it is unpacked, or a table."""
     out: Uri
     """Folder or prefix for the report."""
     seconds: Annotated[list[float], Kind("S[,S...]", numbers(1.0, 3600.0))] = field(

@@ -25,14 +25,15 @@ class Options:
     help_from: ClassVar = TrainConfig
 
     music: Uri | None = None
-    """Folder or prefix, or CSV / Parquet with a column `path` and optional columns `split` and
-    `group` (required, except with --resume)."""
+    """Folder or prefix, FMA as it is unpacked, or CSV / Parquet with a column `path` and optional
+    columns `split` and `group` (required, except with --resume)."""
     out: Uri
     """Folder or prefix of this run."""
     noise: Uri | None = None
-    """Background noise, like --music (default: none)."""
+    """Background noise, like --music, or MUSAN as it is unpacked; without a column `split` a fifth
+    is left to evaluate.py (default: none)."""
     rir: Uri | None = None
-    """Impulse responses (RIRs), like --music (default: none)."""
+    """Impulse responses (RIRs), like --noise, or AIR as it is unpacked (default: none)."""
     data: Uri | None = None
     """Where the decoded music, noise and impulse responses are kept; other runs with the same
     audio can share it (default: data under --out)."""

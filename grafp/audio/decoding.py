@@ -12,6 +12,7 @@ import numpy as np
 from av.audio.resampler import AudioResampler
 
 from grafp.audio.formats import FORMATS, SAMPLE_RATE
+from grafp.audio.matlab import air_to_wav, is_matlab
 from grafp.errors import (
     ChannelAudio,
     EmptyAudio,
@@ -91,6 +92,8 @@ def _checked_blocks(
     """Mono sound as it is decoded; raises at the end what only the whole recording shows."""
     if not data:
         raise EmptyAudio("the file has no bytes")
+    if is_matlab(data):
+        data = air_to_wav(data)
     count, peak = 0, 0.0
     try:
         with av.open(io.BytesIO(data), "r", container_options=_CONTAINER_OPTIONS) as container:

@@ -6,6 +6,7 @@ import io
 import logging
 import os
 from collections import Counter
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -49,12 +50,26 @@ def list_items(uri: str, *, may_be_missing: bool = False) -> list[Item]:
     Raises StorageError if nothing is there, unless it `may_be_missing`; OptionError if a table
     lacks the column, names a recording twice, or one outside its folder by a relative path.
     """
-    if uri.lower().endswith(_TABLES):
+    if is_table(uri):
         return _from_table(uri)
-    files = storage.list_files(uri, may_be_missing=may_be_missing)
+    return from_files(uri, storage.list_files(uri, may_be_missing=may_be_missing))
+
+
+def is_table(uri: str) -> bool:
+    """Whether a URI names a table of recordings, by its extension."""
+    return uri.lower().endswith(_TABLES)
+
+
+def from_files(uri: str, files: Sequence[FileInfo]) -> list[Item]:
+    """The recordings among the files of a folder; the others are logged, in one line."""
     recordings = [file for file in files if file.uri.lower().endswith(EXTENSIONS)]
     _log_ignored(uri, {file.uri for file in files} - {file.uri for file in recordings})
-    return [Item(file.uri, storage.absolute(file.uri), file, {}) for file in recordings]
+    return [item_of(file) for file in recordings]
+
+
+def item_of(file: FileInfo, **row: Any) -> Item:
+    """A listed file as a recording, with the columns that are known of it."""
+    return Item(file.uri, storage.absolute(file.uri), file, row)
 
 
 def _log_ignored(uri: str, ignored: set[str]) -> None:

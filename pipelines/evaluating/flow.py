@@ -18,6 +18,7 @@ from grafp import storage
 from grafp.audio import MAX_SECONDS, decode
 from grafp.catalog.catalog import Catalog
 from grafp.catalog.manifest import Manifest
+from grafp.datasets import list_recordings
 from grafp.errors import AudioError, OptionError, StorageError
 from grafp.evaluation.clips_table import clips_to_bytes
 from grafp.evaluation.failures import Case, make_case, worst
@@ -27,7 +28,7 @@ from grafp.evaluation.protocol import Clip
 from grafp.index.acceptance import Acceptance
 from grafp.index.shards import ShardSearch
 from grafp.reports.evaluation import evaluation_report
-from grafp.storage.sources import Item, list_items
+from grafp.storage.sources import Item
 from pipelines.common.placement import ENCODERS, Encoders
 from pipelines.common.runtime import connect, finished_rows
 from pipelines.evaluating.distractors import is_distractor, with_distractors
@@ -71,7 +72,7 @@ def evaluate_catalog(
     started = time.monotonic()
     catalog = Catalog.open_published(catalog_uri)
     assert catalog.manifest is not None
-    recordings = list_items(audio)
+    recordings = list_recordings("music", audio)
     material = Material.collect(catalog, recordings, noise, rir, unknown, max(seconds))
     grid_s = catalog.manifest.hop_s if protocol == "paper" else None
     drawn = material.draw(queries, seed, seconds=seconds, snr_db=snr_db, grid_s=grid_s)

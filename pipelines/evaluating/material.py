@@ -1,6 +1,6 @@
 """What an evaluation is made of: recordings, noises, impulse responses, and the clips cut of them.
 
-Of a table with a column `split`, only the rows marked `test` are used.
+Only recordings of the split `test` are used, see grafp.datasets.
 """
 
 import logging
@@ -15,9 +15,11 @@ import ray.data
 from grafp import storage
 from grafp.audio import MAX_SECONDS, SAMPLE_RATE, decode, to_pcm
 from grafp.catalog.catalog import Catalog
+from grafp.datasets import Kind, list_part
+from grafp.datasets.parts import in_part
 from grafp.errors import AudioError, OptionError, StorageError
 from grafp.evaluation.protocol import Clip, draw_clips, make_clip
-from grafp.storage.sources import Item, list_items
+from grafp.storage.sources import Item
 
 logger = logging.getLogger(__name__)
 
@@ -52,23 +54,25 @@ class Material:
             noise, rir, unknown: folders or tables.
             longest: length of the longest clip, s.
 
-        Raises OptionError when the recordings do not fit the catalog.
+        Raises OptionError when the recordings do not fit the catalog, or an option has none for
+        evaluation.
         """
+        noises, rirs = _of_test("noise", noise, "--noise"), _of_test("rir", rir, "--rir")
         durations = {
             row["uri"]: row["duration_s"]
             for row in catalog.tracks(["uri", "duration_s", "status"]).to_pylist()
             if row["status"] == "ok"
         }
-        known = [item for item in _test_split(recordings) if item.uri in durations]
+        known = [item for item in in_part(recordings, "test") if item.uri in durations]
         if not known:
             raise OptionError("--audio: none of it is in the catalog")
-        others = test_items(unknown) if unknown else []
+        others = _of_test("music", unknown, "--unknown") if unknown else []
         if both := [item.uri for item in others if item.uri in durations]:
             raise OptionError(f"--unknown {unknown}: {both[0]} is in the catalog")
         usable = [item for item in known if durations[item.uri] >= longest + 1]
         if not usable:
             raise OptionError(f"--seconds: no recording is longer than {longest:g} s")
-        return cls(usable, others, waveforms(test_items(noise)), waveforms(test_items(rir)))
+        return cls(usable, others, waveforms(noises), waveforms(rirs))
 
     def draw(self, queries: int, seed: int, **options: Any) -> list[Clip]:
         """Draw clips: `queries` cuts of known recordings, and a quarter as many of unknown ones.
@@ -107,13 +111,12 @@ class Material:
         )
 
 
-def test_items(uri: str) -> list[Item]:
-    """The recordings of a folder or table; of a table with a column `split` the test part."""
-    return _test_split(list_items(uri))
-
-
-def _test_split(items: Sequence[Item]) -> list[Item]:
-    return [item for item in items if item.row.get("split") in (None, "", "test")]
+def _of_test(kind: Kind, uri: str, option: str) -> list[Item]:
+    """The recordings for evaluation; an error names the option."""
+    try:
+        return list_part(kind, uri, "test")
+    except (OptionError, StorageError) as error:
+        raise type(error)(f"{option} {error}") from error.__cause__
 
 
 def self_repeating(items: Sequence[Item]) -> set[str]:

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from grafp import storage
+from grafp.datasets import Kind
 from grafp.errors import OptionError, TrainingError
 from grafp.model.bundle import load_bundle
 from grafp.training.config import TrainConfig
@@ -66,11 +67,12 @@ def train_model(
     first = load_bundle(start_from) if start_from else None
     if first and first.card.get("preset") != config.preset:
         raise TrainingError(f"--start-from {start_from}: not of preset {config.preset!r}")
-    uris = {"music": music, "noise": noise, "rir": rirs}
-    uris = {what: uri and storage.absolute(uri) for what, uri in uris.items()}
+    given: dict[Kind, str | None] = {"music": music, "noise": noise, "rir": rirs}
+    uris = {what: uri and storage.absolute(uri) for what, uri in given.items()}
     data = data and storage.absolute(data)
-    settings: dict[str, Any] = {**uris, "data": data, "start_from": start_from}
-    settings |= {**config.to_dict(), "memory_gb": memory_gb, "num_workers": num_workers}
+    settings: dict[str, Any] = {str(what): uri for what, uri in uris.items()}
+    settings |= {"data": data, "start_from": start_from, **config.to_dict()}
+    settings |= {"memory_gb": memory_gb, "num_workers": num_workers}
     _refuse_overwriting(out, settings, resume)
     sources = list_sources(uris)
     if num_workers:

@@ -9,6 +9,7 @@ from typing import Any
 
 from grafp import storage
 from grafp.audio import decode
+from grafp.datasets import Kind
 from grafp.errors import OptionError, StorageError, TrainingError
 from grafp.storage.records import read_record
 from grafp.training.data.pcm import Part, PartWriter, Sources
@@ -18,12 +19,12 @@ OPTIONS = {"music": "--music", "noise": "--noise", "rir": "--rir"}
 RECORD = "data.json"
 
 
-def list_sources(uris: dict[str, str | None]) -> list[Sources]:
+def list_sources(uris: dict[Kind, str | None]) -> list[Sources]:
     """The recordings of each collection. Raises OptionError, StorageError: they name the option."""
     return [_listed(what, uri) for what, uri in uris.items() if uri]
 
 
-def _listed(what: str, uri: str) -> Sources:
+def _listed(what: Kind, uri: str) -> Sources:
     try:
         return Sources.of(what, storage.absolute(uri))
     except (OptionError, StorageError) as error:
@@ -47,7 +48,7 @@ def collect_all(
     before = _recorded(record) if resume else {}
     if before:
         _check_same(before, sources)
-    collected = {
+    collected: dict[str, Collected] = {
         one.what: collect(one, store, _on_ray if on_ray else None, before.get(one.what))
         for one in sources
     }

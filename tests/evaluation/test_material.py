@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from grafp.audio import encode, to_pcm
-from pipelines.evaluating.material import test_items as items_of_test_split
+from grafp.storage.sources import list_items
 from pipelines.evaluating.material import waveforms
 
 
@@ -20,5 +20,5 @@ def test_noises_keep_the_samples_of_their_files(tmp_path: Path) -> None:
     wave_S = np.tile(np.array([100, -100, 1, -1, 0], np.int16), 1000)
     (tmp_path / "noise.wav").write_bytes(encode(wave_S.astype(np.float32) / 32768))
     (tmp_path / "broken.wav").write_bytes(b"no noise")
-    [pcm_S] = waveforms(items_of_test_split(str(tmp_path)))
+    [pcm_S] = waveforms(list_items(str(tmp_path)))
     assert np.array_equal(pcm_S, wave_S)

@@ -60,6 +60,9 @@ CONTRACT: dict[str, dict[str, Any]] = {
         "--price-cpu-hour": None, "--price-gpu-hour": None, "--price-memory-node-hour": None,
         "--price-gb-month": None,
     },
+    "datasets": {
+        "--folder": REQUIRED, "--out": REQUIRED, "--kind": "music", "--subset": None,
+    },
 }  # fmt: skip
 CHOICES = {
     ("train", "--preset"): "{small,grafprint,nafp,ast,ast-small}",
@@ -67,11 +70,20 @@ CHOICES = {
     ("evaluate", "--protocol"): "{field,paper}",
     ("evaluate", "--search"): "{index,lsh}",
     ("plan", "--rerank"): "{exact,pq}",
+    ("datasets", "--kind"): "{music,noise,rir}",
+    ("datasets", "--subset"): "{small,medium,large,full}",
 }
 
 
+MODULES = {"plan": "grafp.plan", "datasets": "grafp.datasets.__main__"}
+
+
+def module_of(job: str) -> Any:
+    return importlib.import_module(MODULES.get(job, f"jobs.{job}"))
+
+
 def options_of(job: str) -> type:
-    return Case if job == "plan" else importlib.import_module(f"jobs.{job}").Options
+    return Case if job == "plan" else module_of(job).Options
 
 
 @pytest.mark.parametrize("job", CONTRACT)
@@ -92,7 +104,7 @@ def test_a_job_has_the_options_that_scripts_rely_on(job: str) -> None:
 
 @pytest.mark.parametrize("job", CONTRACT)
 def test_help_shows_real_defaults_and_marks_what_is_required(job: str) -> None:
-    module = importlib.import_module("grafp.plan" if job == "plan" else f"jobs.{job}")
+    module = module_of(job)
     shown = build_parser(options_of(job), module.__doc__).format_help()
     assert shown.startswith(module.__doc__.strip())
     assert "Exit code: 0 done" in shown

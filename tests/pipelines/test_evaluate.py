@@ -30,7 +30,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory, ray_here: None) -> dict[st
         for seed in seeds:
             data = encode(synthesis.piece(seed, 10.0), "flac")
             storage.write(f"{folder}/{kind}/{seed}.flac", data)
-    for seed in range(2):
+    for seed in range(5):  # 3, 4 and broken are for evaluation
         storage.write(f"{folder}/noise/{seed}.wav", encode(synthesis.noise(seed, 5.0), "wav"))
         storage.write(f"{folder}/rirs/{seed}.wav", encode(synthesis.impulse_response(seed), "wav"))
     storage.write(f"{folder}/noise/broken.wav", b"no noise")

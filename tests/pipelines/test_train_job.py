@@ -284,7 +284,7 @@ def test_music_that_does_not_fit_is_streamed_and_decoded_audio_is_shared(
     code, _, shown = run(corpus, str(tmp_path / "one"), capsys, *options, "12")
     assert code == 0
     assert re.search(r"does not fit in memory: \d shards at a time", shown)
-    assert "decoding 3 recordings" in shown
+    assert "noise: decoding 2 recordings" in shown
     code, _, shown = run(corpus, str(tmp_path / "two"), capsys, *options, "1")
     assert code == 0
     assert "decoding" not in shown

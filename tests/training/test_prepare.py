@@ -281,6 +281,19 @@ def test_a_group_is_either_trained_on_or_held_out(tmp_path: Path) -> None:
     assert not [line for line in lines if "test.wav" in line]
 
 
+def test_a_split_for_validation_is_held_out_instead_of_a_tenth(tmp_path: Path) -> None:
+    parts = ["train", "train", "train", "validation", "validation", "test", ""]
+    rows = ["path,split,group"]
+    for number, part in enumerate(parts):
+        put(str(tmp_path), {f"{number}.wav": piece(number, seconds=1.2)})
+        rows.append(f"{number}.wav,{part},album {number}")
+    rows[3] = rows[3].replace("album 2", "album 3")  # its other recording is for validation
+    one, _ = collected(table_of(tmp_path, rows), f"{tmp_path}/data")
+    train, held = (side["uri"].to_pylist() for side in one.usable())
+    assert sorted(train) == ["0.wav", "1.wav", "6.wav"]
+    assert sorted(held) == ["2.wav", "3.wav", "4.wav"]
+
+
 @pytest.mark.parametrize(
     ("groups", "wanted"),
     [  # album 4 is in the tenth, the others here are not

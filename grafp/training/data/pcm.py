@@ -24,8 +24,9 @@ import pyarrow as pa
 from grafp import storage
 from grafp.audio import SAMPLE_RATE, decode, to_pcm
 from grafp.audio.formats import FORMATS
-from grafp.errors import AudioError, OptionError, StorageError, StoreUnreachable
-from grafp.storage.sources import Item, held_out, list_items, read_recording
+from grafp.datasets import Kind, list_part
+from grafp.errors import AudioError, StorageError, StoreUnreachable
+from grafp.storage.sources import Item, held_out, read_recording
 from grafp.storage.tables import from_parquet, table_of, to_parquet
 
 FORMAT_VERSION = 1
@@ -61,32 +62,35 @@ PART = pa.schema(
 )
 
 Part = list[dict[str, Any]]
-"""Recordings for one task: uri, location, size, etag and group of each."""
+"""Recordings for one task: uri, location, size, etag and group of each, and `validation` of those
+with that split."""
 
 
 @dataclass(frozen=True)
 class Sources:
     """The recordings of a collection, in the order of the shards to come."""
 
-    what: str
-    """Its kind: one of MIN_SECONDS."""
+    what: Kind
     uri: str
     rows: Part
 
     @classmethod
-    def of(cls, what: str, uri: str) -> "Sources":
-        """List a collection: `what` is music, noise or rir.
+    def of(cls, what: Kind, uri: str) -> "Sources":
+        """List what a collection has for training.
 
-        Of a table with a `split` column, only rows marked `train` are used. Groups lie together,
-        in an order that does not depend on their names; those for validation come last.
+        Groups lie together, in an order that does not depend on their names; those for validation
+        come last.
 
         Raises StorageError, and OptionError when nothing is there.
         """
-        items = [i for i in list_items(uri) if i.row.get("split") in (None, "", "train")]
-        if not items:
-            raise OptionError(f"{uri}: no recordings there, or none of the split train")
-        items.sort(key=lambda item: (held_out(item), short_hash(item.group), item.uri))
+        items = list_part(what, uri, "train")
+        items.sort(key=lambda item: (_held_out(item), short_hash(item.group), item.uri))
         return cls(what, uri, [_row(item) for item in items])
+
+    @property
+    def validation(self) -> frozenset[str]:
+        """The groups with the split `validation`, none of which is trained on."""
+        return frozenset(row["group"] for row in self.rows if "validation" in row)
 
     @property
     def digest(self) -> str:
@@ -110,7 +114,12 @@ class Sources:
 def _row(item: Item) -> dict[str, Any]:
     size, etag = (item.info.size, item.info.etag) if item.info else (None, None)
     names = {"uri": item.uri, "location": item.location, "group": item.group}
-    return {**names, "size": size, "etag": etag}
+    marked = {"validation": True} if item.row.get("split") == "validation" else {}
+    return {**names, "size": size, "etag": etag, **marked}
+
+
+def _held_out(item: Item) -> bool:
+    return item.row.get("split") == "validation" or held_out(item)
 
 
 def short_hash(*values: Any) -> str:

@@ -112,7 +112,7 @@ def _decode(
         spread([part for part, is_done in zip(parts, done) if not is_done], writer)
         tables = pool.map(Collected.table, finished)
         rows = [row for table in tables for row in table.to_pylist()]
-    marked = _marked(rows)
+    marked = _marked(rows, sources.validation)
     key = f"tables/{sources.what}-{short_hash(marked)}.parquet"
     size = write_parquet(storage.join(store, key), marked, TABLE)
     shards: dict[str, dict[str, Any]] = {}
@@ -168,14 +168,14 @@ def _is_whole(collected: Collected, sizes: dict[str, int], good: set[str]) -> bo
     return there.items() <= sizes.items() and set(table["status"].to_pylist()) <= good
 
 
-def _marked(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Rows with duplicates marked and a tenth of the groups held out for validation."""
+def _marked(rows: list[dict[str, Any]], validation: frozenset[str]) -> list[dict[str, Any]]:
+    """Rows with duplicates marked and groups held out: those for validation, or a tenth."""
     first: dict[str, str] = {}
     for row in rows:
         if row["status"] == "ok" and first.setdefault(row["sha256"], row["uri"]) != row["uri"]:
             row |= {"status": "duplicate", "error": f"sounds as {first[row['sha256']]}"}
     groups = {row["group"] for row in rows if row["status"] == "ok"}
-    held = _groups_held_out(groups)
+    held = validation or _groups_held_out(groups)
     return [{**row, "held": row["group"] in held} for row in rows]
 
 

@@ -1,0 +1,98 @@
+"""Write a data set as a table that every job reads.
+
+    python -m grafp.datasets --folder fma_full/ --subset medium --out medium.csv
+    python -m grafp.datasets --kind noise --folder musan/noise --out noise.csv
+
+Jobs accept these folders themselves. The table shows how a folder is divided, can be edited, and
+has another subset of FMA than the folder's own. It has the columns path, split and group, and kind
+for MUSAN. A path is relative where the recording is below the folder of the table. The last line
+on standard output counts the recordings as JSON.
+
+Exit code: 0 done, 1 failed, 2 bad arguments.
+"""
+
+import csv
+import io
+import json
+import logging
+import os
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated
+
+import pyarrow as pa
+
+from grafp import storage
+from grafp.datasets import Kind, list_recordings
+from grafp.datasets.fma import SUBSETS, recordings
+from grafp.errors import GrafpError, OptionError
+from grafp.options import Uri, choice, parse, refuse
+from grafp.storage.sources import Item, is_table
+from grafp.storage.tables import to_parquet
+
+
+@dataclass(kw_only=True)
+class Options:
+    folder: Uri
+    """The data set as it is unpacked, or any folder or prefix of recordings."""
+    out: Uri
+    """The table to write, .csv or .parquet."""
+    kind: Kind = "music"
+    """What it is: noise and impulse responses (rir) get a split if they have none."""
+    subset: Annotated[str, choice(*SUBSETS)] | None = None
+    """Subset of FMA (default: the one that the folder is named after, else all audio there)."""
+
+    def __post_init__(self) -> None:
+        if not is_table(self.out):
+            raise OptionError(f"--out {self.out}: give a name that ends in .csv or .parquet")
+
+
+def write_table(out: str, items: Sequence[Item]) -> None:
+    """Write recordings as a table, CSV or Parquet by its name. Raises StorageError."""
+    base = os.path.dirname(storage.absolute(out)) + "/"
+    rows = [{"path": item.location.removeprefix(base), **item.row} for item in items]
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    if out.lower().endswith(".parquet"):
+        table = pa.table({name: [row.get(name) for row in rows] for name in columns})
+        storage.write(out, to_parquet(table))
+        return
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns)
+    writer.writeheader()
+    writer.writerows(rows)
+    storage.write(out, text.getvalue().encode())
+
+
+def listed(folder: str, kind: Kind, subset: str | None = None) -> list[Item]:
+    """The recordings of a folder. Raises OptionError, StorageError."""
+    if subset is None:
+        return list_recordings(kind, folder)
+    items = recordings(folder, storage.list_files(folder), subset)
+    if items is None:
+        raise OptionError(f"--subset {subset}: {folder} is not FMA; leave --subset out")
+    return items
+
+
+def main(arguments: list[str] | None = None) -> int:
+    chosen = parse(Options, __doc__, arguments, prog="python -m grafp.datasets")
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+    try:
+        items = listed(chosen.folder, chosen.kind, chosen.subset)
+        if not items:
+            raise OptionError(f"--folder {chosen.folder}: no recordings there")
+        write_table(chosen.out, items)
+    except OptionError as error:
+        refuse(str(error))
+    except GrafpError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    splits = Counter(item.row.get("split") or "none" for item in items)
+    groups = len({item.group for item in items})
+    print(json.dumps({"recordings": len(items), "groups": groups, "splits": splits}))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
