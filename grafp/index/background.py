@@ -22,12 +22,16 @@ class BackgroundSearch:
     offset_correction: float = 0.0
 
     @classmethod
-    def of(cls, background: Background, query_hop_s: float) -> "BackgroundSearch":
-        """Its tracks have the numbers of `Background.track_N` as ordinals."""
+    def of(
+        cls, background: Background, query_hop_s: float, without: int | None = None
+    ) -> "BackgroundSearch":
+        """`without`: a track that is left out, by its number in `Background.track_N`."""
         there = background.at_hop(query_hop_s)
-        counts_T = there.counts_T.astype(np.int64)
+        tracks_T = np.arange(len(there.counts_T))
+        kept_T = tracks_T != (-1 if without is None else without)
+        counts_T = there.counts_T[kept_T].astype(np.int64)
         ordinals_T = np.arange(len(counts_T))
-        vectors_ND = there.references_RD.astype(np.float32)
+        vectors_ND = there.references_RD[np.repeat(kept_T, there.counts_T)].astype(np.float32)
         first_rows_T = np.cumsum(counts_T) - counts_T
         ids = [fingerprint_ids(t, np.arange(count)) for t, count in enumerate(counts_T.tolist())]
         tracks = Tracks(vectors_ND, ordinals_T, first_rows_T, counts_T)

@@ -19,6 +19,7 @@ from grafp.index.scoring import TRIED, Match
 
 PART = 0.65
 """Of the best score elsewhere."""
+_NEIGHBORS = 8  # per fingerprint, in a background
 _SAME_MUSIC = 0.7  # mean inner product of two tracks along a query
 
 
@@ -73,22 +74,15 @@ def reached(
     background: Searcher | None,
     *,
     change: float = MAX_SPEED_CHANGE,
-    own: Sequence[int] | None = None,
 ) -> list[float]:
     """The best score of each query in music that is no answer; 0 without such a background.
 
-    Args:
-        background: see grafp.index.background; at the query hop.
-        own: the track of the background that each query comes from, which does not count.
+    `background`: see grafp.index.background; at the query hop.
     """
     if background is None:
         return [0.0] * len(queries)
-    found = find_matches(queries, background, tried=2, neighbors=8, change=change)
-    owners = [-1] * len(queries) if own is None else own
-    return [
-        max((match.rank_score for match in matches if match.ordinal != owner), default=0.0)
-        for matches, owner in zip(found, owners, strict=True)
-    ]
+    found = find_matches(queries, background, tried=1, neighbors=_NEIGHBORS, change=change)
+    return [matches[0].rank_score if matches else 0.0 for matches in found]
 
 
 def weighed(matches: Sequence[Match], beside: float, top_k: int) -> list[Answer]:

@@ -91,26 +91,23 @@ def _middle(track_S: np.ndarray) -> np.ndarray:
 
 def _with_scores(background: Background) -> Background:
     """What its clips reach in the excerpts of other tracks, and in one other excerpt alone."""
-    search = BackgroundSearch.of(background, HOP_SECONDS)
     excerpts = np.split(background.references_RD, np.cumsum(background.counts_T)[:-1])
-    beside, alone = [], []
-    for seconds in LENGTHS_S:
-        queries = background.queries(seconds, HOP_SECONDS)
-        scores = reached(queries, search, own=background.track_N.tolist())
-        evidence = []
-        for query_MD, track, score in zip(queries, background.track_N, scores, strict=True):
-            # Not of the next track, which may be of the same album.
-            other_ND = excerpts[(track + len(excerpts) // 2) % len(excerpts)].astype(np.float32)
-            if match := align(query_MD, other_ND):
-                evidence.append(match.rank_score - PART * score)
-        law = fit_law(evidence)
-        beside.append(scores)
-        alone.append((law.location, law.scale))
-    return replace(
-        background,
-        beside_LN=np.array(beside, np.float32),
-        alone_L2=np.array(alone, np.float32),
-    )
+    beside_LN = np.zeros_like(background.beside_LN)
+    evidence_LN = np.zeros(beside_LN.shape)
+    for track in range(len(excerpts)):
+        mine_C = np.flatnonzero(background.track_N == track)
+        others = BackgroundSearch.of(background, HOP_SECONDS, without=track)
+        # Not the next track, which may be of the same album.
+        other_ND = excerpts[(track + len(excerpts) // 2) % len(excerpts)].astype(np.float32)
+        for number, seconds in enumerate(LENGTHS_S):
+            queries = [background.queries(seconds, HOP_SECONDS)[c] for c in mine_C]
+            beside_LN[number, mine_C] = reached(queries, others)
+            found = [align(query_MD, other_ND) for query_MD in queries]
+            score_C = np.array([match.rank_score if match else 0.0 for match in found])
+            evidence_LN[number, mine_C] = score_C - PART * beside_LN[number, mine_C]
+    laws = [fit_law(evidence_N) for evidence_N in evidence_LN]
+    alone_L2 = np.array([(law.location, law.scale) for law in laws], np.float32)
+    return replace(background, beside_LN=beside_LN, alone_L2=alone_L2)
 
 
 def _one(waveforms: Sequence[np.ndarray], random: np.random.Generator) -> np.ndarray:

@@ -12,6 +12,7 @@ from grafp.catalog.tracks import TrackRef
 from grafp.index.calibration import Calibration, calibrate
 from grafp.index.evidence import identify
 from grafp.model.background import LENGTHS_S, Background
+from grafp.model.bundle import ModelCard, read_background, shipped_background
 from pipelines.common.search import SpreadSearch
 
 logger = logging.getLogger(__name__)
@@ -45,6 +46,12 @@ def calibrated(catalog: Catalog, manifest: Manifest, live: dict[int, TrackRef]) 
     search = SpreadSearch(catalog.root, manifest)
     measured = _measured(search, background.at_hop(manifest.query_hop_s), manifest, count)
     return replace(manifest, calibration=measured)
+
+
+def missing_background(catalog: Catalog, card: ModelCard) -> bytes | None:
+    """The background of a shipped model, for a catalog made before there was one."""
+    own = read_background(catalog.model_uri())
+    return shipped_background(card) if own is None else None
 
 
 def _measured(

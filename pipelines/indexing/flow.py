@@ -13,14 +13,14 @@ from grafp.catalog.catalog import Catalog
 from grafp.catalog.changes import Changes, estimate, find_changes, join
 from grafp.catalog.tracks import Row, live_refs
 from grafp.errors import ModelError, OptionError
-from grafp.model.bundle import DEFAULT_MODEL, ModelCard, read_card
+from grafp.model.bundle import DEFAULT_MODEL, ModelCard, read_background, read_card
 from grafp.model.fingerprint import HOP_SECONDS
 from grafp.reports.catalog_run import run_report
 from grafp.storage.sources import Item, list_items
 from pipelines.common.placement import ENCODERS, Encoders
 from pipelines.common.runtime import connect
 from pipelines.indexing import upkeep
-from pipelines.indexing.calibrate import calibrated
+from pipelines.indexing.calibrate import calibrated, missing_background
 from pipelines.indexing.duplicates import duplicates_to_bytes, near_duplicates
 from pipelines.indexing.embed import EmbeddingStore, embed, left_over
 from pipelines.indexing.run import Run
@@ -67,7 +67,7 @@ def index_catalog(
         return _summary(catalog, changes, [], 0, started)
     connect()
     run = Run.begin(catalog, card.model_id, card.sha256, hop_s)
-    model_uri = catalog.put_model(card)
+    model_uri = catalog.put_model(card, _background(catalog, card, model))
     rows, resumed = _embed(run, model_uri, changes, encoders, max_seconds)
     duplicates = _publish(run, changes, rows, source)
     summary = _summary(catalog, changes, rows, resumed, started)
@@ -91,6 +91,13 @@ def _model(catalog: Catalog, wanted: str | None) -> ModelCard:
                 f"{catalog.manifest.model_id}; use that one, or another --catalog"
             )
     return catalog.model()
+
+
+def _background(catalog: Catalog, card: ModelCard, wanted: str | None) -> bytes | None:
+    """The background to keep beside the model, if the catalog has none yet."""
+    if catalog.manifest is None:
+        return read_background(wanted or DEFAULT_MODEL)
+    return missing_background(catalog, card)
 
 
 def _hop(catalog: Catalog, wanted: float | None) -> float:

@@ -15,7 +15,7 @@ from grafp.model.bundle import BUNDLE_FILES
 from grafp.storage.sources import read_table
 from pipelines.common.runtime import connect
 from pipelines.indexing import upkeep
-from pipelines.indexing.calibrate import calibrated
+from pipelines.indexing.calibrate import calibrated, missing_background
 from pipelines.indexing.run import Run
 
 logger = logging.getLogger(__name__)
@@ -42,9 +42,11 @@ def maintain(
     rows = catalog.tracks().to_pylist()
     removed = _remove(rows, remove) if remove else []
     connect()
+    catalog.put_model(catalog.model(), missing_background(catalog, catalog.model()))
     before = upkeep.IndexState.of(old)
     state = upkeep.extend(catalog, before, live_refs(rows), retrain=retrain, compact=compact)
-    if removed or state != before:
+    uncalibrated = old.calibration is None and catalog.background() is not None
+    if removed or state != before or uncalibrated:
         run = Run.begin(catalog, old.model_id, old.model_sha256, old.hop_s)
         manifest = run.manifest(rows, state, old.next_ordinal)
         catalog.publish(calibrated(catalog, manifest, live_refs(rows)))
