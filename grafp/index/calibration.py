@@ -70,12 +70,16 @@ class Calibration:
         )
 
 
-def fit_law(evidence_N: Sequence[float] | np.ndarray) -> Law:
+def fit_law(evidence_N: Sequence[float] | np.ndarray, scale: float | None = None) -> Law:
     """The Gumbel law of the best wrong answers, by maximum likelihood.
 
     Only the fifth to the ninth tenth count by their values; what lies below or above is censored.
     Above are answers that are hardly wrong, such as the same sample in another track. Below are
     queries that are unlike anything.
+
+    Args:
+        evidence_N: of at least one query.
+        scale: fit the location alone.
     """
     sorted_N = np.sort(np.asarray(evidence_N, float))
     low, high = np.quantile(sorted_N, _BULK)
@@ -83,30 +87,30 @@ def fit_law(evidence_N: Sequence[float] | np.ndarray) -> Law:
     below, above = int((sorted_N < low).sum()), int((sorted_N > high).sum())
     spread = float(kept_N.std())
     if spread < _LEAST_SCALE:  # a handful of clips, or all alike
-        return Law(float(kept_N.mean()), _LEAST_SCALE)
+        return Law(float(kept_N.mean()), scale or _LEAST_SCALE)
 
     def loss(parameters: np.ndarray) -> float:
-        location, scale = float(parameters[0]), float(np.exp(parameters[1]))
-        z_N = (kept_N - location) / scale
+        location = float(parameters[0])
+        width = scale or float(np.exp(parameters[1]))
+        z_N = (kept_N - location) / width
         inside = float((z_N + np.exp(np.minimum(-z_N, _MOST))).sum()) + len(kept_N) * math.log(
-            scale
+            width
         )
-        under = below * math.exp(min(_MOST, (location - low) / scale))
-        over = -math.expm1(-math.exp(min(_MOST, (location - high) / scale)))
+        under = below * math.exp(min(_MOST, (location - low) / width))
+        over = -math.expm1(-math.exp(min(_MOST, (location - high) / width)))
         return inside + under - above * math.log(max(over, 1e-300))
 
     from scipy.optimize import minimize  # here: who only reads a law does without
 
-    start = np.array([float(np.median(kept_N)), math.log(spread)])
-    location, log_scale = minimize(loss, start, method="Nelder-Mead").x
-    return Law(float(location), max(float(np.exp(log_scale)), _LEAST_SCALE))
+    start = [float(np.median(kept_N))] + ([] if scale else [math.log(spread)])
+    best = minimize(loss, start, method="Nelder-Mead").x
+    return Law(float(best[0]), scale or max(float(np.exp(best[1])), _LEAST_SCALE))
 
 
 def calibrate(
     found: Mapping[float, Sequence[tuple[int, float]]],
     fingerprints: int,
     in_catalog: int = 0,
-    rates: Sequence[float] = RATES,
 ) -> Calibration:
     """Laws from the evidence of unknown queries.
 
@@ -114,30 +118,39 @@ def calibrate(
         found: by length in seconds, for each query the number of its recording and its evidence.
             Queries of one recording are alike, so the intervals draw whole recordings.
     """
+    recording_LN = {s: np.array([recording for recording, _ in found[s]]) for s in found}
+    evidence_LN = {s: np.array([evidence for _, evidence in found[s]]) for s in found}
+    laws = _laws(evidence_LN)
+    rng = np.random.default_rng(0)
+    recordings = np.unique(np.concatenate(list(recording_LN.values())))
+    drawn = []
+    for _ in range(_DRAWS):
+        picked = rng.integers(len(recordings), size=len(recordings))
+        counts = np.bincount(picked, minlength=len(recordings))
+        times = dict(zip(recordings.tolist(), counts.tolist(), strict=True))
+        copies = {s: np.array([times[r] for r in recording_LN[s].tolist()]) for s in found}
+        drawn.append(_laws({s: np.repeat(evidence_LN[s], copies[s]) for s in found}))
     by_length = {}
-    for seconds in sorted(found):
-        recording_N = np.array([recording for recording, _ in found[seconds]])
-        evidence_N = np.array([evidence for _, evidence in found[seconds]])
-        law = fit_law(evidence_N)
-        intervals = _intervals(recording_N, evidence_N, law, rates)
-        by_length[f"{seconds:g}"] = LengthCalibration(law, len(evidence_N), intervals)
+    for s, law in laws.items():
+        intervals = {f"{rate:g}": _interval(law, [d[s] for d in drawn], rate) for rate in RATES}
+        by_length[f"{s:g}"] = LengthCalibration(law, len(evidence_LN[s]), intervals)
     return Calibration(fingerprints, in_catalog, by_length)
 
 
-def _intervals(
-    recording_N: np.ndarray, evidence_N: np.ndarray, law: Law, rates: Sequence[float]
-) -> dict[str, tuple[float, float]]:
-    """The rates that laws of resampled recordings give to what this law takes for each rate."""
-    rng = np.random.default_rng(0)
-    groups = [np.flatnonzero(recording_N == recording) for recording in np.unique(recording_N)]
-    laws = []
-    for _ in range(_DRAWS):
-        drawn = rng.integers(len(groups), size=len(groups))
-        laws.append(fit_law(evidence_N[np.concatenate([groups[g] for g in drawn])]))
-    result = {}
-    for rate in rates:
-        evidence = law.evidence(rate)
-        true = [other.false_positive_rate(evidence) for other in laws]
-        low, high = np.quantile(true, (0.025, 0.975))
-        result[f"{rate:g}"] = (float(f"{low:.3g}"), float(f"{high:.3g}"))
-    return result
+def _laws(evidence_LN: Mapping[float, np.ndarray]) -> dict[float, Law]:
+    """A law for each length; their scales follow a power of the length, for few clips are long."""
+    lengths = [s for s in sorted(evidence_LN) if len(evidence_LN[s])]
+    plain = [fit_law(evidence_LN[s]) for s in lengths]
+    if len(lengths) < 3:
+        return dict(zip(lengths, plain, strict=True))
+    weights = [len(evidence_LN[s]) ** 0.5 for s in lengths]
+    powers = np.polyfit(np.log(lengths), np.log([law.scale for law in plain]), 1, w=weights)
+    scales = np.exp(np.polyval(powers, np.log(lengths)))
+    return {s: fit_law(evidence_LN[s], float(b)) for s, b in zip(lengths, scales, strict=True)}
+
+
+def _interval(law: Law, drawn: Sequence[Law], rate: float) -> tuple[float, float]:
+    """Where the true rate lies, 95 %: what other laws say of the evidence that this one takes."""
+    evidence = law.evidence(rate)
+    low, high = np.quantile([d.false_positive_rate(evidence) for d in drawn], (0.025, 0.975))
+    return float(f"{low:.3g}"), float(f"{high:.3g}")

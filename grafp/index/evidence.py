@@ -28,11 +28,17 @@ class Answer:
     """A track that a query may come from, and what speaks for it."""
 
     match: Match
-    evidence: float
-    """Score of the piece's best track, less `PART` of the best score elsewhere."""
+    reached: float
+    """Score of the piece's best track, zeros where the query sticks out of it."""
+    elsewhere: float
+    """The best score of the query in other music."""
     piece: int
     """Numbers the pieces of music among the answers from 0; tracks with the same music share
     one."""
+
+    @property
+    def evidence(self) -> float:
+        return self.reached - PART * self.elsewhere
 
     @property
     def beside(self) -> float:
@@ -99,7 +105,7 @@ def weighed(matches: Sequence[Match], beside: float, top_k: int) -> list[Answer]
         piece: max([beside, *(s for other, s in score.items() if other > piece)]) for piece in score
     }
     return [
-        Answer(match, score[piece] - PART * following[piece], piece)
+        Answer(match, score[piece], following[piece], piece)
         for match, piece in zip(matches, piece_W, strict=True)
         if piece < top_k
     ]

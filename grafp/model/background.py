@@ -17,6 +17,7 @@ FILE = "background.safetensors"
 CLIP_SECONDS = 10.0
 LENGTHS_S = (1.0, 2.0, 3.0, 5.0, 10.0)
 """Lengths of queries at which answers are calibrated."""
+_CUTS = 5
 
 
 @dataclass(frozen=True)
@@ -31,17 +32,38 @@ class Background:
     """Clean excerpts of the tracks, one after another, float16 (segments of all, 128)."""
     counts_T: np.ndarray
     """int32: segments of each track among them."""
-    beside_LN: np.ndarray
-    """float32 (lengths, clips): the score that the beginning of each clip, of each of `LENGTHS_S`,
-    reaches in the excerpts of other tracks."""
+    beside_Q: np.ndarray
+    """float32: the score that each query of `queries`, of all lengths one after another, reaches
+    in the excerpts of other tracks."""
     alone_L2: np.ndarray
     """float32: location and scale of the evidence that the clips reach in one other excerpt, by
     length; see grafp.index.calibration.Law. For a recording that is searched by itself."""
 
-    def queries(self, seconds: float, hop_s: float) -> list[np.ndarray]:
-        """The beginning of each clip; float32 (segments, 128). `hop_s`: that of the clips."""
+    def queries(self, seconds: float, hop_s: float) -> tuple[np.ndarray, list[np.ndarray]]:
+        """The clips cut into queries of one of `LENGTHS_S`, at most `_CUTS` of each.
+
+        Args:
+            hop_s: seconds between two fingerprints of the clips.
+
+        Returns the clip of each query, (queries,), and its fingerprints, float32 (segments, 128).
+        """
+        cuts = min(_CUTS, int(CLIP_SECONDS / seconds))
         length = 1 + round((seconds - SEGMENT_SECONDS) / hop_s - 1e-6)
-        return [clip_MD[:length].astype(np.float32) for clip_MD in self.clips_NMD]
+        last = self.clips_NMD.shape[1] - length
+        firsts = np.linspace(0, last, cuts).astype(int) if cuts > 1 else np.zeros(1, int)
+        clip_Q = np.repeat(np.arange(len(self.clips_NMD)), cuts)
+        first_Q = np.tile(firsts, len(self.clips_NMD))
+        vectors = [
+            self.clips_NMD[clip, first : first + length].astype(np.float32)
+            for clip, first in zip(clip_Q, first_Q, strict=True)
+        ]
+        return clip_Q, vectors
+
+    def beside(self, seconds: float) -> np.ndarray:
+        """Of `beside_Q`, what belongs to the queries of one length."""
+        cuts = [min(_CUTS, int(CLIP_SECONDS / length)) for length in LENGTHS_S]
+        parts = np.split(self.beside_Q, np.cumsum(cuts)[:-1] * len(self.clips_NMD))
+        return parts[LENGTHS_S.index(seconds)]
 
     def at_hop(self, hop_s: float) -> "Background":
         """With a fingerprint every `hop_s`, between two the normalized mean."""
@@ -53,7 +75,7 @@ class Background:
         excerpts = [_resampled(part_MD, step) for part_MD in parts_T]
         counts_T = np.array([len(part) for part in excerpts], np.int32)
         return Background(clips, self.track_N, np.concatenate(excerpts), counts_T,
-                          self.beside_LN, self.alone_L2)  # fmt: skip
+                          self.beside_Q, self.alone_L2)  # fmt: skip
 
 
 def _resampled(vectors_MD: np.ndarray, step: float) -> np.ndarray:
@@ -99,8 +121,9 @@ def _problem(background: Background) -> str | None:
         return f"fingerprints of shapes {clips.shape} and {references.shape}"
     if len(background.track_N) != len(clips) or background.counts_T.sum() != len(references):
         return "its tables do not fit each other"
-    shapes = background.beside_LN.shape, background.alone_L2.shape
-    if shapes != ((len(LENGTHS_S), len(clips)), (len(LENGTHS_S), 2)):
+    queries = sum(min(_CUTS, int(CLIP_SECONDS / length)) for length in LENGTHS_S) * len(clips)
+    shapes = background.beside_Q.shape, background.alone_L2.shape
+    if shapes != ((queries,), (len(LENGTHS_S), 2)):
         return f"scores and laws of shapes {shapes}"
     if not all(np.isfinite(getattr(background, one.name)).all() for one in fields(background)):
         return "not all of its numbers are finite"

@@ -78,7 +78,7 @@ def make_background(
         vectors.append(fingerprinter(clip_S).astype(np.float16))
     references = [fingerprinter(_middle(track_S)).astype(np.float16) for track_S in usable]
     counts_T = np.array([len(part) for part in references], np.int32)
-    nothing = np.zeros((len(LENGTHS_S), clips), np.float32), np.zeros((len(LENGTHS_S), 2))
+    nothing = np.zeros(0, np.float32), np.zeros((len(LENGTHS_S), 2), np.float32)
     made = Background(np.stack(vectors), track_N, np.concatenate(references), counts_T, *nothing)
     return _with_scores(made)
 
@@ -92,22 +92,24 @@ def _middle(track_S: np.ndarray) -> np.ndarray:
 def _with_scores(background: Background) -> Background:
     """What its clips reach in the excerpts of other tracks, and in one other excerpt alone."""
     excerpts = np.split(background.references_RD, np.cumsum(background.counts_T)[:-1])
-    beside_LN = np.zeros_like(background.beside_LN)
-    evidence_LN = np.zeros(beside_LN.shape)
-    for track in range(len(excerpts)):
-        mine_C = np.flatnonzero(background.track_N == track)
-        others = BackgroundSearch.of(background, HOP_SECONDS, without=track)
-        # Not the next track, which may be of the same album.
-        other_ND = excerpts[(track + len(excerpts) // 2) % len(excerpts)].astype(np.float32)
-        for number, seconds in enumerate(LENGTHS_S):
-            queries = [background.queries(seconds, HOP_SECONDS)[c] for c in mine_C]
-            beside_LN[number, mine_C] = reached(queries, others)
-            found = [align(query_MD, other_ND) for query_MD in queries]
-            score_C = np.array([match.rank_score if match else 0.0 for match in found])
-            evidence_LN[number, mine_C] = score_C - PART * beside_LN[number, mine_C]
-    laws = [fit_law(evidence_N) for evidence_N in evidence_LN]
-    alone_L2 = np.array([(law.location, law.scale) for law in laws], np.float32)
-    return replace(background, beside_LN=beside_LN, alone_L2=alone_L2)
+    tracks = range(len(excerpts))
+    others = [BackgroundSearch.of(background, HOP_SECONDS, without=track) for track in tracks]
+    beside, laws = [], []
+    for seconds in LENGTHS_S:
+        clip_Q, queries = background.queries(seconds, HOP_SECONDS)
+        beside_Q, score_Q = np.zeros(len(queries), np.float32), np.zeros(len(queries))
+        for track in tracks:
+            mine = np.flatnonzero(background.track_N[clip_Q] == track)
+            beside_Q[mine] = reached([queries[q] for q in mine], others[track])
+            # Not the next track, which may be of the same album.
+            other_ND = excerpts[(track + len(excerpts) // 2) % len(excerpts)].astype(np.float32)
+            found = [align(queries[q], other_ND) for q in mine]
+            score_Q[mine] = [match.rank_score if match else 0.0 for match in found]
+        law = fit_law(score_Q - PART * beside_Q)
+        beside.append(beside_Q)
+        laws.append((law.location, law.scale))
+    alone_L2 = np.array(laws, np.float32)
+    return replace(background, beside_Q=np.concatenate(beside), alone_L2=alone_L2)
 
 
 def _one(waveforms: Sequence[np.ndarray], random: np.random.Generator) -> np.ndarray:

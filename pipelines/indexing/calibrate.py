@@ -18,7 +18,7 @@ from pipelines.common.search import SpreadSearch
 logger = logging.getLogger(__name__)
 
 _GROWN = 1.2  # measured again when the catalog grew by more
-_AT_ONCE = 50  # clips of a task
+_TASKS = 2  # for the queries of one length
 _TELLING = 0.35
 """Evidence of 10 s that says: this music is in the catalog. Unknown music stays below 0.25."""
 _LEAST_CLIPS = 30
@@ -59,40 +59,44 @@ def _measured(
 ) -> Calibration | None:
     shared = ray.put(background)
     work = [
-        _search.remote(search, shared, range(first, first + _AT_ONCE), manifest.query_hop_s)
-        for first in range(0, len(background.clips_NMD), _AT_ONCE)
+        _search.remote(search, shared, seconds, manifest.query_hop_s, part)
+        for seconds in reversed(LENGTHS_S)
+        for part in range(_TASKS)
     ]
-    evidence_LN = np.concatenate(ray.get(work), axis=1)
-    known = set(background.track_N[evidence_LN[-1] >= _TELLING].tolist())
+    done = dict(zip(reversed(LENGTHS_S), np.array_split(np.array(work), len(LENGTHS_S))))
+    evidence = {seconds: np.concatenate(ray.get(done[seconds].tolist())) for seconds in LENGTHS_S}
+    clips = {s: background.queries(s, manifest.query_hop_s)[0] for s in LENGTHS_S}
+    longest = LENGTHS_S[-1]
+    known = set(background.track_N[clips[longest][evidence[longest] >= _TELLING]].tolist())
     kept_N = ~np.isin(background.track_N, list(known))
     if known:
         logger.info(f"{len(known)} tracks of the background are in the catalog, and left out")
     if kept_N.sum() < _LEAST_CLIPS:
         logger.warning("too little of the model's background is unknown to this catalog")
         return None
-    measured = calibrate(
-        {
-            seconds: list(zip(background.track_N[kept_N].tolist(), evidence_N[kept_N].tolist()))
-            for seconds, evidence_N in zip(LENGTHS_S, evidence_LN, strict=True)
-        },
-        fingerprints,
-        len(background.track_N) - int(kept_N.sum()),
-    )
-    logger.info(f"calibrated with {int(kept_N.sum())} unknown clips: {_line(measured)}")
+    found = {
+        s: [
+            (int(background.track_N[clip]), float(value))
+            for clip, value in zip(clips[s], evidence[s], strict=True)
+            if kept_N[clip]
+        ]
+        for s in LENGTHS_S
+    }
+    measured = calibrate(found, fingerprints, len(kept_N) - int(kept_N.sum()))
+    logger.info(f"calibrated with {sum(map(len, found.values())):,} queries: {_line(measured)}")
     return measured
 
 
 @ray.remote(num_cpus=0.5)
-def _search(search: SpreadSearch, background: Background, clips: range, hop_s: float) -> np.ndarray:
-    """The evidence of some clips at every length, (lengths, clips)."""
-    some = slice(clips.start, clips.stop)
-    evidence = []
-    for number, seconds in enumerate(LENGTHS_S):
-        queries = background.queries(seconds, hop_s)[some]
-        beside = background.beside_LN[number][some].tolist()
-        found = identify(queries, search, beside)
-        evidence.append([answers[0].evidence if answers else _NOTHING for answers in found])
-    return np.array(evidence)
+def _search(
+    search: SpreadSearch, background: Background, seconds: float, hop_s: float, part: int
+) -> np.ndarray:
+    """The evidence of a part of the queries of one length, (queries,)."""
+    _, queries = background.queries(seconds, hop_s)
+    mine = np.array_split(np.arange(len(queries)), _TASKS)[part]
+    beside = background.beside(seconds)[mine].tolist()
+    found = identify([queries[q] for q in mine], search, beside)
+    return np.array([answers[0].evidence if answers else _NOTHING for answers in found])
 
 
 def _line(measured: Calibration) -> str:

@@ -1,0 +1,464 @@
+#!/usr/bin/env python3
+"""Which answers are accepted: target false-positive rates against measured ones.
+
+    python benchmarks/acceptance.py --corpus CORPUS --out out/acceptance
+
+CORPUS holds music.csv, noise.csv and rir.csv with columns path and split. Every third track of the
+split is unknown, the others are the catalog. Clips of 10 s are cut at random samples and degraded
+with noise at 0 to 20 dB; half of them are reverberant. Their beginnings are the shorter clips. Each
+table says `unknown clips accepted / known clips accepted with the right track`, in %, for target
+rates of 1 %, 0.1 % and 0.01 %.
+
+--split validation is for choices: the train split is the catalog, and the tenth of it that
+jobs/train.py holds out gives the clips, whose own album is no answer when they are the unknown
+ones. It prints other parts of the score elsewhere (grafp.index.evidence) too, each with thresholds
+from the unknown clips themselves.
+
+Fingerprints of the clips are kept under OUT and used again.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cache, partial
+
+import numpy as np
+import ray
+
+from pipelines.common import cli
+
+LENGTHS_S = (1.0, 2.0, 3.0, 5.0, 10.0)
+RATES = (0.01, 0.001, 0.0001)
+_LONGEST_S, _SAMPLES = 10.0, 160_000
+_AT_ONCE = 256
+_PARTS = (0.01, 0.35, 0.5, 0.65, 0.8, 1.0)
+_SIZES = (1, 5, 20)
+_ENCODINGS = (("mp3", 0.0), ("ogg", 7.3), ("m4a", 0.0), ("mp3", 3.1))
+"""Of the copies: format and how much of the beginning is cut off, s."""
+
+
+@dataclass(frozen=True)
+class Clips:
+    """Fingerprints of clips, and what they are."""
+
+    vectors_NMD: np.ndarray
+    track_N: list[str]
+
+    def beginnings(self, seconds: float) -> list[np.ndarray]:
+        length = 1 + round((seconds - 1.0) * 10)
+        return [vectors_MD[:length].astype(np.float32) for vectors_MD in self.vectors_NMD]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The best answer to each clip, at one length."""
+
+    track_N: list[str | None]
+    reached_N: np.ndarray
+    elsewhere_N: np.ndarray
+    """See grafp.index.evidence.Answer."""
+
+    def evidence(self, part: float | None = None) -> np.ndarray:
+        from grafp.index.evidence import PART
+
+        evidence_N: np.ndarray = self.reached_N - (part or PART) * self.elsewhere_N
+        return evidence_N
+
+
+def options() -> argparse.Namespace:
+    parser = cli.parser(__doc__)
+    parser.add_argument("--corpus", required=True, metavar="URI", help="folder of the tables")
+    parser.add_argument("--out", default="out/acceptance", metavar="DIR", help="work and results")
+    parser.add_argument("--model", default="small", metavar="NAME|URI", help="the model")
+    parser.add_argument("--split", default="test", choices=("test", "validation"))
+    parser.add_argument(
+        "--unknown", type=cli.positive_int, default=10_000, help="unknown clips a length"
+    )
+    parser.add_argument(
+        "--known", type=cli.positive_int, default=4_000, help="known clips a length"
+    )
+    parser.add_argument("--few", type=cli.positive_int, default=2_000, help="clips of other tables")
+    return parser.parse_args()
+
+
+def main(chosen: argparse.Namespace) -> tuple[dict, int]:
+    from pipelines.common.runtime import connect
+
+    connect()
+    summary = _validation(chosen) if chosen.split == "validation" else _test(chosen)
+    with open(f"{chosen.out}/acceptance.json", "w", encoding="utf-8") as file:
+        json.dump(summary, file, indent=1)
+    return summary, cli.DONE
+
+
+def _test(chosen: argparse.Namespace) -> dict:
+    music = [item for item in _part(chosen.corpus, "music", "test") if _seconds(item) >= 11]
+    unknown, known = music[::3], [item for n, item in enumerate(music) if n % 3]
+    make = partial(_clips, chosen, noise="test")
+    strange = make("unknown", unknown, chosen.unknown, snr=(0, 20), reverb=0.5)
+    familiar = make("known", known, chosen.known, snr=(0, 20), reverb=0.5)
+    loud = make("known-0db", known, chosen.few, snr=(0, 0), reverb=0.0)
+    catalog = _indexed(chosen, "all", known)
+    print(f"\n{len(known)} tracks in the catalog, {len(unknown)} unknown tracks")
+    summary = {"all": _table(catalog, familiar, strange, known)}
+    print("\nThe same, known clips in noise at 0 dB without impulse response")
+    summary["0 dB"] = _table(catalog, loud, strange, known)
+    few = _first(strange, chosen.few)
+    print("\nUnknown clips that are no such music, accepted, %")
+    summary["other"] = _other(chosen, catalog)
+    for size in _SIZES:
+        some = known[3 : 3 + size]
+        mine = _of(familiar, some) if size > 5 else make(f"known-{size}", some, 500, (0, 20), 0.5)
+        print(f"\nA catalog of {size} tracks")
+        summary[f"{size} tracks"] = _table(_indexed(chosen, f"{size}", some), mine, few, some)
+    train = [item for item in _part(chosen.corpus, "music", "train") if _seconds(item) >= 11]
+    print(f"\nA catalog of {len(known) + len(train)} tracks")
+    large = _indexed(chosen, "large", [*known, *train])
+    summary["large"] = _table(large, _first(familiar, chosen.few), few, known)
+    for times in (2, 5):
+        some = known[3:23]
+        print(f"\nA catalog of 20 tracks, each {times} times in other encodings and edits")
+        all_of_them = [*some, *_copies(chosen, some, times - 1)]
+        copies = _indexed(chosen, f"copies-{times}", all_of_them)
+        summary[f"{times} copies"] = _table(copies, _of(familiar, some), few, all_of_them)
+    return summary
+
+
+def _seconds(item: object) -> float:
+    return float(item.row.get("seconds") or 60)  # type: ignore[attr-defined]
+
+
+def _part(corpus: str, name: str, split: str) -> list:
+    from grafp import storage
+    from grafp.storage.sources import list_items
+
+    table = storage.join(corpus, f"{name}.csv")
+    return [item for item in list_items(table) if item.row.get("split") == split]
+
+
+def _clips(
+    chosen: argparse.Namespace,
+    name: str,
+    items: Sequence,
+    count: int,
+    snr: tuple[float, float],
+    reverb: float,
+    noise: str = "test",
+) -> Clips:
+    """Degraded clips of these recordings, from the file that keeps their fingerprints or made."""
+    import os
+
+    from grafp.storage.sources import held_out
+    from pipelines.evaluating.material import waveforms
+
+    path = f"{chosen.out}/{name}-{count}.npz"
+    if not os.path.exists(path):
+        os.makedirs(chosen.out, exist_ok=True)
+        parts = {}
+        for what in ("noise", "rir"):
+            rows = _part(chosen.corpus, what, noise)
+            parts[what] = waveforms(rows if noise == "test" else [r for r in rows if held_out(r)])
+        shared = ray.put(parts)
+        per = -(-count // len(items))
+        work = [
+            _cut_and_embed.remote(item.location, per, n, snr, reverb, shared, chosen.model)
+            for n, item in enumerate(items)
+        ]
+        tracks = np.array([item.uri for item in items for _ in range(per)])
+        np.savez(path, vectors=np.concatenate(ray.get(work)), track=tracks)
+    with np.load(path) as kept:
+        return Clips(kept["vectors"], kept["track"].tolist())
+
+
+@ray.remote(num_cpus=1)
+def _cut_and_embed(
+    location: str, count: int, seed: int, snr: tuple, reverb: float, parts: dict, model: str
+) -> np.ndarray:
+    """Fingerprints of degraded clips of one recording, float16."""
+    from grafp import load_model, storage
+    from grafp.audio import decode
+    from grafp.audio.degrade import cut_degraded
+
+    fingerprint = load_model(model).fingerprint
+    random = np.random.default_rng([seed, count])
+    track_S = decode(storage.read(location))
+    vectors = []
+    for _ in range(count):
+        start = int(random.integers(len(track_S) - _SAMPLES + 1))
+        noise_S = parts["noise"][int(random.integers(len(parts["noise"])))]
+        noise_S = noise_S[int(random.integers(max(1, len(noise_S) - _SAMPLES + 1))) :]
+        rir_S = parts["rir"][int(random.integers(len(parts["rir"])))]
+        clip_S = cut_degraded(
+            track_S,
+            start,
+            _LONGEST_S,
+            snr_db=float(random.uniform(*snr)),
+            noise_S=noise_S,
+            rir_S=rir_S if random.random() < reverb else None,
+        )
+        vectors.append(fingerprint(clip_S).astype(np.float16))
+    return np.stack(vectors)
+
+
+def _indexed(chosen: argparse.Namespace, name: str, items: Sequence) -> str:
+    """The URI of a catalog of these recordings."""
+    from pipelines.indexing.flow import index_catalog
+
+    uri = f"{chosen.out}/catalogs/{name}"
+    index_catalog(list(items), uri, model=chosen.model)
+    return uri
+
+
+def _copies(chosen: argparse.Namespace, items: Sequence, times: int) -> list:
+    """Other encodings and edits of recordings, in their groups."""
+    import os
+
+    from grafp import storage
+    from grafp.audio import decode, encode
+    from grafp.storage.sources import list_items
+
+    folder = f"{chosen.out}/copies-{times}"
+    os.makedirs(folder, exist_ok=True)
+    for number, item in enumerate(items):
+        track_S = decode(storage.read(item.location))
+        for suffix, cut_s in _ENCODINGS[:times]:
+            path = f"{folder}/{number:03d}-{cut_s:g}.{suffix}"
+            if not os.path.exists(path):
+                with open(path, "wb") as file:
+                    file.write(encode(0.8 * track_S[round(cut_s * 16_000) :], suffix))
+    groups = [item.group for item in items]
+    found = list_items(folder)
+    names = [copy.uri.rsplit("/", 1)[1] for copy in found]
+    return [
+        replace(copy, row={"group": groups[int(name[:3])]})
+        for copy, name in zip(found, names, strict=True)
+    ]
+
+
+def _of(clips: Clips, items: Sequence) -> Clips:
+    """The clips of some recordings."""
+    uris = {item.uri for item in items}
+    return _chosen(clips, [n for n, track in enumerate(clips.track_N) if track in uris])
+
+
+def _first(clips: Clips, count: int) -> Clips:
+    """So many of the clips, of all recordings."""
+    return _chosen(clips, np.linspace(0, len(clips.track_N) - 1, count).astype(int).tolist())
+
+
+def _chosen(clips: Clips, rows: list[int]) -> Clips:
+    return Clips(clips.vectors_NMD[rows], [clips.track_N[row] for row in rows])
+
+
+def _validation(chosen: argparse.Namespace) -> dict:
+    """Print what each part of the score elsewhere would accept; returns the shares."""
+    from grafp.index.calibration import fit_law
+    from grafp.storage.sources import held_out
+
+    music = [item for item in _part(chosen.corpus, "music", "train") if _seconds(item) >= 11]
+    held = [item for item in music if held_out(item)]
+    clips = _clips(chosen, "validation", held, chosen.known, (0, 20), 0.5, "validation")
+    known = _indexed(chosen, "train", music)
+    unknown = _indexed(chosen, "train-without", [item for item in music if not held_out(item)])
+    shares: dict[str, dict] = {f"{part:g}": {} for part in _PARTS}
+    for seconds in LENGTHS_S:
+        familiar, strange = _asked(known, clips, seconds), _asked(unknown, clips, seconds)
+        right_N = _right(familiar, clips, {})
+        for part in _PARTS:
+            law = fit_law(strange.evidence(part))
+            for rate in RATES:
+                accepted_N = familiar.evidence(part) >= law.evidence(rate)
+                name = f"{seconds:g} s, {100 * rate:g} %"
+                shares[f"{part:g}"][name] = float((accepted_N & right_N).mean())
+    print(f"\nKnown clips accepted with the right track, %; {len(clips.track_N):,} clips a length")
+    for part, cells in shares.items():
+        print(f"part {part}: " + "; ".join(f"{name} {100 * v:.1f}" for name, v in cells.items()))
+    return shares
+
+
+def _other(chosen: argparse.Namespace, catalog: str) -> dict:
+    """Print the shares accepted of clips of speech, of synthesized music, of tones and of hum."""
+    babble = ("babble", "babble_reverb")
+    talk = [n for n in _part(chosen.corpus, "noise", "test") if n.row.get("kind") in babble]
+    result = {}
+    for name, make in {
+        "speech": partial(_speech, talk),
+        "synthesized music": _synthesized,
+        "tones": _tones,
+        "silence with hum": _hum,
+    }.items():
+        clips = Clips(_fingerprints(make, chosen.few, chosen.model), [""] * chosen.few)
+        result[name] = {
+            f"{s:g} s": _accepted(catalog, s, _asked(catalog, clips, s).evidence())
+            for s in LENGTHS_S
+        }
+        shown = (
+            f"{length}: " + " ".join(f"{100 * share:.2f}" for share in shares)
+            for length, shares in result[name].items()
+        )
+        print(f"{name}, at 1, 0.1 and 0.01 %: " + "; ".join(shown))
+    return result
+
+
+def _fingerprints(make: Callable, count: int, model: str) -> np.ndarray:
+    parts = np.array_split(np.arange(count), 4)
+    return np.concatenate(ray.get([_embed.remote(make, part, model) for part in parts]))
+
+
+@ray.remote(num_cpus=1)
+def _embed(make: Callable, numbers: np.ndarray, model: str) -> np.ndarray:
+    from grafp import load_model
+
+    fingerprint = load_model(model).fingerprint
+    clips = [fingerprint(make(int(number))) for number in numbers]
+    return np.stack(clips).astype(np.float16)
+
+
+def _speech(items: Sequence, number: int) -> np.ndarray:
+    from grafp import storage
+    from grafp.audio import decode
+
+    random = np.random.default_rng(number)
+    talk_S = decode(storage.read(items[number % len(items)].location))
+    talk_S = np.resize(talk_S, max(len(talk_S), _SAMPLES))
+    first = int(random.integers(len(talk_S) - _SAMPLES + 1))
+    return talk_S[first : first + _SAMPLES]
+
+
+def _synthesized(number: int) -> np.ndarray:
+    from grafp.audio import synthesis
+
+    samples_S: np.ndarray = synthesis.piece(50_000 + number, _LONGEST_S + 1)
+    return samples_S[:_SAMPLES]
+
+
+def _tones(number: int) -> np.ndarray:
+    """A few tones, each of another length."""
+    random = np.random.default_rng(number)
+    time_S = np.arange(_SAMPLES) / 16_000
+    tones_S = np.zeros(_SAMPLES)
+    for _ in range(int(random.integers(1, 6))):
+        on_S = (time_S * random.uniform(0.2, 4.0) + random.random()) % 1 < random.uniform(0.3, 1)
+        tones_S += on_S * np.sin(2 * np.pi * 60 * 2 ** random.uniform(0, 6) * time_S)
+    return (0.1 * tones_S).astype(np.float32)
+
+
+def _hum(number: int) -> np.ndarray:
+    """Mains hum and a little noise."""
+    random = np.random.default_rng(number)
+    time_S = np.arange(_SAMPLES) / 16_000
+    hum_S = random.normal(0, random.uniform(1e-4, 3e-3), _SAMPLES)
+    base = random.choice([50.0, 60.0])
+    for harmonic in range(1, int(random.integers(2, 12))):
+        phase = random.uniform(0, 2 * np.pi)
+        hum_S += 0.02 / harmonic * np.sin(2 * np.pi * base * harmonic * time_S + phase)
+    return hum_S.astype(np.float32)
+
+
+def _table(catalog: str, known: Clips, unknown: Clips, items: Sequence) -> dict:
+    """Print and return the shares accepted, of unknown clips and of known ones."""
+    groups = {item.uri: item.group for item in items}
+    rows: dict[str, dict] = {f"{rate:g}": {} for rate in RATES}
+    rights = []
+    for seconds in LENGTHS_S:
+        familiar, strange = _asked(catalog, known, seconds), _asked(catalog, unknown, seconds)
+        right_N = _right(familiar, known, groups)
+        rights.append(f"{100 * right_N.mean():.1f}")
+        evidence_N = strange.evidence()
+        wrongly = _accepted(catalog, seconds, evidence_N)
+        rightly = _accepted(catalog, seconds, np.where(right_N, familiar.evidence(), -9))
+        mates_N = np.array(
+            [_album(a) == _album(t) for a, t in zip(strange.track_N, unknown.track_N)]
+        )
+        others = _accepted(catalog, seconds, np.where(mates_N, -9, evidence_N))
+        for rate, *shares in zip(RATES, wrongly, others, rightly, strict=True):
+            names = ("unknown_accepted", "of_other_albums", "known_accepted")
+            rows[f"{rate:g}"][f"{seconds:g} s"] = dict(zip(names, shares, strict=True))
+    print("| target | " + " | ".join(f"{seconds:g} s" for seconds in LENGTHS_S) + " |")
+    print("|---" * (len(LENGTHS_S) + 1) + "|")
+    for rate, cells in rows.items():
+        shown = (
+            f"{100 * c['unknown_accepted']:.3f} ({100 * c['of_other_albums']:.3f}) / "
+            f"{100 * c['known_accepted']:.1f}"
+            for c in cells.values()
+        )
+        print(f"| {100 * float(rate):g} % | " + " | ".join(shown) + " |")
+    print("| right track | " + " | ".join(rights) + " |")
+    print(f"{len(unknown.track_N):,} unknown and {len(known.track_N):,} known clips a length")
+    return rows
+
+
+def _right(found: Outcome, clips: Clips, groups: dict[str, str]) -> np.ndarray:
+    """Whether the answer is the clip's track, or a copy of it."""
+    return np.array(
+        [
+            answer is not None and groups.get(answer, answer) == groups.get(true, true)
+            for answer, true in zip(found.track_N, clips.track_N, strict=True)
+        ]
+    )
+
+
+def _album(uri: str | None) -> str:
+    return (uri or "").rsplit("/", 1)[0]
+
+
+def _accepted(catalog: str, seconds: float, evidence_N: np.ndarray) -> list[float]:
+    """The share of answers with at least the evidence of each target rate."""
+    from grafp.catalog.catalog import Catalog
+
+    manifest = Catalog.open_published(catalog).manifest
+    assert manifest
+    assert manifest.calibration
+    law = manifest.calibration.law(seconds)
+    return [float((evidence_N >= law.evidence(rate)).mean()) for rate in RATES]
+
+
+def _asked(catalog: str, clips: Clips, seconds: float) -> Outcome:
+    queries = clips.beginnings(seconds)
+    work = [
+        _identify.remote(catalog, queries[first : first + _AT_ONCE])
+        for first in range(0, len(queries), _AT_ONCE)
+    ]
+    tracks, reached, elsewhere = zip(*(answer for part in ray.get(work) for answer in part))
+    return Outcome(list(tracks), np.array(reached), np.array(elsewhere))
+
+
+@ray.remote(num_cpus=1)
+def _identify(root: str, queries: list[np.ndarray]) -> list[tuple[str | None, float, float]]:
+    """The track of the best answer to each query, and what makes its evidence."""
+    import faiss
+
+    from grafp.index.evidence import identify, reached
+
+    faiss.omp_set_num_threads(1)
+    uris, search, background = _opened(root)
+    found = identify(queries, search, reached(queries, background))
+    return [
+        (uris[answers[0].match.ordinal][0], answers[0].reached, answers[0].elsewhere)
+        if answers
+        else (None, -1.0, 0.0)
+        for answers in found
+    ]
+
+
+@cache
+def _opened(root: str) -> tuple:
+    """Tracks, index and background of a catalog, once in each process."""
+    from grafp.catalog.catalog import Catalog
+    from grafp.catalog.shard_files import open_shards
+    from grafp.index.background import BackgroundSearch
+    from grafp.index.shards import ShardSearch
+
+    catalog = Catalog.open_published(root)
+    manifest, background = catalog.manifest, catalog.background()
+    assert manifest
+    assert background
+    search = ShardSearch(open_shards(catalog.root, manifest), manifest.nprobe, manifest.stride)
+    beside = BackgroundSearch.of(background, manifest.query_hop_s)
+    return catalog.live_tracks(), search, beside
+
+
+if __name__ == "__main__":
+    sys.exit(cli.run(main, options()))
