@@ -22,7 +22,7 @@ import json
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cache, partial
+from functools import partial
 
 import numpy as np
 import ray
@@ -32,7 +32,7 @@ from pipelines.common import cli
 LENGTHS_S = (1.0, 2.0, 3.0, 5.0, 10.0)
 RATES = (0.01, 0.001, 0.0001)
 _LONGEST_S, _SAMPLES = 10.0, 160_000
-_AT_ONCE = 256
+_AT_ONCE = 1024
 _PARTS = (0.01, 0.35, 0.5, 0.65, 0.8, 1.0)
 _SIZES = (1, 5, 20)
 _ENCODINGS = (("mp3", 0.0), ("ogg", 7.3), ("m4a", 0.0), ("mp3", 3.1))
@@ -432,32 +432,27 @@ def _identify(root: str, queries: list[np.ndarray]) -> list[tuple[str | None, fl
 
     from grafp.index.evidence import identify, reached
 
-    faiss.omp_set_num_threads(1)
-    uris, search, background = _opened(root)
-    found = identify(queries, search, reached(queries, background))
-    return [
-        (uris[answers[0].match.ordinal][0], answers[0].reached, answers[0].elsewhere)
-        if answers
-        else (None, -1.0, 0.0)
-        for answers in found
-    ]
-
-
-@cache
-def _opened(root: str) -> tuple:
-    """Tracks, index and background of a catalog, once in each process."""
     from grafp.catalog.catalog import Catalog
     from grafp.catalog.shard_files import open_shards
     from grafp.index.background import BackgroundSearch
     from grafp.index.shards import ShardSearch
 
+    faiss.omp_set_num_threads(1)
     catalog = Catalog.open_published(root)
     manifest, background = catalog.manifest, catalog.background()
     assert manifest
     assert background
     search = ShardSearch(open_shards(catalog.root, manifest), manifest.nprobe, manifest.stride)
     beside = BackgroundSearch.of(background, manifest.query_hop_s)
-    return catalog.live_tracks(), search, beside
+    uris = catalog.live_tracks()
+    answers: list[tuple[str | None, float, float]] = []
+    for first in range(0, len(queries), 64):
+        some = queries[first : first + 64]
+        for found in identify(some, search, reached(some, beside)):
+            best = found[0] if found else None
+            track = uris[best.match.ordinal][0] if best else None
+            answers.append((track, best.reached if best else -1.0, best.elsewhere if best else 0.0))
+    return answers
 
 
 if __name__ == "__main__":
