@@ -430,11 +430,10 @@ def _identify(root: str, queries: list[np.ndarray]) -> list[tuple[str | None, fl
     """The track of the best answer to each query, and what makes its evidence."""
     import faiss
 
-    from grafp.index.evidence import identify, reached
-
     from grafp.catalog.catalog import Catalog
     from grafp.catalog.shard_files import open_shards
     from grafp.index.background import BackgroundSearch
+    from grafp.index.evidence import identify, reached
     from grafp.index.shards import ShardSearch
 
     faiss.omp_set_num_threads(1)

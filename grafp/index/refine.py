@@ -176,7 +176,8 @@ def _products(
         return np.where(inside, product, np.nan), comparable.sum(axis=3)
     low = np.floor(row).clip(0, most - 1).astype(np.int32)
     part = (row - low).clip(0, 1).astype(np.float32)
-    inside = windows.inside_WK[tracks, low + (part >= 0.5)]
+    inside = windows.inside_WK[tracks, low] | (part == 1)
+    inside &= windows.inside_WK[tracks, low + 1] | (part == 0)
     product = (1 - part) * similarity_WKM[tracks, low, number_M]
     product += part * similarity_WKM[tracks, low + 1, number_M]
     product /= _length_between(windows.vectors_WKD, low, part, tracks)

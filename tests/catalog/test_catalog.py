@@ -53,7 +53,7 @@ def test_the_weights_are_read_once_for_all_that_a_job_asks_of_the_card(
 ) -> None:
     correction_s = catalog.model().offset_correction_s
     assert catalog.model().offset_correction_s == correction_s
-    assert catalog.threshold()(5.0) == catalog.model().min_score(5.0)
+    assert catalog.acceptance().threshold(0.0, 5.0) == catalog.model().min_score(5.0)
     assert reads.count("weights.safetensors") == 1
 
 

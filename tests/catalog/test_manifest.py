@@ -7,7 +7,7 @@ import pytest
 
 from grafp.catalog.manifest import FORMAT_VERSION, Manifest, ShardEntry, StoredFile, index_health
 from grafp.errors import CatalogError
-from grafp.index.calibration import Calibration
+from grafp.index.calibration import Calibration, Law, LengthCalibration
 from grafp.index.size import IndexParameters
 
 
@@ -38,7 +38,9 @@ MANIFEST = Manifest(
     tracks=StoredFile("snapshots/two.tracks.parquet", 9, "ef" * 32),
     next_ordinal=3,
     counts={"tracks": 3},
-    calibration=Calibration(30, 100, {"1": {"0.001": 0.8}}),
+    calibration=Calibration(
+        100, 0, {"1": LengthCalibration(Law(0.1, 0.03), 200, {"0.001": (0.0004, 0.002)})}
+    ),
 )
 
 
@@ -49,13 +51,17 @@ def test_a_manifest_is_read_as_it_was_written() -> None:
     assert Manifest.from_json(empty.to_json(), "m") == empty
 
 
-def test_a_manifest_of_format_3_is_read_too() -> None:
-    values = json.loads(MANIFEST.to_json())
-    values |= {"format_version": 3, "template": values.pop("trained_index")}
-    values["when_trained"]["canary"] = values["when_trained"].pop("recall")
-    for shard in values["shards"]:
-        shard["canary"] = shard.pop("recall")
-    assert Manifest.from_json(json.dumps(values).encode(), "m") == MANIFEST
+@pytest.mark.parametrize("version", [3, 4])
+def test_a_manifest_of_an_older_format_is_read_without_its_thresholds(version: int) -> None:
+    values = json.loads(MANIFEST.to_json()) | {"format_version": version}
+    values["calibration"] = {"excerpts": 9, "fingerprints": 9, "thresholds": {"1": {"0.1": 0.8}}}
+    if version == 3:
+        values |= {"template": values.pop("trained_index")}
+        values["when_trained"]["canary"] = values["when_trained"].pop("recall")
+        for shard in values["shards"]:
+            shard["canary"] = shard.pop("recall")
+    read = Manifest.from_json(json.dumps(values).encode(), "m")
+    assert read == replace(MANIFEST, calibration=None)
 
 
 def test_another_version_is_one_clear_line() -> None:

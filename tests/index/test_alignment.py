@@ -1,21 +1,25 @@
 """Sequence matching on synthetic catalogs whose truth is known."""
 
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
 from vectors import clip, on_grid, recording, shards_of, unit
 
-from grafp.index.alignment import align, find_matches
+from grafp.index import alignment
 from grafp.index.scoring import Match
 from grafp.index.shards import DecodedVectors, ShardSearch
 
+# At the speed as cataloged: other speeds have tests of their own, below.
+find_matches = partial(alignment.find_matches, change=0.0)
+align = partial(alignment.align, change=0.0)
 ORDINALS = (0, 1, 2, 3, 7, 40, 41, 500, 1_000_000)
 
 
 def best(query: np.ndarray, shards: ShardSearch) -> Match:
-    [[match]] = find_matches([query], shards)
+    [[match]] = find_matches([query], shards, tried=1)
     return match
 
 
@@ -40,7 +44,7 @@ def test_noisy_clips_are_found_in_their_track_at_their_place(
 ) -> None:
     places = [(ordinal, start) for ordinal in ORDINALS for start in (0, 13, 57, 105)]
     queries = [clip(fine[ordinal], start, 15, noise) for ordinal, start in places]
-    answers = find_matches(queries, shards)
+    answers = find_matches(queries, shards, tried=1)
     assert len(answers) == len(queries)
     for (ordinal, start), [match] in zip(places, answers, strict=True):
         assert match.ordinal == ordinal
@@ -77,8 +81,8 @@ def test_the_score_is_equation_8(
     match = best(query, shards)
     reference = tracks[7].astype(np.float16).astype(np.float64)
     products = [float(query[i] @ reference[33 + i]) for i in range(12)]
-    assert match.score == pytest.approx(sum(products) / 12, abs=1e-5)
-    assert match.rank_score == pytest.approx(sum(products) / 12, abs=1e-5)
+    assert match.score == pytest.approx(sum(products) / 12, abs=1e-4)
+    assert match.rank_score == pytest.approx(sum(products) / 12, abs=1e-4)
 
 
 def test_no_answer_reaches_from_one_track_into_the_next(
@@ -87,7 +91,7 @@ def test_no_answer_reaches_from_one_track_into_the_next(
     """Tracks 40 and 41 follow each other in the shard, and so do their fingerprints."""
     for of_first in (4, 5, 6):
         query = np.concatenate([tracks[40][-of_first:], tracks[41][: 10 - of_first]])
-        [matches] = find_matches([query], shards, top_k=3)
+        [matches] = find_matches([query], shards, tried=3)
         assert 0.35 < matches[0].rank_score < 0.75
         for match in matches[: 1 if of_first != 5 else 2]:
             ends_in_40 = (40, 120 - of_first, 0, of_first - 1)
@@ -130,7 +134,7 @@ def test_a_removed_track_is_never_returned(
     for start in (0, 40, 105):
         query = clip(fine[3], start, 15)
         assert best(query, shards).ordinal == 3
-        [matches] = find_matches([query], ShardSearch([without], nprobe=32), top_k=100)
+        [matches] = find_matches([query], ShardSearch([without], nprobe=32), tried=100)
         assert matches
         assert 3 not in {match.ordinal for match in matches}
         assert matches[0].score < 0.6
@@ -166,8 +170,8 @@ def test_silence_within_a_query_only_lowers_its_score(
 
 def test_neighboring_queries_do_not_mix(fine: dict[int, np.ndarray], shards: ShardSearch) -> None:
     queries = [clip(fine[0], 5, 3), np.zeros((4, 128), np.float32), clip(fine[500], 80, 9)]
-    together = find_matches(queries, shards, top_k=3)
-    assert together == [find_matches([query], shards, top_k=3)[0] for query in queries]
+    together = find_matches(queries, shards, tried=3)
+    assert together == [find_matches([query], shards, tried=3)[0] for query in queries]
 
 
 def test_the_number_of_shards_does_not_change_the_answers(
@@ -176,7 +180,7 @@ def test_the_number_of_shards_does_not_change_the_answers(
     queries = [
         clip(fine[o], start, 12, noise=1.0) for o in ORDINALS for start in (0.0, 50.4, 100.0)
     ]
-    answers = [find_matches(queries, shards_of(tracks, n), top_k=3) for n in (1, 3, 8)]
+    answers = [find_matches(queries, shards_of(tracks, n), tried=3) for n in (1, 3, 8)]
     assert answers[0] == answers[1] == answers[2]
     assert all(len(matches) == 3 for matches in answers[0])
 
@@ -204,14 +208,6 @@ def test_a_catalog_with_a_longer_hop_knows_its_tracks_ends(tracks: dict[int, np.
     assert (match.ordinal, match.start, match.first, match.last) == (2, 100, 0, 15)
 
 
-def test_a_track_can_be_left_out(fine: dict[int, np.ndarray], shards: ShardSearch) -> None:
-    queries = [clip(fine[ordinal], 30, 15) for ordinal in ORDINALS]
-    answers = find_matches(queries, shards, neighbors=60, without=ORDINALS)
-    for ordinal, matches in zip(ORDINALS, answers, strict=True):
-        assert ordinal not in {match.ordinal for match in matches}
-        assert all(match.score < 0.6 for match in matches)
-
-
 @pytest.mark.parametrize("codec", ["PQ64x4fs", "SQfp16"])
 def test_codes_alone_answer_nearly_as_well(
     codec: str, fine: dict[int, np.ndarray], tracks: dict[int, np.ndarray]
@@ -236,7 +232,9 @@ def test_codes_alone_answer_nearly_as_well(
         lengths = np.linalg.norm(decoded.vectors_ND[rows[~silent]], axis=1)
         assert lengths == pytest.approx(1, abs=1e-3)
     queries = [clip(fine[ordinal], 40, 15, noise=0.5) for ordinal in ORDINALS]
-    for [a], [b] in zip(find_matches(queries, exact), find_matches(queries, coded), strict=True):
+    for [a], [b] in zip(
+        find_matches(queries, exact, tried=1), find_matches(queries, coded, tried=1), strict=True
+    ):
         assert (a.ordinal, a.first, a.last) == (b.ordinal, b.first, b.last)
         assert b.start == pytest.approx(a.start, abs=0.3)
 
@@ -252,14 +250,14 @@ def test_the_best_tracks_come_once_each_in_order(
         61: np.concatenate([tracks[2][:50], unit(source + 1.0 * tracks[2][50:70]), tracks[2][70:]]),
     }
     catalog = shards_of({0: tracks[0], **copies, 3: tracks[3], 7: tracks[7]}, count)
-    [matches] = find_matches([source], catalog, top_k=4)
+    [matches] = find_matches([source], catalog, tried=4)
     assert [match.ordinal for match in matches[:3]] == [0, 60, 61]
     assert [round(match.start) for match in matches[:3]] == [30, 30, 50]
     scores = [match.rank_score for match in matches]
     assert scores == sorted(scores, reverse=True)
     assert len({match.ordinal for match in matches}) == len(matches)
     for wanted in (1, 2):
-        assert find_matches([source], catalog, top_k=wanted)[0] == matches[:wanted]
+        assert find_matches([source], catalog, tried=wanted)[0] == matches[:wanted]
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
@@ -269,11 +267,11 @@ def test_equal_tracks_come_in_the_order_of_the_catalog(
     copies = dict.fromkeys((8, 3, 900), tracks[7])
     catalog = shards_of({0: tracks[0], 1: tracks[1], **copies}, count)
     query = clip(fine[7], 44, 10, noise=0.5)
-    [matches] = find_matches([query], catalog, top_k=3)
+    [matches] = find_matches([query], catalog, tried=3)
     assert [match.ordinal for match in matches] == [3, 8, 900]
     assert len({match.rank_score for match in matches}) == 1
     backwards = replace(catalog, shards=catalog.shards[::-1])
-    assert find_matches([query], backwards, top_k=3) == [matches]
+    assert find_matches([query], backwards, tried=3) == [matches]
 
 
 def test_aligning_with_one_recording_agrees_with_searching_for_it(
@@ -318,5 +316,82 @@ def test_a_batch_asks_the_catalog_twice(
 
         monkeypatch.setattr(ShardSearch, name, spy)
     queries = [clip(fine[ordinal], 20, 15) for ordinal in (1, 2, 7)]
-    assert [match.ordinal for [match] in find_matches(queries, shards)] == [1, 2, 7]
+    assert [match.ordinal for [match] in find_matches(queries, shards, tried=1)] == [1, 2, 7]
     assert asked == ["nearest", "matches"]
+
+
+def played(track: np.ndarray, start: float, count: int, speed: float, noise: float) -> np.ndarray:
+    """A clip whose fingerprint n lies at start + speed * n of the track, `recording`'s fine steps."""
+    at = np.rint((start + speed * np.arange(count)) * 10).astype(int)
+    added = np.random.default_rng(count).standard_normal((count, 128))
+    return unit(track[at] + noise * unit(added)).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def long() -> dict[int, np.ndarray]:
+    return {ordinal: recording(900, 300 + ordinal) for ordinal in (0, 1, 2)}
+
+
+@pytest.mark.parametrize(
+    ("count", "speed"),
+    [
+        (41, 0.95),
+        (41, 1.04),
+        *((count, s) for count in (91, 400) for s in (0.95, 0.98, 1.02, 1.04)),
+    ],
+)
+def test_a_clip_at_another_speed_is_found_with_its_speed(
+    speed: float, count: int, long: dict[int, np.ndarray]
+) -> None:
+    shards = shards_of({ordinal: on_grid(vectors) for ordinal, vectors in long.items()})
+    for start in (30.0, 250.4):
+        query = played(long[1], start, count, speed, noise=0.8)
+        [[match]] = alignment.find_matches([query], shards, tried=1, change=0.05)
+        assert match.ordinal == 1
+        assert match.speed == pytest.approx(speed, abs=max(0.002, 0.55 / count))
+        assert match.start == pytest.approx(start, abs=0.5)
+        [[fixed]] = alignment.find_matches([query], shards, tried=1, change=0.0)
+        assert fixed.speed == 1.0
+        assert fixed.rank_score < match.rank_score
+
+
+def test_a_clip_at_its_own_speed_is_said_to_be(long: dict[int, np.ndarray]) -> None:
+    shards = shards_of({ordinal: on_grid(vectors) for ordinal, vectors in long.items()})
+    for count in (1, 11, 41, 91):
+        query = played(long[2], 100.0, count, 1.0, noise=0.8)
+        [[match]] = alignment.find_matches([query], shards, tried=1, change=0.05)
+        assert (match.ordinal, match.speed) == (2, 1.0)
+        assert match.start == pytest.approx(100, abs=0.3)
+
+
+def test_a_catalog_with_a_longer_hop_knows_other_speeds(long: dict[int, np.ndarray]) -> None:
+    sparse = {ordinal: on_grid(vectors)[::5] for ordinal, vectors in long.items()}
+    query = played(long[0], 200.0, 91, 1.03, noise=0.5)
+    [[match]] = alignment.find_matches([query], shards_of(sparse, stride=5), tried=1, change=0.05)
+    assert match.ordinal == 0
+    assert match.speed == pytest.approx(1.03, abs=0.01)
+    assert match.start == pytest.approx(200, abs=1.0)
+
+
+def test_the_number_of_shards_changes_no_answer_at_other_speeds(
+    long: dict[int, np.ndarray],
+) -> None:
+    tracks = {ordinal: on_grid(vectors) for ordinal, vectors in long.items()}
+    queries = [played(long[o], 60.0, 61, 0.97, noise=1.0) for o in (0, 1, 2)]
+    answers = [alignment.find_matches(queries, shards_of(tracks, n)) for n in (1, 2, 3)]
+    assert answers[0] == answers[1] == answers[2]
+
+
+@pytest.mark.parametrize("start", [20.5, 63.5])
+def test_between_two_fingerprints_lies_their_mean(
+    start: float, fine: dict[int, np.ndarray], shards: ShardSearch
+) -> None:
+    """The clip agrees better with the mean of two neighbors than with either."""
+    query = clip(fine[7], start, 15)
+    match = best(query, shards)
+    reference = on_grid(fine[7])
+    nearest = max(
+        float(np.einsum("md,md->m", query, reference[first : first + 15]).mean())
+        for first in (int(start), int(start) + 1)
+    )
+    assert match.score > nearest

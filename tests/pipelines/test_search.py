@@ -66,7 +66,7 @@ def test_no_division_into_shards_and_actors_changes_the_answers(
 ) -> None:
     answers = [
         find_matches(
-            queries, SpreadSearch(root, divided[shards], actors=actors, decode=decode), top_k=3
+            queries, SpreadSearch(root, divided[shards], actors=actors, decode=decode), tried=3
         )
         for shards, actors in ((1, None), (3, 2), (TRACKS, 3))
     ]

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from vectors import clip, on_grid, recording, shards_of, unit
 
+from grafp.index.evidence import Answer
 from grafp.index.shards import ShardSearch
 from grafp.timeline.detection import Detection, find_detections
 from grafp.timeline.sequence import timeline
@@ -16,6 +17,14 @@ SECOND = 10  # hops
 
 def threshold(seconds: float) -> float:
     return float(np.interp(seconds, [1.0, 5.0], [0.85, 0.7]))
+
+
+def points(answer: Answer) -> bool:
+    return answer.match.score >= threshold(5.0)
+
+
+def accepts(detection: Detection) -> bool:
+    return detection.score >= threshold(detection.heard_s)
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +53,7 @@ def cut(track: np.ndarray, start_s: float, end_s: float, noise: float = 0.6) -> 
 
 
 def found(programme_MD: np.ndarray, catalog: ShardSearch) -> list[Detection]:
-    detections = timeline(find_detections(programme_MD, catalog, HOP, threshold(5.0)), threshold)
+    detections = timeline(find_detections(programme_MD, catalog, None, HOP, points), accepts)
     for detection in detections:
         assert detection.score >= threshold(detection.heard_s)
     return detections
@@ -208,17 +217,17 @@ def test_a_seam_neither_loses_nor_doubles_a_play(
         ]
     )
     overlap = 20 * SECOND
-    parts = find_detections(programme[:seam], catalog, HOP, threshold(5.0))
+    parts = find_detections(programme[:seam], catalog, None, HOP, points)
     parts += find_detections(
-        programme[seam - overlap :], catalog, HOP, threshold(5.0), (seam - overlap) * HOP
+        programme[seam - overlap :], catalog, None, HOP, points, (seam - overlap) * HOP
     )
-    whole, seamed = found(programme, catalog), timeline(parts, threshold)
+    whole, seamed = found(programme, catalog), timeline(parts, accepts)
     assert [detection.ordinal for detection in whole] == [1, 7]
     for one, other in zip(whole, seamed, strict=True):
         assert one.ordinal == other.ordinal
         assert other.start_s == pytest.approx(one.start_s, abs=0.2)
         assert other.end_s == pytest.approx(one.end_s, abs=0.2)
-        assert other.offset_s == pytest.approx(one.offset_s, abs=0.05)
+        assert other.track_at(0.0) == pytest.approx(one.track_at(0.0), abs=0.05)
         assert other.heard_s <= other.end_s - other.start_s
 
 
@@ -240,7 +249,7 @@ def detection(ordinal: int, start_s: float, end_s: float, score: float = 0.9) ->
 )
 def test_plays_that_overlap(detections: list, spans: list) -> None:
     for order in (1, -1):
-        kept = timeline([detection(*one) for one in detections[::order]], threshold)
+        kept = timeline([detection(*one) for one in detections[::order]], accepts)
         assert [(p.ordinal, p.start_s, p.end_s) for p in kept] == spans
         assert all(p.track_start_s == p.start_s + 100 * p.ordinal for p in kept)
 
