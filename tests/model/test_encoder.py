@@ -48,7 +48,7 @@ def test_parameter_count(preset: str, least: float, most: float) -> None:
 
 
 def test_grafprint_is_the_network_of_the_paper() -> None:
-    """Its text (section II-B, Table I) and, where that is silent, the shapes of the authors' code."""
+    """Its text (section II-B, Table I) and, where that is silent, the authors' code."""
     model, seen = encoder("grafprint").eval(), []
     for module in (*model.stem, model.project, *model.stages, model.expand, *model.head):
         module.register_forward_hook(lambda *call: seen.append(tuple(call[2].shape[1:])))
