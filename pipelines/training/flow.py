@@ -83,7 +83,7 @@ def train_model(
     collected = collect_all(
         sources, store, out, resume=resume, on_ray=num_workers > 0, held_out=config.held_out
     )
-    config = _check_groups(sources[0].uri, collected["music"], config, max(1, num_workers))
+    config = _fitted(sources[0].uri, collected["music"], config, max(1, num_workers))
     task: dict[str, Any] = {"data": collected, "memory_gb": memory_gb, "out": out, "config": config}
     task |= {"start_from": first and {"model": first.model_id, "files": first.files}}
     summary = train_on_ray(task, num_workers, gpu) if num_workers else _train_here(task, gpu)
@@ -102,8 +102,8 @@ def _refuse_overwriting(out: str, settings: dict, resume: bool) -> None:
         raise OptionError(f"--out {out} holds a run already: add --resume, or choose another --out")
 
 
-def _check_groups(uri: str, music: Collected, config: TrainConfig, workers: int) -> TrainConfig:
-    """The settings, with the steps that their epochs take with this music.
+def _fitted(uri: str, music: Collected, config: TrainConfig, workers: int) -> TrainConfig:
+    """The settings, with the number of steps that their epochs take with this music.
 
     Raises TrainingError when a worker has too few tracks for a batch.
     """
@@ -118,7 +118,7 @@ def _check_groups(uri: str, music: Collected, config: TrainConfig, workers: int)
         )
     config = config.for_tracks(len(usable), workers)
     if config.epochs:
-        logger.info(f"{config.epochs} epochs of {len(usable)} tracks: {config.steps} steps")
+        logger.info(f"epochs: {config.epochs}, of {len(usable)} tracks: {config.steps} steps")
     return config
 
 

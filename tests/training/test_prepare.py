@@ -300,6 +300,27 @@ def test_a_small_collection_is_split_between_groups_or_not_at_all(
     assert tuple(map(len, one.usable())) == wanted
 
 
+def test_runs_that_hold_out_other_shares_use_the_same_decoded_audio(tmp_path: Path) -> None:
+    put(str(tmp_path), {f"{number}.wav": piece(number, seconds=1.2) for number in range(40)})
+    sources = Sources.of("music", table_of(tmp_path, ["path", *(f"{n}.wav" for n in range(40))]))
+    held, keys = [], set()
+    for share in (0.0, 0.01, 0.1, 0.5):
+        one = collect(sources, f"{tmp_path}/data", held_out=share)
+        train, kept = (set(side["uri"].to_pylist()) for side in one.usable())
+        assert not train & kept
+        assert len(train | kept) == 40
+        held.append(kept)
+        keys.add(one.key)
+    assert len(keys) == 1
+    assert len(held[0]) == 0
+    assert len(held[1]) >= 1
+    assert held[2] < held[3]
+    assert 12 <= len(held[3]) <= 28
+    with logged() as lines:
+        collect(sources, f"{tmp_path}/data", held_out=0.0)
+    assert lines == ["music: 40 for training, 0 for validation, 0.01 h"]
+
+
 @pytest.mark.parametrize("what", ["music", "noise", "rir"])
 def test_what_is_not_there_is_one_line_with_its_option(what: str, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
