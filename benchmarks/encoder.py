@@ -41,13 +41,10 @@ def main(chosen: argparse.Namespace) -> tuple[dict, int]:
     rates = _rates({"log-mel": lambda: log_mel(segments_BS)}, len(mel_BFT), 2.0)
     _row("log-mel", rates["log-mel"], None)
     summary["log-mel"] = rates["log-mel"]
-    for preset in PRESETS:
+    for preset, config in PRESETS.items():
+        mel_BFT = log_mel(segments_BS, config.spectrogram)
         torch.manual_seed(0)
-        encoder = (
-            load_bundle(chosen.model).encoder
-            if preset == "small"
-            else build_encoder(PRESETS[preset])
-        )
+        encoder = load_bundle(chosen.model).encoder if preset == "small" else build_encoder(config)
         _settle(encoder, mel_BFT)
         # As many segments at a time as the fingerprinter takes.
         x_BFT = mel_BFT[: max(1, NODES_AT_ONCE["cpu"] // encoder.config.nodes)]
