@@ -66,7 +66,7 @@ def test_grafprint_is_the_network_of_the_paper() -> None:
         (128,),
     ]
     assert model.stem[0].conv.in_channels == 3
-    blocks = [block for stage in model.stages for block in stage]
+    blocks = [module for module in model.modules() if isinstance(module, GraphBlock)]
     assert [block.neighbors for block in blocks] == [3] * (2 + 2 + 6 + 2)
 
 
