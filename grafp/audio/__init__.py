@@ -2,8 +2,8 @@
 
 In the order of the flow: formats (the table of formats), decoding, encoding; then what happens to
 music before it is recorded: speed, mixing (noise and impulse responses), effects (loudspeakers,
-microphones, codecs), degrade (a whole clip). These four need PyTorch and are imported by name. synthesis makes music,
-noise and impulse responses for demos and tests.
+microphones, codecs), degrade (a whole clip). These four need PyTorch and are imported by name.
+synthesis makes music, noise and impulse responses for demos and tests.
 """
 
 from grafp.audio.decoding import MAX_SECONDS, SILENCE_PEAK, decode, decode_chunks

@@ -19,12 +19,12 @@ import numpy as np
 from grafp import storage
 from grafp.errors import ModelError, StorageError
 from grafp.model.background import FILE as BACKGROUND
+from grafp.model.spectrogram import SPECTROGRAMS
 
 if TYPE_CHECKING:
     from grafp.model.presets import AnyEncoder
 
 FORMAT_VERSION = 1
-FEATURES = {"name": "log-mel-64x32", "version": 1, "sample_rate": 16_000, "segment_s": 1.0}
 BUNDLE_FILES = ("card.json", "weights.safetensors", BACKGROUND)
 SHIPPED = Path(__file__).parent / "shipped"
 DEFAULT_MODEL = "small"
@@ -99,10 +99,12 @@ def parse_card(files: dict[str, bytes], name: str) -> ModelCard:
         raise ModelError(f"{name}: damaged model bundle ({error})") from error
     if not isinstance(card, dict):
         raise ModelError(f"{name}: damaged model bundle (its card is not a JSON object)")
-    if card.get("format_version") != FORMAT_VERSION or card.get("features") != FEATURES:
+    known = [one.to_card() for one in SPECTROGRAMS.values()]
+    if card.get("format_version") != FORMAT_VERSION or card.get("features") not in known:
         raise ModelError(
             f"{name}: made for format {card.get('format_version')} with features "
-            f"{card.get('features')}; this version reads format {FORMAT_VERSION} with {FEATURES}"
+            f"{card.get('features')}; this version reads format {FORMAT_VERSION} with features "
+            f"that are one of {known}"
         )
     digest = hashlib.sha256(files["weights.safetensors"] + files["card.json"]).hexdigest()
     model_id = f"{card.get('preset', 'model')}-{digest[:12]}"
@@ -166,6 +168,8 @@ def _with_weights(card: ModelCard, name: str) -> ModelBundle:
     weights = {key: value.float() for key, value in tensors.items()}
     try:
         config = config_from_dict(card.card.get("encoder", {}))
+        if (features := card.card["features"]["name"]) != config.spectrogram:
+            raise ModelError(f"its encoder takes {config.spectrogram}, not {features}")
         with torch.device("meta"):  # without memory: a damaged card may ask for any amount
             trial = build_encoder(config)
         missing, unexpected = trial.load_state_dict(weights, strict=False, assign=True)
@@ -203,7 +207,7 @@ def save_bundle(
     }
     whole_card = {
         "format_version": FORMAT_VERSION,
-        "features": FEATURES,
+        "features": SPECTROGRAMS[encoder.config.spectrogram].to_card(),
         "encoder": encoder.config.to_dict(),
         "parameters": encoder.parameter_count(),
         "versions": {name: _version(name) for name in ("grafp", "torch", "torchaudio", "av")},

@@ -90,7 +90,7 @@ def trusted_dtype(encoder: AnyEncoder, device: torch.device) -> torch.dtype:
     dtype, was_training = inference_dtype(device), encoder.training
     if dtype == torch.float32:
         return dtype
-    mel_BFT = log_mel(_trial_segments().to(device))
+    mel_BFT = log_mel(_trial_segments().to(device), encoder.config.spectrogram)
     encoder.eval()
     with torch.inference_mode():
         exact_BD = encoder(mel_BFT)
@@ -176,5 +176,6 @@ class Fingerprinter:
             return torch.cat(parts).numpy()
 
     def _embed(self, segments_BS: torch.Tensor) -> torch.Tensor:
-        vectors_BD: torch.Tensor = self.encoder(log_mel(segments_BS))
+        mel_BFT = log_mel(segments_BS, self.encoder.config.spectrogram)
+        vectors_BD: torch.Tensor = self.encoder(mel_BFT)
         return vectors_BD.masked_fill(is_silent(segments_BS)[:, None], 0.0).float().cpu()

@@ -1,5 +1,6 @@
 """The architectures that can be trained by name, and encoders from their configurations."""
 
+from dataclasses import replace
 from typing import Any
 
 from grafp.errors import ModelError
@@ -9,15 +10,24 @@ from grafp.model.encoder import Encoder, EncoderConfig
 AnyConfig = EncoderConfig | ConvConfig | PatchConfig
 AnyEncoder = Encoder | ConvEncoder | PatchEncoder
 
+_PAPER = EncoderConfig(
+    stem=((8, 7, 2, 1),),
+    channels=(64, 128, 256, 512),
+    blocks=(2, 2, 6, 2),
+    neighbors=3,
+    head=(4096,),
+    expand=1024,
+    slope=0.2,
+)
+"""The network of the paper (section II-B); what its text leaves open is as in the authors' code."""
+
 PRESETS: dict[str, AnyConfig] = {
-    "grafprint": EncoderConfig(
-        stem=((8, 7, 2, 1),),
-        channels=(64, 128, 256, 512),
-        blocks=(2, 2, 6, 2),
-        neighbors=3,
-        head=(1024, 4096),
-        readout=64,
-    ),
+    "grafprint": _PAPER,
+    "grafprint-readout": replace(_PAPER, head=(1024, 4096), expand=0, slope=1.0, readout=64),
+    # The larger sizes of the authors' code; none is in the paper.
+    "grafprint-s": replace(_PAPER, channels=(80, 160, 400, 640)),
+    "grafprint-m": replace(_PAPER, channels=(96, 192, 384, 768), blocks=(2, 2, 16, 2)),
+    "grafprint-b": replace(_PAPER, channels=(128, 256, 512, 1024), blocks=(2, 2, 18, 2)),
     "small": EncoderConfig(
         stem=((24, 5, 2, 2), (48, 3, 2, 2)),
         channels=(64, 192),
@@ -43,6 +53,17 @@ PRESETS: dict[str, AnyConfig] = {
         unit=32,
     ),
     "ast": PatchConfig(frames=4, stride=2, width=640, depth=9, heads=10, head=(1024,)),
+    # As trained by the authors of the paper: their code has its sizes, and the input's.
+    "ast-published": PatchConfig(
+        frames=10,
+        stride=10,
+        width=640,
+        depth=8,
+        heads=10,
+        head=(4096,),
+        expand=1024,
+        spectrogram="log-mel-64x100",
+    ),
     "ast-small": PatchConfig(frames=4, stride=2, width=256, depth=5, heads=4, head=(1024,)),
 }
 

@@ -21,9 +21,11 @@ ENCODERS = {"--workers": None, "--gpu --no-gpu": None}
 CONTRACT: dict[str, dict[str, Any]] = {
     "train": {
         "--music": None, "--out": REQUIRED, "--noise": None, "--rir": None, "--data": None,
-        "--memory-gb": None, "--preset": "small", "--start-from": None, "--minutes": None,
-        "--steps": None, "--pairs": 128, "--per-track": 2, "--accumulate": 1, "--compile": False,
-        "--learning-rate": 1e-3, "--offset-ms": 50.0, "--augment": [], "--seed": 0,
+        "--memory-gb": None, "--recipe": "grafp", "--preset": "small", "--start-from": None,
+        "--minutes": None, "--steps": None, "--epochs": None, "--pairs": 128, "--per-track": 2,
+        "--accumulate": 1, "--compile": False, "--optimizer": "adamw", "--learning-rate": 1e-3,
+        "--final-learning-rate": 0.0, "--warm-up": 0.02, "--weight-decay": 0.01, "--clip": 1.0,
+        "--temperature": 0.05, "--held-out": 0.1, "--offset-ms": 50.0, "--augment": [], "--seed": 0,
         "--num-workers": 1, "--gpu --no-gpu": None, "--resume": False,
     },
     "index_catalog": {
@@ -65,7 +67,10 @@ CONTRACT: dict[str, dict[str, Any]] = {
     },
 }  # fmt: skip
 CHOICES = {
-    ("train", "--preset"): "{small,grafprint,nafp,ast,ast-small}",
+    ("train", "--recipe"): "{grafp,paper}",
+    ("train", "--preset"): "{small,grafprint,grafprint-readout,grafprint-s,grafprint-m,"
+    "grafprint-b,nafp,ast,ast-published,ast-small}",
+    ("train", "--optimizer"): "{adamw,adam}",
     ("query_batch", "--rerank"): "{exact,pq}",
     ("evaluate", "--protocol"): "{field,paper}",
     ("evaluate", "--search"): "{index,lsh}",
@@ -122,8 +127,8 @@ def test_presets_have_the_names_that_training_offers() -> None:
     from grafp.model.presets import PRESETS
     from grafp.training.config import PRESET_NAMES
 
-    assert PRESET_NAMES == ("small", "grafprint", "nafp", "ast", "ast-small")
-    assert set(PRESET_NAMES) == set(PRESETS)
+    assert {"small", "grafprint", "nafp", "ast", "ast-small"} < set(PRESET_NAMES)
+    assert sorted(PRESET_NAMES) == sorted(PRESETS)
 
 
 @dataclass(frozen=True)
