@@ -13,10 +13,16 @@ from typing import Annotated, Any, ClassVar
 
 from grafp.errors import OptionError
 from grafp.options import Count, Kind, Natural, Uri, Whole, choice, number, positive_float
-from grafp.training.config import PRESET_NAMES, AugmentConfig, TrainConfig
+from grafp.training.config import PRESET_NAMES, AugmentConfig, TrainConfig, preset_names
 from pipelines.common import cli
 
 Positive = Annotated[float, Kind("X", positive_float)]
+
+
+def _preset(text: str) -> str:
+    """Looked up when it is given: what is installed costs time to list."""
+    name: str = choice(*preset_names()).read(text)
+    return name
 
 
 @dataclass(kw_only=True)
@@ -39,7 +45,7 @@ class Options:
     memory_gb: Positive | None = None
     """Music that a worker may hold in memory, GB; the rest is streamed (default: half of the free
     memory, divided by the workers on a machine)."""
-    preset: Annotated[str, choice(*PRESET_NAMES)] = TrainConfig.preset
+    preset: Annotated[str, Kind(choice(*PRESET_NAMES).metavar, _preset)] = TrainConfig.preset
     start_from: cli.Model | None = None
     """Model whose weights to begin with, to refine it (default: random weights)."""
     minutes: Annotated[float, Kind("M", positive_float)] | None = None

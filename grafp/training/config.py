@@ -5,9 +5,17 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal, get_args
 
 from grafp.errors import OptionError, TrainingError
+from grafp.model.registry import registered_names
 
 Preset = Literal["small", "grafprint", "nafp", "ast", "ast-small"]  # names of grafp.model.presets
 PRESET_NAMES: tuple[str, ...] = get_args(Preset)
+
+
+def preset_names() -> list[str]:
+    """What `preset` may be: our own names, and those that installed packages register."""
+    return [*PRESET_NAMES, *registered_names()]
+
+
 Range = tuple[float, float]
 ORDERS = ("room-noise", "noise-room")
 _BOUNDS = {
@@ -141,7 +149,8 @@ class TrainConfig:
     preset: str = "small"
     """Architecture: the graph network of the paper (grafprint), a smaller one for CPUs (small), or
     a baseline of the paper: a convolutional network (nafp), a transformer (ast) or a smaller one
-    (ast-small). Baselines learn at lower rates: about 2e-4 for ast, 3e-4 for the others."""
+    (ast-small); or the name of an encoder that an installed package registers. Baselines learn at
+    lower rates: about 2e-4 for ast, 3e-4 for the others."""
     steps: int | None = None
     """Length of training, optimizer steps; either this or `minutes`."""
     minutes: float | None = None
@@ -178,9 +187,8 @@ class TrainConfig:
     """How one view of each pair is degraded."""
 
     def __post_init__(self) -> None:
-        if self.preset not in PRESET_NAMES:
-            names = ", ".join(PRESET_NAMES)
-            raise TrainingError(f"no preset {self.preset!r}; choose one of {names}")
+        if self.preset not in (names := preset_names()):
+            raise TrainingError(f"no preset {self.preset!r}; choose one of {', '.join(names)}")
         if (self.steps is None) == (self.minutes is None) or (self.steps or self.minutes or 0) <= 0:
             raise TrainingError("give a length above 0: either steps or minutes")
         if not 1 <= self.accumulate <= self.pairs:

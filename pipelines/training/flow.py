@@ -20,6 +20,7 @@ import torch
 from grafp import storage
 from grafp.errors import OptionError, TrainingError
 from grafp.model.bundle import load_bundle
+from grafp.model.presets import PRESETS, build_encoder, preset_config
 from grafp.training.config import TrainConfig
 from grafp.training.data.partition import Share
 from grafp.training.data.prepare import Collected
@@ -66,6 +67,8 @@ def train_model(
     first = load_bundle(start_from) if start_from else None
     if first and first.card.get("preset") != config.preset:
         raise TrainingError(f"--start-from {start_from}: not of preset {config.preset!r}")
+    if first is None and config.preset not in PRESETS:
+        build_encoder(preset_config(config.preset))  # refused now, not after decoding all music
     uris = {"music": music, "noise": noise, "rir": rirs}
     uris = {what: uri and storage.absolute(uri) for what, uri in uris.items()}
     data = data and storage.absolute(data)
