@@ -84,11 +84,11 @@ def evaluate_embeddings(
     export = open_export(folder)
     asked = export.queries(seconds, queries, seed)
     logger.info(f"{len(asked):,} queries of {folder}")
-    connect()
     catalog = Catalog.open(storage.join(out, "catalog"))
     rows = _stored(export, catalog.root, folder)
     sizes = {row["uri"]: row["n_segments"] for row in rows}
     asked = placed(folder, asked, sizes, export.settings.hop_s)
+    connect()
     _index(catalog, rows, export.settings.hop_s)
     manifest = catalog.manifest
     assert manifest is not None
@@ -132,7 +132,9 @@ def _stored(export: Export, root: str, folder: str) -> list[Row]:
     rows: list[Row] = []
     first: dict[str, Row] = {}
     waiting: list[Row] = []
+    heard = False
     for name, vectors_ND in export.tracks():
+        heard = heard or bool(vectors_ND.any())
         row = _row(name, vectors_ND, export.settings, folder)
         rows.append(row)
         if first.setdefault(row["content_sha256"], row) is not row:
@@ -142,8 +144,8 @@ def _stored(export: Export, root: str, folder: str) -> list[Row]:
         if sum(one["n_segments"] for one in waiting) >= _FILE_FINGERPRINTS:
             _flush(root, waiting)
             waiting = []
-    if not rows:
-        raise OptionError(f"--embeddings {folder}: there are no tracks")
+    if not heard:
+        raise OptionError(f"--embeddings {folder}: no track has a fingerprint that is not silence")
     if waiting:
         _flush(root, waiting)
     numbers = {digest: number for number, digest in enumerate(first)}
@@ -168,6 +170,7 @@ def _row(name: str, vectors_ND: np.ndarray, settings: Settings, folder: str) -> 
         "content_sha256": hashlib.sha256(vectors_ND.tobytes()).hexdigest(),
         "duration_s": seconds_of(len(vectors_ND), settings.hop_s),
         "status": "ok",
+        "model_id": "exported",
         "hop_s": settings.hop_s,
         "n_segments": len(vectors_ND),
         "embeddings": vectors_ND,
