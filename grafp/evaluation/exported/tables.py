@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import pyarrow as pa
@@ -105,7 +105,7 @@ class TableExport:
                 f"{', '.join(sorted(lacking))}"
             )
         outer = schema.field("vectors").type
-        inner = outer.value_type if _is_list(outer) else pa.null()
+        inner = outer.value_type if _is_list(outer) else outer
         if not _is_list(inner) or not pa.types.is_floating(inner.value_type):
             raise OptionError(
                 f"{self._told(file)}: vectors must be a list of lists of {DIMENSION} numbers of a "
@@ -152,12 +152,12 @@ class TableExport:
         return f"--embeddings {storage.join(self.folder, file)}"
 
 
-def _is_list(kind: pa.DataType) -> bool:
+def _is_list(kind: pa.DataType) -> TypeGuard[pa.ListType]:
     types = pa.types
     return bool(types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind))
 
 
-def _vectors(cell: pa.Scalar, where: str) -> np.ndarray:
+def _vectors(cell: pa.ListScalar, where: str) -> np.ndarray:
     """The fingerprints of a row, float16 (fingerprints, 128)."""
     vectors = cell.values
     if vectors is None or not len(vectors):
