@@ -13,13 +13,25 @@ from typing import Annotated, Any, ClassVar
 
 from grafp.errors import OptionError
 from grafp.options import Count, Kind, Natural, Uri, Whole, choice, number, positive_float
-from grafp.training.config import OPTIMIZERS, PRESET_NAMES, AugmentConfig, TrainConfig
+from grafp.training.config import (
+    OPTIMIZERS,
+    PRESET_NAMES,
+    AugmentConfig,
+    TrainConfig,
+    preset_names,
+)
 from grafp.training.recipes import RECIPES, settings_of
 from pipelines.common import cli
 
 Positive = Annotated[float, Kind("X", positive_float)]
 Share = Annotated[float, Kind("X", number(0.0, 1.0))]
 LENGTHS = frozenset(("minutes", "steps", "epochs"))
+
+
+def _preset(text: str) -> str:
+    """Looked up when it is given: what is installed costs time to list."""
+    name: str = choice(*preset_names()).read(text)
+    return name
 
 
 @dataclass(kw_only=True)
@@ -46,7 +58,7 @@ class Options:
     recipe: Annotated[str, choice(*RECIPES)] = TrainConfig.recipe
     """Settings of training: those of the paper, or grafp, which has the defaults shown here. An
     option that is given counts more than the recipe."""
-    preset: Annotated[str, choice(*PRESET_NAMES)] = TrainConfig.preset
+    preset: Annotated[str, Kind(choice(*PRESET_NAMES).metavar, _preset)] = TrainConfig.preset
     start_from: cli.Model | None = None
     """Model whose weights to begin with, to refine it (default: random weights)."""
     minutes: Annotated[float, Kind("M", positive_float)] | None = None

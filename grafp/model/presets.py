@@ -3,12 +3,12 @@
 from dataclasses import replace
 from typing import Any
 
-from grafp.errors import ModelError
 from grafp.model.baselines import ConvConfig, ConvEncoder, PatchConfig, PatchEncoder
 from grafp.model.encoder import Encoder, EncoderConfig
+from grafp.model.registered import RegisteredConfig, RegisteredEncoder
 
-AnyConfig = EncoderConfig | ConvConfig | PatchConfig
-AnyEncoder = Encoder | ConvEncoder | PatchEncoder
+AnyConfig = EncoderConfig | ConvConfig | PatchConfig | RegisteredConfig
+AnyEncoder = Encoder | ConvEncoder | PatchEncoder | RegisteredEncoder
 
 _PAPER = EncoderConfig(
     stem=((8, 7, 2, 1),),
@@ -68,12 +68,22 @@ PRESETS: dict[str, AnyConfig] = {
 }
 
 
+def preset_config(name: str) -> AnyConfig:
+    """An architecture by name: a preset, or what another package registers (with its defaults).
+
+    Raises ModelError when it is neither.
+    """
+    return PRESETS[name] if name in PRESETS else RegisteredConfig.default(name)
+
+
 def build_encoder(config: AnyConfig) -> AnyEncoder:
     """An encoder with random weights."""
     if isinstance(config, ConvConfig):
         return ConvEncoder(config)
     if isinstance(config, PatchConfig):
         return PatchEncoder(config)
+    if isinstance(config, RegisteredConfig):
+        return RegisteredEncoder(config)
     return Encoder(config)
 
 
@@ -88,4 +98,4 @@ def config_from_dict(values: dict[str, Any]) -> AnyConfig:
         return ConvConfig.from_dict(values)
     if values["kind"] == PatchConfig.kind:
         return PatchConfig.from_dict(values)
-    raise ModelError(f"encoder in the model card: unknown kind {values['kind']!r}")
+    return RegisteredConfig.from_dict(values)

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 from grafp.errors import OptionError, TrainingError
+from grafp.model.registry import registered_names
 
 PRESET_NAMES = (  # of grafp.model.presets, which imports PyTorch
     "small",
@@ -20,6 +21,13 @@ PRESET_NAMES = (  # of grafp.model.presets, which imports PyTorch
     "ast-small",
 )
 OPTIMIZERS = ("adamw", "adam")
+
+
+def preset_names() -> list[str]:
+    """What `preset` may be: our own names, and those that installed packages register."""
+    return [*PRESET_NAMES, *registered_names()]
+
+
 Range = tuple[float, float]
 ORDERS = ("room-noise", "noise-room")
 _BOUNDS = {
@@ -158,7 +166,8 @@ class TrainConfig:
     """Architecture: the graph network of the paper (grafprint; larger: grafprint-s, -m, -b), the
     same with a head that knows where each node lies (grafprint-readout), a smaller one for CPUs
     (small), or a baseline of the paper: a convolutional network (nafp), a transformer (ast; as its
-    authors trained it: ast-published; smaller: ast-small). With --recipe grafp, baselines learn at
+    authors trained it: ast-published; smaller: ast-small); or the name of an encoder that an
+    installed package registers. With --recipe grafp, baselines learn at
     lower rates: about 2e-4 for ast, 3e-4 for the others."""
     steps: int | None = None
     """Length of training, optimizer steps; either this, `epochs` or `minutes`."""
@@ -209,9 +218,8 @@ class TrainConfig:
     """How one view of each pair is degraded."""
 
     def __post_init__(self) -> None:
-        if self.preset not in PRESET_NAMES:
-            names = ", ".join(PRESET_NAMES)
-            raise TrainingError(f"no preset {self.preset!r}; choose one of {names}")
+        if self.preset not in (presets := preset_names()):
+            raise TrainingError(f"no preset {self.preset!r}; choose one of {', '.join(presets)}")
         lengths = [one for one in (self.steps, self.epochs, self.minutes) if one is not None]
         counted = self.steps is not None or self.epochs is not None
         if counted == (self.minutes is not None) or min(lengths) <= 0:

@@ -20,7 +20,13 @@ from torch.nn.parallel import DistributedDataParallel
 from grafp.errors import TrainingError
 from grafp.model.features import log_mel
 from grafp.model.inference import trusted_dtype
-from grafp.model.presets import PRESETS, AnyConfig, AnyEncoder, build_encoder, config_from_dict
+from grafp.model.presets import (
+    AnyConfig,
+    AnyEncoder,
+    build_encoder,
+    config_from_dict,
+    preset_config,
+)
 from grafp.training.accumulate import backward_in_parts, embed_without_graph, split
 from grafp.training.augment import Augmenter
 from grafp.training.config import TrainConfig
@@ -61,7 +67,7 @@ class Trainer:
         torch.manual_seed(config.seed)  # the same first weights on every rank
         self.config, self.sampler, self.augmenter = config, sampler, augmenter
         self.validation, self.device, self.rank, self.world = validation, device, rank, world
-        self.encoder = build_encoder(architecture or PRESETS[config.preset]).to(device)
+        self.encoder = build_encoder(architecture or preset_config(config.preset)).to(device)
         # The names of the encoder's weights stay the same, whatever is wrapped around it.
         self.model: torch.nn.Module = self.encoder
         if config.compile:

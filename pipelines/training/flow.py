@@ -21,7 +21,7 @@ from grafp import storage
 from grafp.datasets import Kind
 from grafp.errors import OptionError, TrainingError
 from grafp.model.bundle import ModelBundle, load_bundle
-from grafp.model.presets import PRESETS
+from grafp.model.presets import PRESETS, build_encoder, preset_config
 from grafp.training.config import TrainConfig
 from grafp.training.data.partition import Share
 from grafp.training.data.prepare import Collected
@@ -68,6 +68,8 @@ def train_model(
     first = load_bundle(start_from) if start_from else None
     if first and not _is_of(first, config.preset):
         raise TrainingError(f"--start-from {start_from}: not of preset {config.preset!r}")
+    if first is None and config.preset not in PRESETS:
+        build_encoder(preset_config(config.preset))  # refused now, not after decoding all music
     given: dict[Kind, str | None] = {"music": music, "noise": noise, "rir": rirs}
     uris = {what: uri and storage.absolute(uri) for what, uri in given.items()}
     data = data and storage.absolute(data)
@@ -94,7 +96,7 @@ def train_model(
 
 def _is_of(model: ModelBundle, preset: str) -> bool:
     """By name, since a preset may have changed since; or by its sizes, if it had another name."""
-    return model.card.get("preset") == preset or model.encoder.config == PRESETS[preset]
+    return model.card.get("preset") == preset or model.encoder.config == PRESETS.get(preset)
 
 
 def _refuse_overwriting(out: str, settings: dict, resume: bool) -> None:

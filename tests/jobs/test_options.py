@@ -45,10 +45,11 @@ CONTRACT: dict[str, dict[str, Any]] = {
         **ENCODERS,
     },
     "evaluate": {
-        "--catalog": REQUIRED, "--audio": REQUIRED, "--noise": REQUIRED, "--rir": REQUIRED,
+        "--catalog": None, "--audio": None, "--noise": None, "--rir": None,
         "--out": REQUIRED, "--seconds": [1.0, 2.0, 3.0, 5.0],
         "--snr": [0.0, 5.0, 10.0, 15.0, 20.0], "--queries": 2000, "--protocol": "field",
-        "--search": "index", "--seed": 0, "--unknown": None, "--distractors": [], **ENCODERS,
+        "--search": "index", "--seed": 0, "--unknown": None, "--distractors": [],
+        "--embeddings": None, **ENCODERS,
     },
     "demo": {
         "--audio": None, "--out": "demo-out", "--tracks": 48, "--clips": 60, "--seconds": 5.0,
@@ -237,6 +238,9 @@ def test_a_wrong_option_is_one_line_that_says_what_would_be_right(
         ("train", "--out o", "--music: required"),
         ("evaluate", "--catalog c --audio a --noise n --rir r --out o --distractors 1.5",
          "--distractors: '1.5' has a number that is not whole"),
+        ("evaluate", "--catalog c --noise n --out o", "--audio, --rir: required"),
+        ("evaluate", "--embeddings e --audio a --out o", "--audio: not with --embeddings"),
+        ("evaluate", "--embeddings e --snr 5 --out o", "--snr: not with --embeddings"),
     ],
 )  # fmt: skip
 def test_options_that_do_not_go_together_are_refused(
