@@ -10,6 +10,7 @@ class ClusteringParameters:
 
 class ProductQuantizer:
     cp: ClusteringParameters
+    ksub: int
     def decode(self, codes: np.ndarray) -> np.ndarray: ...
 
 class ScalarQuantizer:
@@ -45,6 +46,7 @@ class IndexIVF(Index):
     cp: ClusteringParameters
     pq: ProductQuantizer
     quantizer: Index
+    clustering_index: Index | None
     invlists: InvertedLists
     nlist: int
     nprobe: int
@@ -52,11 +54,23 @@ class IndexIVF(Index):
     def search_preassigned(
         self, x: np.ndarray, k: int, Iq: np.ndarray, Dq: np.ndarray | None
     ) -> tuple[np.ndarray, np.ndarray]: ...
+    def add_core(self, n: int, x: object, xids: object, precomputed_idx: object) -> None: ...
+
+class IndexIVFPQ(IndexIVF):
+    do_polysemous_training: bool
 
 class IndexIVFFastScan(IndexIVF):
     orig_invlists: InvertedLists | None
     def reconstruct_orig_invlists(self) -> None: ...
 
+class StandardGpuResources:
+    """In builds for GPUs only, like `index_cpu_to_gpu`."""
+
+    def setTempMemory(self, size: int) -> None: ...
+
+def index_cpu_to_gpu(provider: StandardGpuResources, device: int, index: Index) -> Index: ...
+def get_num_gpus() -> int: ...
+def swig_ptr(a: np.ndarray) -> object: ...
 def index_factory(d: int, description: str, metric: int = ...) -> IndexIVF: ...
 def serialize_index(index: Index) -> np.ndarray: ...
 def deserialize_index(data: np.ndarray) -> IndexIVF: ...

@@ -15,8 +15,8 @@ import numpy as np
 from grafp.index.ids import SEGMENT_BITS, ordinals_of, segments_of
 from grafp.index.scoring import Alignments, Match, Tracks
 
-NEIGHBORS = 40  # per fingerprint
-_CANDIDATES = 64  # proposals scored exactly per query, those with the most votes first
+NEIGHBORS = 40  # per fingerprint, where a catalog has no other number
+CANDIDATES = 64  # proposals scored exactly per query, those with the most votes first; likewise
 _PRODUCTS_AT_ONCE = 1 << 22
 _SHIFT = 1 << (SEGMENT_BITS + 5)  # a start before the track's beginning stays in its own track
 
@@ -31,6 +31,14 @@ class Searcher(Protocol):
     @property
     def offset_correction(self) -> float:
         """How much later than the truth the model's offsets are, in query hops."""
+
+    @property
+    def neighbors(self) -> int:
+        """Nearest fingerprints to find for each query fingerprint."""
+
+    @property
+    def candidates(self) -> int:
+        """Proposals to score exactly for each query."""
 
     def nearest(self, queries_QD: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         """The k nearest fingerprints of each query: similarities and ids, (queries, k).
@@ -50,7 +58,7 @@ def find_matches(
     catalog: Searcher,
     *,
     top_k: int = 1,
-    neighbors: int = NEIGHBORS,
+    neighbors: int | None = None,
     without: Sequence[int] | None = None,
 ) -> list[list[Match]]:
     """The best position in each of the best tracks, for every query.
@@ -61,6 +69,7 @@ def find_matches(
         queries: fingerprints of each query, float32 (segments, 128), one every query hop.
         catalog: all shards, here or elsewhere; each is asked twice for all queries together.
         top_k: tracks wanted per query.
+        neighbors: instead of the catalog's.
         without: for each query the ordinal of a track that must not be its answer.
 
     Returns one list per query, best first, at most `top_k` long.
@@ -68,7 +77,7 @@ def find_matches(
     if not sum(map(len, queries)):
         return [[] for _ in queries]
     bounds = np.cumsum([0, *map(len, queries)])
-    similarity_QK, id_QK = catalog.nearest(np.concatenate(queries), neighbors)
+    similarity_QK, id_QK = catalog.nearest(np.concatenate(queries), neighbors or catalog.neighbors)
     if without is not None:
         id_QK[ordinals_of(id_QK) == np.repeat(without, np.diff(bounds))[:, None]] = -1
     parts = [slice(*bounds[number : number + 2]) for number in range(len(queries))]
@@ -87,7 +96,7 @@ def best_matches(
         nearest: similarities and ids of the neighbors of each query, both (segments, neighbors).
     """
     proposed = [
-        _propose(similarity_MK, id_MK, query_MD, catalog.stride)
+        _propose(similarity_MK, id_MK, query_MD, catalog.stride, catalog.candidates)
         for query_MD, (similarity_MK, id_MK) in zip(queries, nearest, strict=True)
     ]
     return [
@@ -117,7 +126,7 @@ def align(
 
 
 def _propose(
-    similarity_MK: np.ndarray, id_MK: np.ndarray, query_MD: np.ndarray, stride: int
+    similarity_MK: np.ndarray, id_MK: np.ndarray, query_MD: np.ndarray, stride: int, candidates: int
 ) -> Alignments:
     """Offset compensation (eq. 7): distinct (track, start) pairs, the most supported first."""
     number_M1 = np.arange(len(id_MK))[:, None]
@@ -127,7 +136,7 @@ def _propose(
     start_P = (segments_of(id_MK) * stride - number_M1)[usable_MK]
     key_C, where_P = np.unique(ordinal_P * (2 * _SHIFT) + start_P + _SHIFT, return_inverse=True)
     votes_C = np.bincount(where_P, similarity_MK[usable_MK], minlength=len(key_C))
-    best_C = key_C[np.argsort(-votes_C, kind="stable")[:_CANDIDATES]]
+    best_C = key_C[np.argsort(-votes_C, kind="stable")[:candidates]]
     return Alignments(query_MD, best_C // (2 * _SHIFT), best_C % (2 * _SHIFT) - _SHIFT)
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from grafp.index.alignment import NEIGHBORS, Searcher, best_matches
+from grafp.index.alignment import Searcher, best_matches
 from grafp.index.scoring import Alignments
 from grafp.model.fingerprint import SEGMENT_SECONDS
 
@@ -115,9 +115,9 @@ def _seen(vectors_MD: np.ndarray, catalog: Searcher, hop_s: float, min_score: fl
     heard = np.flatnonzero(vectors_MD.any(axis=1))
     if not len(heard):
         return []
-    similarity_MK = np.zeros((len(vectors_MD), NEIGHBORS), np.float32)
-    id_MK = np.full((len(vectors_MD), NEIGHBORS), -1)
-    similarity_MK[heard], id_MK[heard] = catalog.nearest(vectors_MD[heard], NEIGHBORS)
+    similarity_MK = np.zeros((len(vectors_MD), catalog.neighbors), np.float32)
+    id_MK = np.full((len(vectors_MD), catalog.neighbors), -1)
+    similarity_MK[heard], id_MK[heard] = catalog.nearest(vectors_MD[heard], catalog.neighbors)
     size, step = round(WINDOW_SECONDS / hop_s), round(_STEP_SECONDS / hop_s)
     latest = max(0, len(vectors_MD) - size)
     firsts = [*range(0, latest, step), latest]

@@ -85,7 +85,7 @@ def with_distractors(source: Catalog, root: str, count: int, *, seed: int = 0) -
                     _draw.remote(source.root, manifest, root, key, wanted, distribution, seed)
                 )
     rows += [row for part in ray.get(work) for row in part]
-    state = extend(catalog, IndexState(), live_refs(rows))
+    state = extend(catalog, IndexState(options=manifest.index_options), live_refs(rows))
     run = Run.begin(catalog, manifest.model_id, manifest.model_sha256, manifest.hop_s)
     scaled = run.manifest(rows, state, next_ordinal=manifest.next_ordinal + count)
     catalog.publish(scaled)
