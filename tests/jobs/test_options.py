@@ -29,8 +29,8 @@ CONTRACT: dict[str, dict[str, Any]] = {
     "index_catalog": {
         "--audio": REQUIRED, "--catalog": REQUIRED, "--model": None, "--hop": None,
         "--codec": None, "--lists": None, "--probes": None, "--neighbors": None,
-        "--candidates": None, "--max-failures": "1%", "--max-seconds": 10_800.0, "--allow-empty": False,
-        "--dry-run": False, **ENCODERS,
+        "--candidates": None, "--max-failures": "1%", "--max-seconds": 10_800.0,
+        "--allow-empty": False, "--dry-run": False, **ENCODERS,
     },
     "merge_index": {
         "--catalog": REQUIRED, "--remove": None, "--compact": False, "--retrain": False,
