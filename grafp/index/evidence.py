@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from grafp.index.alignment import CANDIDATES, MAX_SPEED_CHANGE, Searcher, find_matches
+from grafp.index.alignment import MAX_SPEED_CHANGE, Searcher, find_matches
 from grafp.index.scoring import TRIED, Match
 
 PART = 0.65
@@ -58,7 +58,9 @@ def identify(
     found = find_matches(queries, catalog, tried=max(TRIED, top_k + 1), change=change)
     # Where all that was tried is one piece, there may be more copies of it than were tried.
     full = [n for n, matches in enumerate(found) if _only_one_piece(matches, top_k)]
-    more = find_matches([queries[n] for n in full], catalog, tried=CANDIDATES, change=change)
+    more = find_matches(
+        [queries[n] for n in full], catalog, tried=catalog.candidates, change=change
+    )
     for n, matches in zip(full, more, strict=True):
         found[n] = matches
     return [weighed(*each, top_k) for each in zip(found, beside, strict=True)]
@@ -83,7 +85,7 @@ def reached(
     """
     if background is None:
         return [0.0] * len(queries)
-    found = find_matches(queries, background, tried=2, neighbors=8, change=change)
+    found = find_matches(queries, background, tried=2, change=change)
     owners = [-1] * len(queries) if own is None else own
     return [
         max((match.rank_score for match in matches if match.ordinal != owner), default=0.0)

@@ -90,7 +90,7 @@ def with_distractors(
                     _draw.remote(source.root, manifest, root, key, wanted, distribution, seed)
                 )
     rows += [row for part in ray.get(work) for row in part]
-    state = extend(catalog, IndexState(), live_refs(rows))
+    state = extend(catalog, IndexState(options=manifest.index_options), live_refs(rows))
     run = Run.begin(catalog, manifest.model_id, manifest.model_sha256, manifest.hop_s)
     scaled = run.manifest(rows, state, next_ordinal=manifest.next_ordinal + count)
     catalog.publish(scaled)

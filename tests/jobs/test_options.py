@@ -30,8 +30,9 @@ CONTRACT: dict[str, dict[str, Any]] = {
     },
     "index_catalog": {
         "--audio": REQUIRED, "--catalog": REQUIRED, "--model": None, "--hop": None,
-        "--max-failures": "1%", "--max-seconds": 10_800.0, "--allow-empty": False,
-        "--dry-run": False, **ENCODERS,
+        "--codec": None, "--lists": None, "--probes": None, "--neighbors": None,
+        "--candidates": None, "--max-failures": "1%", "--max-seconds": 10_800.0,
+        "--allow-empty": False, "--dry-run": False, **ENCODERS,
     },
     "merge_index": {
         "--catalog": REQUIRED, "--remove": None, "--compact": False, "--retrain": False,
@@ -72,6 +73,7 @@ CHOICES = {
     ("train", "--preset"): "{small,grafprint,grafprint-readout,grafprint-s,grafprint-m,"
     "grafprint-b,nafp,ast,ast-published,ast-small}",
     ("train", "--optimizer"): "{adamw,adam}",
+    ("index_catalog", "--codec"): "{PQ64x4fs,PQ64,SQfp16}",
     ("query_batch", "--rerank"): "{exact,pq}",
     ("evaluate", "--protocol"): "{field,paper}",
     ("evaluate", "--search"): "{index,lsh}",
@@ -122,6 +124,14 @@ def test_help_shows_real_defaults_and_marks_what_is_required(job: str) -> None:
         assert ("(required)" in text) == (default == REQUIRED)
         if isinstance(default, int | float) and not isinstance(default, bool) and default:
             assert f"(default: {default:g})" in text
+
+
+def test_the_index_job_tells_the_defaults_of_a_search() -> None:
+    from grafp.index.alignment import CANDIDATES, NEIGHBORS
+
+    shown = build_parser(options_of("index_catalog"), "").format_help()
+    assert f"for each of theirs (default: {NEIGHBORS})" in " ".join(shown.split())
+    assert f"for each query (default: {CANDIDATES})" in " ".join(shown.split())
 
 
 def test_presets_have_the_names_that_training_offers() -> None:
@@ -225,6 +235,12 @@ def test_a_wrong_option_is_one_line_that_says_what_would_be_right(
 @pytest.mark.parametrize(
     ("job", "words", "line"),
     [
+        ("index_catalog", "--audio a --catalog c --codec PQ32",
+         "--codec: 'PQ32' is not one of PQ64x4fs, PQ64, SQfp16"),
+        ("index_catalog", "--audio a --catalog c --lists 0",
+         "--lists: '0' is not a whole number of 1 or more"),
+        ("index_catalog", "--audio a --catalog c --lists 8 --probes 9",
+         "--probes 9: more than the 8 lists"),
         ("merge_index", "--catalog c --verify --clean", "--clean: not allowed with --verify"),
         ("merge_index", "--catalog c --clean --compact",
          "--clean: not with --remove, --compact or --retrain"),
