@@ -36,6 +36,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory, ray_here: None) -> Path:
             storage.write(f"{folder}/{kind}/{seed}.flac", data)
     storage.write(f"{folder}/noise/0.wav", encode(synthesis.noise(0, 5.0), "wav"))
     storage.write(f"{folder}/rirs/0.wav", encode(synthesis.impulse_response(0), "wav"))
+    for kind in ("noise", "rirs"):  # a folder with a single recording would be for training
+        storage.write(f"{folder}/{kind}.csv", f"path,split\n{kind}/0.wav,test\n".encode())
     index_catalog(f"{folder}/music", f"{folder}/catalog", encoders=Encoders(1))
     return folder
 
@@ -64,13 +66,13 @@ def test_tables_give_the_hit_rates_of_the_audio(
 ) -> None:
     code, of_audio, err = run_job(
         evaluate, capsys, "--catalog", f"{folder}/catalog", "--audio", f"{folder}/music",
-        "--unknown", f"{folder}/unknown", "--noise", f"{folder}/noise", "--rir", f"{folder}/rirs",
-        "--out", f"{tmp_path}/audio", "--seconds", "1,3", "--snr", "-12", "--queries", "8",
-        "--workers", "1",
+        "--unknown", f"{folder}/unknown", "--noise", f"{folder}/noise.csv",
+        "--rir", f"{folder}/rirs.csv", "--out", f"{tmp_path}/audio", "--seconds", "1,3",
+        "--snr", "-12", "--queries", "8", "--workers", "1",
     )  # fmt: skip
     assert (code, err) == (cli.DONE, "")
     rows = pq.read_table(f"{tmp_path}/audio/clips.parquet").to_pylist()
-    noises, rirs = (waveforms(list_items(f"{folder}/{kind}")) for kind in ("noise", "rirs"))
+    noises, rirs = (waveforms(list_items(f"{folder}/{kind}.csv")) for kind in ("noise", "rirs"))
     queries = [_query(row, noises, rirs, model) for row in rows]
     tracks = {name: model.fingerprint(samples) for name, samples in music(folder).items()}
     write_tables(tmp_path / "exported", tracks, queries)
