@@ -1,4 +1,4 @@
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -6,5 +6,5 @@ class OptimizeResult:
     x: np.ndarray
 
 def minimize(
-    fun: Callable[[np.ndarray], float], x0: np.ndarray, *, method: str
+    fun: Callable[[np.ndarray], float], x0: np.ndarray | Sequence[float], *, method: str
 ) -> OptimizeResult: ...
