@@ -58,8 +58,12 @@ format: $(READY)
 
 # After a change of dependencies.
 lock: $(READY)
-	$(BIN)/uv export --quiet --no-emit-project --no-hashes --no-annotate --no-header \
-		--extra cpu --extra dev --extra docs -o constraints.txt
+	@mkdir -p build
+	for faiss in cpu gpu; do \
+		$(BIN)/uv export --quiet --no-emit-project --no-hashes --no-annotate --no-header \
+			--extra $$faiss --extra dev --extra docs -o build/$$faiss.txt || exit 1; \
+	done
+	LC_ALL=C sort -t= -k1,1 -k2 build/cpu.txt build/gpu.txt | uniq > constraints.txt
 
 clean:
 	rm -rf .venv demo-out build *.egg-info .pytest_cache .mypy_cache .ruff_cache \

@@ -17,6 +17,11 @@ from pipelines.common import cli
 
 def options() -> argparse.Namespace:
     parser = cli.parser(__doc__)
+    parser.add_argument(
+        "--presets",
+        default="grafprint-readout,small,nafp,ast,ast-small",
+        help="by name, with commas",
+    )
     parser.add_argument("--seconds", type=cli.positive_float, default=6.0, help="per form, s")
     parser.add_argument("--model", default="small", metavar="NAME|URI", help="weights of `small`")
     return parser.parse_args()
@@ -31,6 +36,9 @@ def main(chosen: argparse.Namespace) -> tuple[dict, int]:
     from grafp.model.inference import NODES_AT_ONCE, inference_dtype, inference_form
     from grafp.model.presets import PRESETS, build_encoder
 
+    names = chosen.presets.split(",")
+    if unknown := set(names) - set(PRESETS):
+        raise cli.OptionError(f"--presets: no preset {unknown.pop()!r}; {', '.join(PRESETS)}")
     torch.set_num_threads(1)
     audio_S = torch.from_numpy(synthesis.piece(1, 14.0))
     segments_BS = audio_S.unfold(0, 16_000, 1_600)[:128]
@@ -41,13 +49,11 @@ def main(chosen: argparse.Namespace) -> tuple[dict, int]:
     rates = _rates({"log-mel": lambda: log_mel(segments_BS)}, len(mel_BFT), 2.0)
     _row("log-mel", rates["log-mel"], None)
     summary["log-mel"] = rates["log-mel"]
-    for preset in PRESETS:
+    for preset in names:
+        config = PRESETS[preset]
+        mel_BFT = log_mel(segments_BS, config.spectrogram)
         torch.manual_seed(0)
-        encoder = (
-            load_bundle(chosen.model).encoder
-            if preset == "small"
-            else build_encoder(PRESETS[preset])
-        )
+        encoder = load_bundle(chosen.model).encoder if preset == "small" else build_encoder(config)
         _settle(encoder, mel_BFT)
         # As many segments at a time as the fingerprinter takes.
         x_BFT = mel_BFT[: max(1, NODES_AT_ONCE["cpu"] // encoder.config.nodes)]

@@ -49,7 +49,7 @@ def main(chosen: argparse.Namespace) -> tuple[dict, int]:
         each = small.manifest.counts["fingerprints"] / _TRACKS
         for size in chosen.fingerprints:
             root = f"{folder}/{size:.0f}"
-            manifest = with_distractors(small, root, round(size / each))
+            manifest = with_distractors(small, root, round(size / each), model=small.model())
             ray.shutdown()  # the job starts its own
             count = manifest.counts["fingerprints"]
             print(f"{count:,} fingerprints in {len(manifest.shards)} shards")

@@ -2,7 +2,7 @@
 """Training speed: pairs per second of each preset, where a step's time goes, memory, workers.
 
     python benchmarks/training.py
-    python benchmarks/training.py --presets grafprint --pairs 256 --gpu
+    python benchmarks/training.py --presets grafprint-readout --pairs 256 --gpu
 
 Every row is a process of its own that trains on synthesized music, with reverberation and noise,
 from random weights. "choosing neighbors" is the k-NN graph (paper, section II-B), "aggregating" is
@@ -36,7 +36,9 @@ PARTS = {
 def options() -> argparse.Namespace:
     parser = cli.parser(__doc__)
     parser.add_argument(
-        "--presets", default="small,grafprint,nafp,ast-small,ast", help="by name, with commas"
+        "--presets",
+        default="small,grafprint-readout,nafp,ast-small,ast",
+        help="by name, with commas",
     )
     parser.add_argument("--pairs", type=cli.positive_int, default=64, help="in a worker's batch")
     parser.add_argument("--seconds", type=cli.positive_float, default=20.0, help="per row, s")
@@ -51,7 +53,9 @@ def main(chosen: argparse.Namespace) -> tuple[dict, int]:
     if unknown := set(names) - set(PRESETS):
         raise cli.OptionError(f"--presets: no preset {unknown.pop()!r}; {', '.join(PRESETS)}")
     rows = [(name, False, 1, 1) for name in names]
-    rows += [(name, True, 1, 1) for name in names if name in ("small", "grafprint")]
+    rows += [
+        (name, True, 1, 1) for name in names if name == "small" or name.startswith("grafprint")
+    ]
     rows += [(name, False, 1, 4) for name in names if name == "small"]
     if not chosen.gpu:
         rows += [(name, False, 2, 1) for name in names if name == "small"]

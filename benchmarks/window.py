@@ -14,6 +14,7 @@ import argparse
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 from study import Study
@@ -65,9 +66,10 @@ def _lengthen() -> None:
 
     fingerprint.SEGMENT_SAMPLES *= 2
     from grafp.audio import mixing
-    from grafp.model import features
+    from grafp.model.spectrogram import DEFAULT, SPECTROGRAMS
 
-    features._FRAME_HOP = 999  # 31 hops and a window are 31,993 samples
+    # 31 hops and a window are 31,993 samples.
+    SPECTROGRAMS[DEFAULT.name] = replace(DEFAULT, hop=999)
     mixing._FFT_SAMPLES *= 2
 
 

@@ -3,6 +3,7 @@
 
     python jobs/evaluate.py --catalog catalog/ --audio music/ \\
         --noise noise/ --rir rirs/ --out evaluation/
+    python jobs/evaluate.py --embeddings exported/ --out evaluation/
 
 Each cut is queried at every length and signal-to-noise ratio, with noise alone and with an impulse
 response too. --protocol field cuts clips at random samples, off the fingerprint grid, and measures
@@ -14,6 +15,9 @@ them. Only recordings of the split `test` are used; of noise and impulse respons
 `split` those that train.py leaves out. The job writes report.html, report.json and clips.parquet.
 Do not choose a model or a setting by this report: training sets a validation part aside for that.
 
+--embeddings evaluates fingerprints and queries that another program exported, instead of a catalog.
+They are indexed in OUT/catalog and searched in the same way, without audio and without a model.
+
 Exit code: 0 done, 1 failed, 2 bad arguments.
 """
 
@@ -21,20 +25,33 @@ import sys
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
+from grafp.errors import OptionError
 from grafp.options import Count, Kind, Uri, Whole, numbers, whole_numbers
 from pipelines.common import cli
+
+_NEEDED = ("catalog", "audio", "noise", "rir")
+_SNR_DB = (0.0, 5.0, 10.0, 15.0, 20.0)
+_OF_AUDIO: dict[str, Any] = {
+    **dict.fromkeys((*_NEEDED, "unknown", "workers", "gpu")),
+    "protocol": "field",
+    "snr": list(_SNR_DB),
+}
+"""Options that --embeddings does not use, with their defaults."""
 
 
 @dataclass(kw_only=True)
 class Options(cli.EncoderOptions):
-    catalog: Uri
-    """The catalog."""
-    audio: Uri
-    """The recordings that were indexed, named in the same way."""
-    noise: Uri
-    """Background noise: a folder, MUSAN as it is unpacked, or a table."""
-    rir: Uri
-    """Impulse responses (RIRs): a folder, AIR as it is unpacked, or a table."""
+    catalog: Uri | None = None
+    """The catalog (required, except with --embeddings)."""
+    audio: Uri | None = None
+    """The recordings that were indexed, named in the same way (required, except with
+    --embeddings)."""
+    noise: Uri | None = None
+    """Background noise: a folder, MUSAN as it is unpacked, or a table (required, except with
+    --embeddings)."""
+    rir: Uri | None = None
+    """Impulse responses (RIRs): a folder, AIR as it is unpacked, or a table (required, except with
+    --embeddings)."""
     out: Uri
     """Folder or prefix for the report."""
     seconds: Annotated[list[float], Kind("S[,S...]", numbers(1.0, 3600.0))] = field(
@@ -42,7 +59,7 @@ class Options(cli.EncoderOptions):
     )
     """Lengths of clips, seconds."""
     snr: Annotated[list[float], Kind("DB[,DB...]", numbers(-60.0, 120.0))] = field(
-        default_factory=lambda: [0.0, 5.0, 10.0, 15.0, 20.0]
+        default_factory=lambda: list(_SNR_DB)
     )
     """Signal-to-noise ratios, dB."""
     queries: Count = 2000
@@ -61,6 +78,17 @@ class Options(cli.EncoderOptions):
     )
     """Synthetic tracks to add to copies of the catalog, one copy for each number (default: no
     copy)."""
+    embeddings: Uri | None = None
+    """Folder or prefix with exported fingerprints and queries (default: none)."""
+
+    def __post_init__(self) -> None:
+        if self.embeddings is None:
+            if missing := [f"--{name}" for name in _NEEDED if getattr(self, name) is None]:
+                raise OptionError(f"{', '.join(missing)}: required")
+            return
+        for name, default in _OF_AUDIO.items():
+            if getattr(self, name) != default:
+                raise OptionError(f"--{name}: not with --embeddings")
 
 
 def options(arguments: list[str] | None = None) -> Options:
@@ -68,14 +96,28 @@ def options(arguments: list[str] | None = None) -> Options:
 
 
 def main(chosen: Options) -> tuple[dict[str, Any], int]:
+    if chosen.embeddings is not None:
+        from pipelines.evaluating.exported import evaluate_embeddings  # imports Ray
+
+        summary = evaluate_embeddings(
+            chosen.embeddings,
+            chosen.out,
+            seconds=chosen.seconds,
+            queries=chosen.queries,
+            seed=chosen.seed,
+            search=chosen.search,
+            distractors=chosen.distractors,
+        )
+        return summary, cli.DONE
     from pipelines.common.placement import Encoders  # imports Ray, which takes seconds
     from pipelines.evaluating.flow import evaluate_catalog
 
+    catalog, audio, noise, rir = (getattr(chosen, name) for name in _NEEDED)
     summary = evaluate_catalog(
-        chosen.catalog,
-        chosen.audio,
-        chosen.noise,
-        chosen.rir,
+        catalog,
+        audio,
+        noise,
+        rir,
         chosen.out,
         seconds=chosen.seconds,
         snr_db=chosen.snr,

@@ -13,9 +13,10 @@ Exit code: 0 done, 1 failed, 2 bad arguments, 3 done but more failed than --max-
 
 import sys
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
-from grafp.options import Seconds, Uri
+from grafp.index.size import CODE_BYTES, IndexOptions
+from grafp.options import Count, Seconds, Uri, choice
 from pipelines.common import cli
 
 
@@ -30,6 +31,17 @@ class Options(cli.EncoderOptions):
     hop: Seconds | None = None
     """Seconds between two fingerprints of a new catalog. With 0.5 it is five times smaller, and
     short queries are harder to find (default: 0.1)."""
+    codec: Annotated[str, choice(*CODE_BYTES)] | None = None
+    """How the index of a new catalog stores a fingerprint (default: by the catalog's size)."""
+    lists: Count | None = None
+    """Inverted lists in the index of a new catalog (default: by the catalog's size)."""
+    probes: Count | None = None
+    """Inverted lists that queries search for each fingerprint (default: a 32nd of them, at
+    least 16)."""
+    neighbors: Count | None = None
+    """Nearest fingerprints that queries look for, for each of theirs (default: 40)."""
+    candidates: Count | None = None
+    """Positions in tracks that are scored exactly for each query (default: 64)."""
     max_failures: cli.FailureLimit = "1%"
     """Exit with 3 when more recordings than this cannot be used."""
     max_seconds: Seconds = 10_800.0
@@ -38,6 +50,19 @@ class Options(cli.EncoderOptions):
     """Let an empty --audio remove all tracks that came from there."""
     dry_run: bool = False
     """Only show what would be done."""
+
+    def __post_init__(self) -> None:
+        self.index_options()
+
+    def index_options(self) -> IndexOptions:
+        """Raises OptionError for options that do not go together."""
+        return IndexOptions(
+            codec=self.codec,
+            lists=self.lists,
+            probes=self.probes,
+            neighbors=self.neighbors,
+            candidates=self.candidates,
+        )
 
 
 def options(arguments: list[str] | None = None) -> Options:
@@ -53,6 +78,7 @@ def main(chosen: Options) -> tuple[dict[str, Any], int]:
         chosen.catalog,
         model=chosen.model,
         hop_s=chosen.hop,
+        index=chosen.index_options(),
         encoders=Encoders(chosen.workers, chosen.gpu),
         max_seconds=chosen.max_seconds,
         allow_empty=chosen.allow_empty,

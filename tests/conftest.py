@@ -56,10 +56,16 @@ def _place(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 
 @pytest.fixture(scope="session")
 def ray_here(s3: str) -> Iterator[None]:
-    """One local Ray for all tests, its workers with the variables that point to the S3 server."""
+    """One local Ray for all tests, its workers with the variables that point to the S3 server.
+
+    In tests/support is a package with an encoder of its own, which workers find as if installed.
+    """
     import ray
 
-    ray.init(address="local", num_cpus=4, include_dashboard=False, logging_level="ERROR")
+    path = [str(Path(__file__).parent / "support"), os.environ.get("PYTHONPATH", "")]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, path)))
+        ray.init(address="local", num_cpus=4, include_dashboard=False, logging_level="ERROR")
     yield
     ray.shutdown()
 

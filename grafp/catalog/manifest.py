@@ -8,8 +8,9 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from grafp.errors import CatalogError
+from grafp.index.alignment import CANDIDATES, NEIGHBORS
 from grafp.index.calibration import Calibration
-from grafp.index.size import IndexParameters
+from grafp.index.size import AUTOMATIC, IndexOptions, IndexParameters
 from grafp.model.fingerprint import query_stride
 from grafp.storage.records import parse_record
 
@@ -79,12 +80,24 @@ class Manifest:
     counts: dict[str, int]
     calibration: Calibration | None = None
     """What answers are worth; None if the model has no background to measure it with."""
+    index_options: IndexOptions = AUTOMATIC
+    """What was asked of the index; catalogs made before there were options have none."""
     format_version: int = FORMAT_VERSION
 
     @property
     def nprobe(self) -> int:
         """Lists to search for each query fingerprint."""
-        return self.parameters.nprobe if self.parameters else 1
+        return self.index_options.probes or (self.parameters.nprobe if self.parameters else 1)
+
+    @property
+    def neighbors(self) -> int:
+        """Nearest fingerprints to find for each query fingerprint."""
+        return self.index_options.neighbors or NEIGHBORS
+
+    @property
+    def candidates(self) -> int:
+        """Proposals to score exactly for each query."""
+        return self.index_options.candidates or CANDIDATES
 
     @property
     def stride(self) -> int:

@@ -15,10 +15,10 @@ import numpy as np
 from grafp.index.ids import SEGMENT_BITS, ordinals_of, segments_of
 from grafp.index.scoring import TRIED, Alignments, Match, Tracks
 
-NEIGHBORS = 40  # per fingerprint
+NEIGHBORS = 40  # per fingerprint, where a catalog has no other number
 MAX_SPEED_CHANGE = 0.05
 """How much faster or slower than as cataloged a query may be, unless told otherwise."""
-CANDIDATES = 64  # proposals scored exactly per query, those with the most votes first
+CANDIDATES = 64  # proposals scored exactly per query, those with the most votes first; likewise
 _PRODUCTS_AT_ONCE = 1 << 22
 _SHIFT = 1 << (SEGMENT_BITS + 5)  # a start before the track's beginning stays in its own track
 _DRIFT = 1.5  # hops at the ends of a query, from which on votes are counted at each speed
@@ -35,6 +35,14 @@ class Searcher(Protocol):
     @property
     def offset_correction(self) -> float:
         """How much later than the truth the model's offsets are, in query hops."""
+
+    @property
+    def neighbors(self) -> int:
+        """Nearest fingerprints to find for each query fingerprint."""
+
+    @property
+    def candidates(self) -> int:
+        """Proposals to score exactly for each query."""
 
     def nearest(self, queries_QD: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         """The k nearest fingerprints of each query: similarities and ids, (queries, k).
@@ -54,7 +62,7 @@ def find_matches(
     catalog: Searcher,
     *,
     tried: int = TRIED,
-    neighbors: int = NEIGHBORS,
+    neighbors: int | None = None,
     change: float = MAX_SPEED_CHANGE,
 ) -> list[list[Match]]:
     """The best position in each of the best tracks, for every query, best first.
@@ -65,12 +73,13 @@ def find_matches(
         queries: fingerprints of each query, float32 (segments, 128), one every query hop.
         catalog: all shards, here or elsewhere; each is asked twice for all queries together.
         tried: tracks per query.
+        neighbors: instead of the catalog's.
         change: greatest change of the speed, as a share.
     """
     if not sum(map(len, queries)):
         return [[] for _ in queries]
     bounds = np.cumsum([0, *map(len, queries)])
-    similarity_QK, id_QK = catalog.nearest(np.concatenate(queries), neighbors)
+    similarity_QK, id_QK = catalog.nearest(np.concatenate(queries), neighbors or catalog.neighbors)
     parts = [slice(*bounds[number : number + 2]) for number in range(len(queries))]
     nearest = [(similarity_QK[p], id_QK[p]) for p in parts]
     return best_matches(queries, nearest, catalog, tried, change)
@@ -89,7 +98,7 @@ def best_matches(
         nearest: similarities and ids of the neighbors of each query, both (segments, neighbors).
     """
     proposed = [
-        _propose(similarity_MK, id_MK, query_MD, catalog.stride, change)
+        _propose(similarity_MK, id_MK, query_MD, catalog.stride, catalog.candidates, change)
         for query_MD, (similarity_MK, id_MK) in zip(queries, nearest, strict=True)
     ]
     return [
@@ -129,6 +138,7 @@ def _propose(
     id_MK: np.ndarray,
     query_MD: np.ndarray,
     stride: int,
+    candidates: int,
     change: float,
 ) -> Alignments:
     """Offset compensation (eq. 7): distinct (track, start) pairs, the most supported first."""
@@ -141,7 +151,7 @@ def _propose(
     key_P = ordinal_P * (2 * _SHIFT) + reference_P - number_P + _SHIFT
     key_C, where_P = np.unique(key_P, return_inverse=True)
     votes_C = np.bincount(where_P, weight_P, minlength=len(key_C))
-    best_C = key_C[np.argsort(-votes_C, kind="stable")[:CANDIDATES]]
+    best_C = key_C[np.argsort(-votes_C, kind="stable")[:candidates]]
     ordinal_C, start_C = best_C // (2 * _SHIFT), best_C % (2 * _SHIFT) - _SHIFT
     drifting = _at_speeds(ordinal_P, reference_P, number_P, weight_P, len(query_MD), change)
     return Alignments(

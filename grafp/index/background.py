@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import faiss
 import numpy as np
 
+from grafp.index.alignment import CANDIDATES
 from grafp.index.ids import fingerprint_ids
 from grafp.index.scoring import Alignments, Match, Tracks
 from grafp.model.background import Background
@@ -20,6 +21,8 @@ class BackgroundSearch:
     ids_N: np.ndarray
     stride: int = 1
     offset_correction: float = 0.0
+    neighbors: int = 8
+    candidates: int = CANDIDATES
 
     @classmethod
     def of(

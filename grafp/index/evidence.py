@@ -14,12 +14,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from grafp.index.alignment import CANDIDATES, MAX_SPEED_CHANGE, Searcher, find_matches
+from grafp.index.alignment import MAX_SPEED_CHANGE, Searcher, find_matches
 from grafp.index.scoring import TRIED, Match
 
 PART = 0.65
 """Of the best score elsewhere."""
-_NEIGHBORS = 8  # per fingerprint, in a background
 _SAME_MUSIC = 0.7  # mean inner product of two tracks along a query
 
 
@@ -65,7 +64,9 @@ def identify(
     found = find_matches(queries, catalog, tried=max(TRIED, top_k + 1), change=change)
     # Where all that was tried is one piece, there may be more copies of it than were tried.
     full = [n for n, matches in enumerate(found) if _only_one_piece(matches, top_k)]
-    more = find_matches([queries[n] for n in full], catalog, tried=CANDIDATES, change=change)
+    more = find_matches(
+        [queries[n] for n in full], catalog, tried=catalog.candidates, change=change
+    )
     for n, matches in zip(full, more, strict=True):
         found[n] = matches
     return [weighed(*each, top_k) for each in zip(found, beside, strict=True)]
@@ -87,7 +88,7 @@ def reached(
     """
     if background is None:
         return [0.0] * len(queries)
-    found = find_matches(queries, background, tried=1, neighbors=_NEIGHBORS, change=change)
+    found = find_matches(queries, background, tried=1, change=change)
     return [matches[0].rank_score if matches else 0.0 for matches in found]
 
 

@@ -96,11 +96,14 @@ def place(
     return plain.replaced(free, free.rank_score_W > plain.rank_score_W + _LEAST_GAIN)
 
 
-def _positions(middle_W: np.ndarray, speed_WR: np.ndarray, step_H: np.ndarray, length: int):
+def _positions(
+    middle_W: np.ndarray, speed_WR: np.ndarray, step_H: np.ndarray, length: int
+) -> np.ndarray:
     """Where each fingerprint of the query lies, query hops, (tracks, speeds, steps, query)."""
     beside_M = np.arange(length) - (length - 1) / 2
     middle_WRH1 = (middle_W[:, None] + step_H)[:, None, :, None]
-    return middle_WRH1 + speed_WR[:, :, None, None] * beside_M
+    position_WRHM: np.ndarray = middle_WRH1 + speed_WR[:, :, None, None] * beside_M
+    return position_WRHM
 
 
 def _roughly_best(

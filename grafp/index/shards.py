@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import faiss
 import numpy as np
 
+from grafp.index.alignment import CANDIDATES, NEIGHBORS
 from grafp.index.ids import ordinals_of, segments_of
 from grafp.index.ivfpq import Probes, choose_lists, search
 from grafp.index.scoring import Alignments, Match, Tracks, best_of
@@ -37,6 +38,8 @@ class ShardSearch:
     nprobe: int = 1
     stride: int = 1
     offset_correction: float = 0.0
+    neighbors: int = NEIGHBORS
+    candidates: int = CANDIDATES
 
     def nearest(self, queries_QD: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         probes = choose_lists(self.shards[0].index, queries_QD, self.nprobe)

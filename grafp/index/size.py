@@ -1,6 +1,8 @@
 """How large an index and its shards should be; apart from FAISS, so that planning does without."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
+
+from grafp.errors import OptionError
 
 MAX_SHARD_FINGERPRINTS = 1_000_000
 ACTOR_BYTES = 8 << 30
@@ -33,6 +35,57 @@ def default_nprobe(nlist: int) -> int:
 
 
 @dataclass(frozen=True)
+class IndexOptions:
+    """What a catalog's owner asked of its index; None is left to `IndexParameters` and defaults."""
+
+    codec: str | None = None
+    """A key of CODE_BYTES."""
+    lists: int | None = None
+    """Inverted lists."""
+    probes: int | None = None
+    """Lists to search for each query fingerprint."""
+    neighbors: int | None = None
+    """Nearest fingerprints to find for each query fingerprint."""
+    candidates: int | None = None
+    """Proposals to score exactly for each query."""
+
+    def __post_init__(self) -> None:
+        """Raises OptionError for a value that cannot work."""
+        if self.codec is not None and self.codec not in CODE_BYTES:
+            raise OptionError(f"--codec {self.codec}: not one of {', '.join(CODE_BYTES)}")
+        for name in ("lists", "probes", "neighbors", "candidates"):
+            if (value := getattr(self, name)) is not None and value < 1:
+                raise OptionError(f"--{name} {value}: not a whole number of 1 or more")
+        if self.lists and self.probes and self.probes > self.lists:
+            raise OptionError(f"--probes {self.probes}: more than the {self.lists} lists")
+
+    def given_later(
+        self, later: "IndexOptions", trained: "IndexParameters | None"
+    ) -> "IndexOptions":
+        """These with what was asked for later, of an index that is already trained.
+
+        Raises OptionError for what would need another index.
+        """
+        if trained:
+            for name, wanted, there in (
+                ("codec", later.codec, trained.codec),
+                ("lists", later.lists, trained.nlist),
+            ):
+                if wanted not in (None, there):
+                    raise OptionError(
+                        f"--{name} {wanted}: the catalog's index has {there}; leave the option "
+                        "out, or use another --catalog"
+                    )
+            if later.probes and later.probes > trained.nlist:
+                raise OptionError(f"--probes {later.probes}: more than the {trained.nlist} lists")
+        return replace(self, **{k: v for k, v in asdict(later).items() if v is not None})
+
+
+AUTOMATIC = IndexOptions()
+"""Nothing was asked for: the catalog's size decides, by what measures best."""
+
+
+@dataclass(frozen=True)
 class IndexParameters:
     """What an index of a given size should look like."""
 
@@ -41,23 +94,29 @@ class IndexParameters:
     codec: str
     """FAISS's name of the code, or SQfp16 for a small catalog."""
     nprobe: int
-    """Lists to search for each query fingerprint."""
+    """Lists to search for each query fingerprint, unless `IndexOptions` have another number."""
     training_points: int
     """Fingerprints to draw at random for training."""
 
     @classmethod
-    def for_size(cls, fingerprints: int) -> "IndexParameters":
-        """About 4 sqrt(n) lists, fewer where they could not be trained, at most `_MAX_LISTS`."""
+    def for_size(cls, fingerprints: int, asked: IndexOptions = AUTOMATIC) -> "IndexParameters":
+        """About 4 sqrt(n) lists, fewer where they could not be trained, at most `_MAX_LISTS`.
+
+        What was asked for is taken as it is; `train_index` refuses what the size cannot train.
+        """
         most = min(4 * fingerprints**0.5, fingerprints / _POINTS_PER_CENTROID, _MAX_LISTS)
         nlist = 1
         while nlist * 2 <= most:
             nlist *= 2
-        codec = _CODEC if fingerprints >= _CODEC_MIN else "SQfp16"
+        nlist = asked.lists or nlist
+        codec = asked.codec or (_CODEC if fingerprints >= _CODEC_MIN else "SQfp16")
         points = min(fingerprints, max(2 * _CODEC_MIN, nlist * 2 * _POINTS_PER_CENTROID))
         return cls(nlist, codec, default_nprobe(nlist), points)
 
-    def outgrown_by(self, fingerprints: int) -> bool:
+    def outgrown_by(self, fingerprints: int, asked: IndexOptions = AUTOMATIC) -> bool:
         """Whether a catalog of this size should be retrained."""
-        wanted = IndexParameters.for_size(fingerprints)
+        wanted = IndexParameters.for_size(fingerprints, asked)
         coded = wanted.codec != "SQfp16" and self.codec == "SQfp16"
-        return coded or wanted.nlist >= 4 * self.nlist
+        # A given number of lists stays, and deserves more points than a small catalog had.
+        more_points = asked.lists is not None and wanted.training_points >= 4 * self.training_points
+        return coded or more_points or wanted.nlist >= 4 * self.nlist

@@ -13,8 +13,8 @@ from torch import nn
 
 from grafp.errors import ModelError
 from grafp.model.encoder import check_sizes, read_config
-from grafp.model.features import FRAMES, MELS
 from grafp.model.fingerprint import DIMENSION
+from grafp.model.spectrogram import DEFAULT, SPECTROGRAMS, Spectrogram
 
 
 @dataclass(frozen=True)
@@ -29,13 +29,15 @@ class ConvConfig:
     unit: int
     """Hidden width of the little network that makes one number of the fingerprint."""
 
+    spectrogram: ClassVar[str] = DEFAULT.name
+    """Its input, one of `SPECTROGRAMS`."""
     kind: ClassVar[str] = "convolution"
     nodes: ClassVar[int] = 1024
     """Graph nodes that one spectrogram is worth, to choose how many are computed at once."""
 
     def grids(self) -> list[tuple[int, int]]:
         """Frequency x time before the first layer and after each."""
-        grids = [(MELS, FRAMES)]
+        grids = [(DEFAULT.mels, DEFAULT.frames)]
         for _, frequency_stride, time_stride in self.layers:
             frequency, time = grids[-1]
             grids.append((-(-frequency // frequency_stride), -(-time // time_stride)))
@@ -124,13 +126,23 @@ class PatchConfig:
     heads: int
     head: tuple[int, ...]
     """Hidden widths between the class token and the fingerprint."""
+    expand: int = 0
+    """Width of a linear layer between the class token and the head, with no nonlinearity after it,
+    as in the authors' code; 0: none."""
+    spectrogram: str = DEFAULT.name
+    """Its input, one of `SPECTROGRAMS`."""
 
     kind: ClassVar[str] = "transformer"
 
     @property
+    def input(self) -> Spectrogram:
+        """The sizes of its input."""
+        return SPECTROGRAMS[self.spectrogram]
+
+    @property
     def tokens(self) -> int:
         """Patches, and the class token."""
-        return (FRAMES - self.frames) // self.stride + 2
+        return (self.input.frames - self.frames) // self.stride + 2
 
     @property
     def nodes(self) -> int:
@@ -146,8 +158,11 @@ class PatchConfig:
         return read_config(values, cls)
 
     def __post_init__(self) -> None:
-        check_sizes([self.width, self.heads, *self.head])
-        check_sizes([self.frames, self.stride], most=FRAMES)
+        if self.spectrogram not in SPECTROGRAMS:
+            names = ", ".join(SPECTROGRAMS)
+            raise ModelError(f"no spectrogram {self.spectrogram!r}; there are {names}")
+        check_sizes([self.width, self.heads, self.expand + 1, *self.head])
+        check_sizes([self.frames, self.stride], most=self.input.frames)
         check_sizes([self.depth], most=100)
         if self.width % self.heads:
             raise ModelError(f"{self.heads} heads do not divide a width of {self.width}")
@@ -160,7 +175,7 @@ class PatchEncoder(nn.Module):
         super().__init__()
         self.config = config
         width = config.width
-        self.embed = nn.Conv1d(MELS, width, config.frames, config.stride)
+        self.embed = nn.Conv1d(config.input.mels, width, config.frames, config.stride)
         self.class_token = nn.Parameter(torch.empty(width).uniform_(-0.03, 0.03))
         self.positions = nn.Parameter(torch.empty(config.tokens, width).uniform_(-0.03, 0.03))
         # Not nn.TransformerEncoder, which copies one layer: all would begin with the same weights.
@@ -179,15 +194,18 @@ class PatchEncoder(nn.Module):
             )
         )
         self.norm = nn.LayerNorm(width)
-        sizes = [width, *config.head]
+        self.expand = nn.Linear(width, config.expand) if config.expand else None
+        sizes = [config.expand or width, *config.head]
         self.head = nn.ModuleList(nn.Linear(i, o) for i, o in zip(sizes, [*sizes[1:], DIMENSION]))
 
     def forward(self, mel_BFT: torch.Tensor) -> torch.Tensor:
-        """(batch, 64, 32) log-mel spectrograms to (batch, 128) float32 unit vectors."""
+        """(batch, mels, frames) log-mel spectrograms to (batch, 128) float32 unit vectors."""
         patches_BNC = self.embed(mel_BFT).transpose(1, 2)
         class_B1C = self.class_token.to(patches_BNC.dtype).expand(len(mel_BFT), 1, -1)
         tokens_BNC = torch.cat([class_B1C, patches_BNC], dim=1) + self.positions
         vector_BC = self.norm(self.layers(tokens_BNC)[:, 0])
+        if self.expand:
+            vector_BC = self.expand(vector_BC)
         for number, layer in enumerate(self.head):
             vector_BC = layer(F.elu(vector_BC) if number else vector_BC)
         return F.normalize(vector_BC.float(), dim=-1)

@@ -3,7 +3,8 @@
 The card holds the architecture and features, and where the weights come from (settings, data,
 steps, loss, hit rate, versions). `background.safetensors` beside them is optional, see
 grafp.model.background. A trained model has `training.png` too, the curves of its run, which nothing
-reads. Nothing in a bundle is executable. A card is read without PyTorch.
+reads. Nothing in a bundle is executable: an encoder of another package is named, and comes from
+what is installed (grafp.model.registry). A card is read without PyTorch.
 """
 
 import hashlib
@@ -19,12 +20,15 @@ import numpy as np
 from grafp import storage
 from grafp.errors import ModelError, StorageError
 from grafp.model.background import FILE as BACKGROUND
+from grafp.model.registry import check_kind
+from grafp.model.spectrogram import SPECTROGRAMS
 
 if TYPE_CHECKING:
+    import torch
+
     from grafp.model.presets import AnyEncoder
 
 FORMAT_VERSION = 1
-FEATURES = {"name": "log-mel-64x32", "version": 1, "sample_rate": 16_000, "segment_s": 1.0}
 BUNDLE_FILES = ("card.json", "weights.safetensors", BACKGROUND)
 SHIPPED = Path(__file__).parent / "shipped"
 DEFAULT_MODEL = "small"
@@ -99,11 +103,17 @@ def parse_card(files: dict[str, bytes], name: str) -> ModelCard:
         raise ModelError(f"{name}: damaged model bundle ({error})") from error
     if not isinstance(card, dict):
         raise ModelError(f"{name}: damaged model bundle (its card is not a JSON object)")
-    if card.get("format_version") != FORMAT_VERSION or card.get("features") != FEATURES:
+    known = [one.to_card() for one in SPECTROGRAMS.values()]
+    if card.get("format_version") != FORMAT_VERSION or card.get("features") not in known:
         raise ModelError(
             f"{name}: made for format {card.get('format_version')} with features "
-            f"{card.get('features')}; this version reads format {FORMAT_VERSION} with {FEATURES}"
+            f"{card.get('features')}; this version reads format {FORMAT_VERSION} with features "
+            f"that are one of {known}"
         )
+    try:
+        check_kind(card.get("encoder"))
+    except ModelError as error:
+        raise ModelError(f"{name}: {error}") from error
     digest = hashlib.sha256(files["weights.safetensors"] + files["card.json"]).hexdigest()
     model_id = f"{card.get('preset', 'model')}-{digest[:12]}"
     return ModelCard(
@@ -158,15 +168,20 @@ def _with_weights(card: ModelCard, name: str) -> ModelBundle:
     from safetensors.torch import load as parse_tensors
 
     from grafp.model.presets import build_encoder, config_from_dict
+    from grafp.model.registered import RegisteredConfig
 
     try:
         tensors = parse_tensors(card.files["weights.safetensors"])
     except SafetensorError as error:
         raise ModelError(f"{name}: damaged model bundle ({error})") from error
-    weights = {key: value.float() for key, value in tensors.items()}
+    weights = {k: v.float() if v.is_floating_point() else v for k, v in tensors.items()}
     try:
         config = config_from_dict(card.card.get("encoder", {}))
-        with torch.device("meta"):  # without memory: a damaged card may ask for any amount
+        if (features := card.card["features"]["name"]) != config.spectrogram:
+            raise ModelError(f"its encoder takes {config.spectrogram}, not {features}")
+        # Without memory: a damaged card may ask for any amount. Another package's network is
+        # tried with data, which needs it.
+        with torch.device("cpu" if isinstance(config, RegisteredConfig) else "meta"):
             trial = build_encoder(config)
         missing, unexpected = trial.load_state_dict(weights, strict=False, assign=True)
     except ModelError as error:
@@ -196,14 +211,13 @@ def save_bundle(
     from safetensors.torch import save as dump_tensors
 
     tensors = {
-        # Matrices lose nothing that matters in float16; variances could underflow.
-        key: (value.half() if value.ndim > 1 else value.float()).contiguous().cpu()
+        key: _stored(value).contiguous().cpu()
         for key, value in encoder.state_dict().items()
         if not key.endswith("num_batches_tracked")
     }
     whole_card = {
         "format_version": FORMAT_VERSION,
-        "features": FEATURES,
+        "features": SPECTROGRAMS[encoder.config.spectrogram].to_card(),
         "encoder": encoder.config.to_dict(),
         "parameters": encoder.parameter_count(),
         "versions": {name: _version(name) for name in ("grafp", "torch", "torchaudio", "av")},
@@ -216,6 +230,13 @@ def save_bundle(
     for name, data in {**files, **(beside or {})}.items():
         storage.write(storage.join(uri, name), data)
     return parse_bundle(files, uri).model_id
+
+
+def _stored(value: "torch.Tensor") -> "torch.Tensor":
+    """Matrices lose nothing that matters in float16; variances could underflow."""
+    if not value.is_floating_point():
+        return value
+    return value.half() if value.ndim > 1 else value.float()
 
 
 def _version(package: str) -> str:

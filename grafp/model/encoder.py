@@ -8,16 +8,16 @@ import json
 import math
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from grafp.errors import ModelError
-from grafp.model.features import FRAMES, MELS
 from grafp.model.fingerprint import DIMENSION
 from grafp.model.graph import max_relative, nearest_neighbors
+from grafp.model.spectrogram import DEFAULT
 from grafp.storage.records import parse_record
 
 T = TypeVar("T")
@@ -40,9 +40,17 @@ class EncoderConfig:
     """k of the k-NN graph, the node itself included."""
     head: tuple[int, ...]
     """Hidden widths between the graph and the fingerprint."""
+    expand: int = 0
+    """Width of a linear layer between the mean of all nodes and the head, with no nonlinearity
+    after it, as in the authors' code; 0: none."""
+    slope: float = 1.0
+    """Of the nonlinear projection f below 0, as in the authors' code (0.2); 1: f is linear."""
     readout: int = 0
     """Numbers that each node of the last grid gives to the head, in the grid's order; 0: the head
     sees the mean of all nodes, as published."""
+
+    spectrogram: ClassVar[str] = DEFAULT.name
+    """Its input, one of `SPECTROGRAMS`."""
 
     @property
     def nodes(self) -> int:
@@ -55,7 +63,7 @@ class EncoderConfig:
         return math.prod(self._grid(stage=len(self.channels) - 1))
 
     def _grid(self, stage: int) -> tuple[int, int]:
-        frequency, time = MELS, FRAMES
+        frequency, time = DEFAULT.mels, DEFAULT.frames
         for f_stride, t_stride in [stem[2:] for stem in self.stem] + stage * [(2, 2)]:
             frequency, time = -(-frequency // f_stride), -(-time // t_stride)
         return frequency, time
@@ -75,7 +83,11 @@ class EncoderConfig:
             raise ModelError("each stage needs its channels and its blocks")
         check_sizes([*self.channels, *self.head, self.neighbors, *sum(self.stem, ())])
         check_sizes(self.blocks, most=100)
-        check_sizes([self.readout + 1])  # 0 is none
+        check_sizes([self.readout + 1, self.expand + 1])  # 0 is none
+        if self.readout and self.expand:
+            raise ModelError("either a readout or expand: the head cannot see both")
+        if not 0 <= self.slope <= 1:
+            raise ModelError(f"slope must be between 0 and 1, not {self.slope}")
 
 
 def read_config(values: Any, kind: type[T]) -> T:
@@ -161,7 +173,8 @@ class Encoder(nn.Module):
         )
         last = config.channels[-1]
         self.read = nn.Linear(last, config.readout) if config.readout else None
-        head = [config.readout * config.last_nodes or last, *config.head]
+        self.expand = nn.Linear(last, config.expand) if config.expand else None
+        head = [config.readout * config.last_nodes or config.expand or last, *config.head]
         self.head = nn.ModuleList(nn.Linear(i, o) for i, o in zip(head, [*head[1:], DIMENSION]))
         self.register_buffer("ramps_2FT", _ramps(), persistent=False)
 
@@ -173,6 +186,8 @@ class Encoder(nn.Module):
         for conv in self.stem:
             grid_BCHW = F.relu(conv(grid_BCHW))
         grid_BHWC = self.project(grid_BCHW.permute(0, 2, 3, 1))
+        if self.config.slope < 1:
+            grid_BHWC = F.leaky_relu(grid_BHWC, self.config.slope)
         for number, stage in enumerate(self.stages):
             if number:
                 grid_BCHW = self.downsample[number - 1](grid_BHWC.permute(0, 3, 1, 2))
@@ -181,6 +196,8 @@ class Encoder(nn.Module):
             nodes_BNC = stage(nodes_BNC)
             grid_BHWC = nodes_BNC.view(grid_BHWC.shape)
         vector_BC = self.read(nodes_BNC).flatten(1) if self.read else nodes_BNC.mean(dim=1)
+        if self.expand:
+            vector_BC = self.expand(vector_BC)
         for number, layer in enumerate(self.head):
             vector_BC = layer(F.elu(vector_BC) if number else vector_BC)
         return F.normalize(vector_BC.float(), dim=-1)
@@ -192,6 +209,7 @@ class Encoder(nn.Module):
 def _ramps() -> torch.Tensor:
     """Position of each time-frequency point: a frequency ramp and a time ramp, (2, 64, 32)."""
     cpu = torch.device("cpu")  # on the meta device the first linspace takes seconds
-    frequency_FT = torch.linspace(-1, 1, MELS, device=cpu)[:, None].expand(MELS, FRAMES)
-    time_FT = torch.linspace(-1, 1, FRAMES, device=cpu)[None, :].expand(MELS, FRAMES)
+    sizes = DEFAULT.mels, DEFAULT.frames
+    frequency_FT = torch.linspace(-1, 1, sizes[0], device=cpu)[:, None].expand(sizes)
+    time_FT = torch.linspace(-1, 1, sizes[1], device=cpu)[None, :].expand(sizes)
     return torch.stack([frequency_FT, time_FT])

@@ -15,6 +15,7 @@ from grafp.model.encoder import ConvNorm, Encoder, GraphBlock, LinearNorm
 from grafp.model.features import is_silent, log_mel
 from grafp.model.fingerprint import DIMENSION, HOP_SECONDS, SEGMENT_SAMPLES, segment_count
 from grafp.model.presets import AnyEncoder
+from grafp.model.registered import RegisteredEncoder
 
 logger = logging.getLogger(__name__)
 
@@ -29,12 +30,15 @@ def inference_form(
 
     Gives the same fingerprints as the plain form up to rounding (cosine above 0.999). Spectrogram,
     stem and the sums along the residual path stay float32: most of the rounding would be theirs.
-    A baseline has no batch norm, and keeps this bound with `dtype` throughout.
+    A baseline has no batch norm, and keeps this bound with `dtype` throughout. The encoder of
+    another package stays as it is, in float32: nothing is known of its layers.
 
     Args:
         dtype: of the graph blocks and convolutions between them; default: see `trusted_dtype`.
     """
     form = copy.deepcopy(encoder).eval().requires_grad_(False).to(device)
+    if isinstance(form, RegisteredEncoder):
+        return form
     dtype = dtype or trusted_dtype(form, torch.device(device))
     if not isinstance(form, Encoder):
         form.register_forward_pre_hook(lambda _, inputs: (inputs[0].to(dtype),))
@@ -90,7 +94,7 @@ def trusted_dtype(encoder: AnyEncoder, device: torch.device) -> torch.dtype:
     dtype, was_training = inference_dtype(device), encoder.training
     if dtype == torch.float32:
         return dtype
-    mel_BFT = log_mel(_trial_segments().to(device))
+    mel_BFT = log_mel(_trial_segments().to(device), encoder.config.spectrogram)
     encoder.eval()
     with torch.inference_mode():
         exact_BD = encoder(mel_BFT)
@@ -176,5 +180,6 @@ class Fingerprinter:
             return torch.cat(parts).numpy()
 
     def _embed(self, segments_BS: torch.Tensor) -> torch.Tensor:
-        vectors_BD: torch.Tensor = self.encoder(log_mel(segments_BS))
+        mel_BFT = log_mel(segments_BS, self.encoder.config.spectrogram)
+        vectors_BD: torch.Tensor = self.encoder(mel_BFT)
         return vectors_BD.masked_fill(is_silent(segments_BS)[:, None], 0.0).float().cpu()

@@ -86,8 +86,12 @@ def held_out(item: Item) -> bool:
     return is_held_out(item.group)
 
 
-def is_held_out(group: str) -> bool:
-    return hashlib.sha256(group.encode()).digest()[0] < 26
+def is_held_out(group: str, share: float = 0.1) -> bool:
+    """Whether a group is in the share that is for validation, which is rounded to 1/256.
+
+    What a smaller share has, a larger one has too.
+    """
+    return hashlib.sha256(group.encode()).digest()[0] < round(256 * share)
 
 
 def read_recording(location: str, size: int | None) -> bytes:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from grafp.index.alignment import MAX_SPEED_CHANGE, NEIGHBORS, Searcher, best_matches
+from grafp.index.alignment import MAX_SPEED_CHANGE, Searcher, best_matches
 from grafp.index.evidence import Answer, reached, weighed
 from grafp.index.scoring import TRIED, Alignments
 from grafp.model.fingerprint import SEGMENT_SECONDS
@@ -159,9 +159,9 @@ def _seen(
     heard = np.flatnonzero(vectors_MD.any(axis=1))
     if not len(heard):
         return []
-    similarity_MK = np.zeros((len(vectors_MD), NEIGHBORS), np.float32)
-    id_MK = np.full((len(vectors_MD), NEIGHBORS), -1)
-    similarity_MK[heard], id_MK[heard] = catalog.nearest(vectors_MD[heard], NEIGHBORS)
+    similarity_MK = np.zeros((len(vectors_MD), catalog.neighbors), np.float32)
+    id_MK = np.full((len(vectors_MD), catalog.neighbors), -1)
+    similarity_MK[heard], id_MK[heard] = catalog.nearest(vectors_MD[heard], catalog.neighbors)
     size, step = round(WINDOW_SECONDS / hop_s), round(STEP_SECONDS / hop_s)
     latest = max(0, len(vectors_MD) - size)
     firsts = [*range(0, latest, step), latest]
@@ -172,8 +172,8 @@ def _seen(
     beside = reached(queries, background, change=change)
     return [
         _window(answer, first, len(query_MD))
-        for first, query_MD, *both in zip(firsts, queries, found, beside, strict=True)
-        for answer in weighed(*both, _TRACKS)
+        for first, query_MD, matches, other in zip(firsts, queries, found, beside, strict=True)
+        for answer in weighed(matches, other, _TRACKS)
         if points(answer)
     ]
 

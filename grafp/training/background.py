@@ -3,8 +3,8 @@
     python -m grafp.training.background --model MODEL --music URI --noise URI --rir URI
 
 adds `background.safetensors` to a bundle that has none, or replaces it. `jobs/train.py` does so at
-its end. --music must be music that the model is not trained on: of a table with a column `split`
-the training part that train.py holds out, as train.py chooses it; of a folder all of it.
+its end. --music must be music that the model is not trained on: of a table or data set with splits
+the part that train.py holds out, as train.py chooses it; of a folder all of it.
 """
 
 import sys
@@ -16,6 +16,7 @@ import numpy as np
 from grafp import storage
 from grafp.audio import SAMPLE_RATE, decode, to_pcm
 from grafp.audio.degrade import cut_degraded
+from grafp.datasets import Kind, list_part
 from grafp.errors import GrafpError, OptionError
 from grafp.index.alignment import align
 from grafp.index.background import BackgroundSearch
@@ -32,7 +33,9 @@ from grafp.model.bundle import load_bundle
 from grafp.model.fingerprint import HOP_SECONDS
 from grafp.model.inference import Fingerprinter
 from grafp.options import Uri, parse
-from grafp.storage.sources import Item, held_out, list_items
+from grafp.storage.sources import Item
+from grafp.training.config import TrainConfig
+from grafp.training.data.prepare import validation_groups
 
 CLIPS = 200
 """In all: 23 kB each."""
@@ -127,7 +130,7 @@ class Options:
     model: Uri
     """The model: a folder or prefix with a bundle."""
     music: Uri
-    """Music that the model is not trained on; of a table with a column `split`, the part that
+    """Music that the model is not trained on; of a table or data set with splits, the part that
     train.py holds out."""
     noise: Uri
     """Background noise, like --music."""
@@ -140,8 +143,10 @@ def main(arguments: list[str] | None = None) -> int:
     chosen = parse(Options, __doc__, arguments, prog="python -m grafp.training.background")
     try:
         bundle = load_bundle(chosen.model)
+        share = bundle.card.get("training", {}).get("held_out", TrainConfig.held_out)
+        uris: dict[Kind, str] = {"music": chosen.music, "noise": chosen.noise, "rir": chosen.rir}
         music, noises, rirs = (
-            _waveforms(_validation(uri)) for uri in (chosen.music, chosen.noise, chosen.rir)
+            _waveforms(_validation(what, uri, share)) for what, uri in uris.items()
         )
         made = make_background(music, noises, rirs, Fingerprinter.from_encoder(bundle.encoder))
         if made is None:
@@ -157,12 +162,18 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def _validation(uri: str) -> list[Item]:
-    """What train.py holds out of a table; all of a folder."""
-    items = list_items(uri)
+def _validation(what: Kind, uri: str, share: float) -> list[Item]:
+    """What train.py holds out with this share; all music that has no splits.
+
+    Where it holds out no noise or impulse response, all that it trains with, as in its validation.
+    """
+    items = list_part(what, uri, "train")
     if not any(item.row.get("split") for item in items):
         return items
-    return [item for item in items if item.row.get("split") == "train" and held_out(item)]
+    marked = {item.group for item in items if item.row.get("split") == "validation"}
+    held = validation_groups({item.group for item in items}, marked, share)
+    chosen = [item for item in items if item.group in held]
+    return chosen if what == "music" else chosen or items
 
 
 def _waveforms(items: Sequence[Item]) -> list[np.ndarray]:

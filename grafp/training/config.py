@@ -1,13 +1,33 @@
 """The settings of a training run: its length, batch and rates, and its augmentation."""
 
+import math
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field, fields
-from typing import Any, Literal, get_args
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any
 
 from grafp.errors import OptionError, TrainingError
+from grafp.model.registry import registered_names
 
-Preset = Literal["small", "grafprint", "nafp", "ast", "ast-small"]  # names of grafp.model.presets
-PRESET_NAMES: tuple[str, ...] = get_args(Preset)
+PRESET_NAMES = (  # of grafp.model.presets, which imports PyTorch
+    "small",
+    "grafprint",
+    "grafprint-readout",
+    "grafprint-s",
+    "grafprint-m",
+    "grafprint-b",
+    "nafp",
+    "ast",
+    "ast-published",
+    "ast-small",
+)
+OPTIMIZERS = ("adamw", "adam")
+
+
+def preset_names() -> list[str]:
+    """What `preset` may be: our own names, and those that installed packages register."""
+    return [*PRESET_NAMES, *registered_names()]
+
+
 Range = tuple[float, float]
 ORDERS = ("room-noise", "noise-room")
 _BOUNDS = {
@@ -98,13 +118,15 @@ class AugmentConfig:
             raise TrainingError(f"order: {self.order!r} is not one of {', '.join(ORDERS)}")
 
     @classmethod
-    def from_settings(cls, settings: Iterable[str]) -> "AugmentConfig":
-        """The defaults with settings such as codec=0.2, snr_db=0:20 and order=noise-room.
+    def from_settings(
+        cls, settings: Iterable[str], base: "AugmentConfig | None" = None
+    ) -> "AugmentConfig":
+        """`base`, or the defaults, with settings such as codec=0.2, snr_db=0:20, order=noise-room.
 
         Raises OptionError, which names --augment, the setting and what would be right.
         """
         try:
-            return cls(**dict(_parse(setting) for setting in settings))
+            return replace(base or cls(), **dict(_parse(setting) for setting in settings))
         except TrainingError as error:
             raise OptionError(f"--augment {error}") from None
 
@@ -138,14 +160,22 @@ class TrainConfig:
     Raises TrainingError when a value cannot work.
     """
 
+    recipe: str = "grafp"
+    """Recipe that the settings come from, unless they were given; one of `RECIPES`."""
     preset: str = "small"
-    """Architecture: the graph network of the paper (grafprint), a smaller one for CPUs (small), or
-    a baseline of the paper: a convolutional network (nafp), a transformer (ast) or a smaller one
-    (ast-small). Baselines learn at lower rates: about 2e-4 for ast, 3e-4 for the others."""
+    """Architecture: the graph network of the paper (grafprint; larger: grafprint-s, -m, -b), the
+    same with a head that knows where each node lies (grafprint-readout), a smaller one for CPUs
+    (small), or a baseline of the paper: a convolutional network (nafp), a transformer (ast; as its
+    authors trained it: ast-published; smaller: ast-small); or the name of an encoder that an
+    installed package registers. With --recipe grafp, baselines learn at
+    lower rates: about 2e-4 for ast, 3e-4 for the others."""
     steps: int | None = None
-    """Length of training, optimizer steps; either this or `minutes`."""
+    """Length of training, optimizer steps; either this, `epochs` or `minutes`."""
+    epochs: int | None = None
+    """Length of training: each track of the training part is used so many times, `per_track`
+    segments each time, on average. When the tracks are known, `steps` is set from it."""
     minutes: float | None = None
-    """Length of training, minutes; either this or `steps`."""
+    """Length of training, minutes."""
     pairs: int = 128
     """Positive pairs in a batch, per worker."""
     accumulate: int = 1
@@ -156,14 +186,24 @@ class TrainConfig:
     offset_ms: float = 50.0
     """Largest shift in time between the two views of a pair, either way, 0 to 250 ms; see Fig. 2 of
     the paper."""
+    optimizer: str = "adamw"
+    """Optimizer: adamw or adam."""
     learning_rate: float = 1e-3
-    """Peak of AdamW's learning rate."""
-    weight_decay: float = 0.01
-    """AdamW's weight decay, of matrices alone."""
+    """Peak of the learning rate."""
+    final_learning_rate: float = 0.0
+    """Learning rate at the end, to which a cosine lowers it."""
     warm_up: float = 0.02
-    """Share of the run in which the learning rate rises, 0 to 1; a cosine then lowers it to 0."""
+    """Share of the run in which the learning rate rises to its peak, 0 to 1; 0: it starts there."""
+    weight_decay: float = 0.01
+    """Weight decay, of matrices alone; with adam it is added to the gradient."""
+    clip: float = 1.0
+    """Largest norm of the gradient, which is clipped to it; 0: never clipped."""
     temperature: float = 0.05
     """Temperature tau of the NT-Xent loss (paper, eq. 5)."""
+    held_out: float = 0.1
+    """Share of the groups of music, noise and impulse responses that is kept for validation, 0 to
+    0.5, where no recording has the split `validation`; 0: no validation, and the model is that of
+    the last step."""
     validate_every: int = 500
     """Steps between two validations."""
     log_every: int = 20
@@ -178,13 +218,43 @@ class TrainConfig:
     """How one view of each pair is degraded."""
 
     def __post_init__(self) -> None:
-        if self.preset not in PRESET_NAMES:
-            names = ", ".join(PRESET_NAMES)
-            raise TrainingError(f"no preset {self.preset!r}; choose one of {names}")
-        if (self.steps is None) == (self.minutes is None) or (self.steps or self.minutes or 0) <= 0:
-            raise TrainingError("give a length above 0: either steps or minutes")
+        if self.preset not in (presets := preset_names()):
+            raise TrainingError(f"no preset {self.preset!r}; choose one of {', '.join(presets)}")
+        lengths = [one for one in (self.steps, self.epochs, self.minutes) if one is not None]
+        counted = self.steps is not None or self.epochs is not None
+        if counted == (self.minutes is not None) or min(lengths) <= 0:
+            raise TrainingError("give a length above 0: one of steps, epochs and minutes")
         if not 1 <= self.accumulate <= self.pairs:
             raise TrainingError(f"{self.pairs} pairs cannot be cut into {self.accumulate} parts")
+        if self.optimizer not in OPTIMIZERS:
+            names = " or ".join(OPTIMIZERS)
+            raise TrainingError(f"no optimizer {self.optimizer!r}; choose {names}")
+        if not 0 <= self.final_learning_rate <= self.learning_rate:
+            raise TrainingError(
+                f"final_learning_rate: {self.final_learning_rate:g} is not within 0 to the "
+                f"learning rate, {self.learning_rate:g}"
+            )
+        if not self.temperature > 0:
+            raise TrainingError(f"temperature: {self.temperature:g} is not above 0")
+        for name, most in {
+            "warm_up": 1,
+            "weight_decay": 1,
+            "clip": math.inf,
+            "held_out": 0.5,
+        }.items():
+            if not 0 <= getattr(self, name) <= most:
+                raise TrainingError(f"{name}: {getattr(self, name)} is not within 0 to {most}")
+
+    def for_tracks(self, tracks: int, workers: int) -> "TrainConfig":
+        """The same with the number of steps that its epochs take, if they are its length.
+
+        In an epoch, `tracks` x `per_track` segments are drawn, and a step draws `pairs` for each of
+        `workers`.
+        """
+        if self.epochs is None:
+            return self
+        segments = self.epochs * tracks * self.per_track
+        return replace(self, steps=math.ceil(segments / (self.pairs * workers)))
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON; tuples become lists there."""

@@ -20,7 +20,13 @@ from torch.nn.parallel import DistributedDataParallel
 from grafp.errors import TrainingError
 from grafp.model.features import log_mel
 from grafp.model.inference import trusted_dtype
-from grafp.model.presets import PRESETS, AnyConfig, AnyEncoder, build_encoder, config_from_dict
+from grafp.model.presets import (
+    AnyConfig,
+    AnyEncoder,
+    build_encoder,
+    config_from_dict,
+    preset_config,
+)
 from grafp.training.accumulate import backward_in_parts, embed_without_graph, split
 from grafp.training.augment import Augmenter
 from grafp.training.config import TrainConfig
@@ -61,7 +67,7 @@ class Trainer:
         torch.manual_seed(config.seed)  # the same first weights on every rank
         self.config, self.sampler, self.augmenter = config, sampler, augmenter
         self.validation, self.device, self.rank, self.world = validation, device, rank, world
-        self.encoder = build_encoder(architecture or PRESETS[config.preset]).to(device)
+        self.encoder = build_encoder(architecture or preset_config(config.preset)).to(device)
         # The names of the encoder's weights stay the same, whatever is wrapped around it.
         self.model: torch.nn.Module = self.encoder
         if config.compile:
@@ -77,7 +83,8 @@ class Trainer:
             {"params": decayed, "weight_decay": config.weight_decay},
             {"params": others, "weight_decay": 0.0},
         ]
-        self.optimizer = torch.optim.AdamW(groups, lr=config.learning_rate)
+        kind = torch.optim.AdamW if config.optimizer == "adamw" else torch.optim.Adam
+        self.optimizer = kind(groups, lr=config.learning_rate)
         self.progress = Progress()
         self.history: list[Point] = []
         self.best: Best | None = None
@@ -135,7 +142,8 @@ class Trainer:
         anchors_BS, partners_BS = self.sampler.draw(np.random.default_rng(seed), self.progress.step)
         generator = torch.Generator().manual_seed(hash(tuple(seed)) & 0xFFFFFFFF)
         degraded_BS = self.augmenter(partners_BS, generator)
-        mel_BFT = log_mel(torch.cat([anchors_BS.to(self.device, non_blocking=True), degraded_BS]))
+        views_BS = torch.cat([anchors_BS.to(self.device, non_blocking=True), degraded_BS])
+        mel_BFT = log_mel(views_BS, self.encoder.config.spectrogram)
         self.augmenter.mask_(mel_BFT[len(anchors_BS) :], generator)
         parts = split(mel_BFT, self.config.accumulate)
         whole = len(parts) == 1
@@ -149,13 +157,14 @@ class Trainer:
         loss = nt_xent(first_BD, second_BD, self.config.temperature)
         self._check_finite("loss", loss)
         for group in self.optimizer.param_groups:
-            group["lr"] = self.config.learning_rate * self._rate_factor()
+            group["lr"] = self._learning_rate()
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         if not whole:
             assert vectors_BD.grad is not None
             backward_in_parts(self.model, self._embed, parts, vectors_BD.grad)
-        norm = torch.nn.utils.clip_grad_norm_(self.encoder.parameters(), 1.0)
+        most = self.config.clip or math.inf
+        norm = torch.nn.utils.clip_grad_norm_(self.encoder.parameters(), most)
         self._check_finite("gradient", norm)
         self.optimizer.step()
         return loss.detach()
@@ -178,10 +187,11 @@ class Trainer:
             return self.progress.step / self.config.steps
         return self.progress.seconds / (60 * (self.config.minutes or 0.0))
 
-    def _rate_factor(self) -> float:
-        share = min(1.0, self._share_done())
-        warm = min(1.0, (share + 1e-3) / self.config.warm_up) if self.config.warm_up else 1.0
-        return warm * 0.5 * (1.0 + math.cos(math.pi * share))
+    def _learning_rate(self) -> float:
+        config, share = self.config, min(1.0, self._share_done())
+        warm = min(1.0, (share + 1e-3) / config.warm_up) if config.warm_up else 1.0
+        above = (config.learning_rate - config.final_learning_rate) * 0.5
+        return warm * (config.final_learning_rate + above * (1.0 + math.cos(math.pi * share)))
 
     def _slowest(self, seconds: float) -> float:
         """The largest of all ranks, so that all stop at the same step."""

@@ -110,7 +110,7 @@ def _embed(
     reduced = dtype != torch.float32
     with torch.inference_mode(), torch.autocast(device.type, dtype, enabled=reduced):
         parts = [
-            encoder(log_mel(to_float(part_BS).to(device))).cpu()
+            encoder(log_mel(to_float(part_BS).to(device), encoder.config.spectrogram)).cpu()
             for part_BS in segments_BS.split(256)
         ]
     return torch.cat(parts)

@@ -6,6 +6,7 @@ need, log that they wait, and then go on with less or exit with an error message
 """
 
 import logging
+import math
 import os
 import time
 from dataclasses import dataclass
@@ -89,6 +90,22 @@ def memory_claim(wanted: float) -> float:
     A claim that no machine can meet would wait for ever; one that is too low runs all the same.
     """
     return min(wanted, max(there.get("memory", 0.0) for there in machines()) / 2)
+
+
+def gpu_is_free() -> bool:
+    """Whether a task that can do without a GPU should ask for one: it would not have to wait."""
+    return ray.available_resources().get("GPU", 0.0) >= 1
+
+
+def gpu_share() -> float:
+    """Of this machine's GPUs for each of as many tasks as it has CPUs; 0 when that is too little.
+
+    Each task takes some hundred MB of a GPU, so that eight share one at most. On a cluster it is 0:
+    machines with GPUs would be started for what others do as well.
+    """
+    there = ray.cluster_resources()
+    share = there.get("GPU", 0.0) / max(1.0, there.get("CPU", 1.0))
+    return 0.0 if on_a_cluster() or share < 1 / 8 else min(1.0, math.floor(1000 * share) / 1000)
 
 
 @dataclass(frozen=True)

@@ -89,6 +89,7 @@ class SpreadSearch:
         """
         self.stride = stride or manifest.stride
         self.offset_correction = offset_correction
+        self.neighbors, self.candidates = manifest.neighbors, manifest.candidates
         groups = _groups(manifest.shards, actors, decode)
         claims = _claims(groups, decode)
         # As many copies as machines hold at least one group each, so that none waits for memory.

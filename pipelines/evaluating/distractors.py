@@ -25,6 +25,7 @@ from grafp.catalog.embeddings import (
 )
 from grafp.catalog.manifest import Manifest
 from grafp.catalog.tracks import Row, TrackRef, live_refs
+from grafp.model.bundle import ModelCard
 from grafp.model.fingerprint import DIMENSION
 from pipelines.common.runtime import connect
 from pipelines.indexing.run import Run
@@ -55,11 +56,14 @@ class Distribution:
         return np.where(vectors_ND.any(axis=1, keepdims=True), moved_ND, 0.0).astype(np.float16)
 
 
-def with_distractors(source: Catalog, root: str, count: int, *, seed: int = 0) -> Manifest:
+def with_distractors(
+    source: Catalog, root: str, count: int, *, model: ModelCard | None, seed: int = 0
+) -> Manifest:
     """Publish a catalog with the source's tracks and `count` distractors under `root`.
 
     All tracks of the source are used equally often. A larger count begins with the distractors of
-    a smaller one. Nothing in `root` refers to the source, so `root` can be deleted.
+    a smaller one. Nothing in `root` refers to the source, so `root` can be deleted. `model` is the
+    source's, or None if its fingerprints come from another program.
     """
     connect()
     manifest = source.manifest
@@ -70,7 +74,8 @@ def with_distractors(source: Catalog, root: str, count: int, *, seed: int = 0) -
     logger.info(f"drawing {count:,} distractors from {len(real):,} tracks")
     distribution = ray.put(_distribution(source, files))
     catalog = Catalog.open(root)
-    catalog.put_model(source.model())
+    if model:
+        catalog.put_model(model)
     ray.get([_copy.remote(source.root, root, key) for key in files])
     # In another order, so that a few distractors come from all over the catalog.
     order = [sorted(real)[n] for n in np.random.default_rng(seed).permutation(len(real))]
@@ -85,7 +90,7 @@ def with_distractors(source: Catalog, root: str, count: int, *, seed: int = 0) -
                     _draw.remote(source.root, manifest, root, key, wanted, distribution, seed)
                 )
     rows += [row for part in ray.get(work) for row in part]
-    state = extend(catalog, IndexState(), live_refs(rows))
+    state = extend(catalog, IndexState(options=manifest.index_options), live_refs(rows))
     run = Run.begin(catalog, manifest.model_id, manifest.model_sha256, manifest.hop_s)
     scaled = run.manifest(rows, state, next_ordinal=manifest.next_ordinal + count)
     catalog.publish(scaled)

@@ -27,6 +27,7 @@ from grafp.evaluation.hit_rates import ClipAnswer, Scale, grid, markdown, summar
 from grafp.evaluation.protocol import Clip
 from grafp.index.acceptance import Acceptance
 from grafp.index.shards import ShardSearch
+from grafp.model.bundle import ModelCard
 from grafp.reports.evaluation import evaluation_report
 from grafp.storage.sources import Item
 from pipelines.common.placement import ENCODERS, Encoders
@@ -79,21 +80,39 @@ def evaluate_catalog(
     ask = partial(evaluate, material=material, method=SEARCHES[search], encoders=encoders)
     clips, answers = _without_errors(drawn, ask(catalog_uri, clips=drawn))
     logger.info(markdown(grid(clips, answers)))
-    scales = _scales(catalog, distractors, out, clips, answers, ask)
+    scales = in_larger_catalogs(catalog, distractors, out, clips, answers, ask, catalog.model())
     facts = _facts(catalog_uri, catalog.manifest, material)
     facts |= {"protocol": protocol, "clips": len(clips), "seed": seed}
-    facts["search"] = f"LSH, {HASH_BITS} bits" if search == "lsh" else "the catalog's index"
+    facts["search"] = search_name(search)
+    cases = _cases(clips, answers, material, recordings)
+    result = write_report(out, clips, answers, facts, scales, cases)
+    return {"queries": len(clips), "seconds": round(time.monotonic() - started, 2), **result}
+
+
+def write_report(
+    out: str,
+    clips: Sequence[Clip],
+    answers: Sequence[ClipAnswer],
+    facts: dict[str, Any],
+    scales: Sequence[Scale],
+    cases: Sequence[Case],
+) -> dict[str, Any]:
+    """Write report.json, clips.parquet and report.html; returns the numbers of the summary."""
     result = summary(clips, answers)
     if scales:
         result["scales"] = [scale.to_dict() for scale in scales]
-    cases = _cases(clips, answers, material, recordings)
     for name, data in {
         "report.json": json.dumps({**facts, **result}, indent=1).encode(),
         "clips.parquet": clips_to_bytes(clips, answers),
         "report.html": evaluation_report(clips, answers, facts, scales, cases).encode(),
     }.items():
         storage.write(storage.join(out, name), data)
-    return {"queries": len(clips), "seconds": round(time.monotonic() - started, 2), **result}
+    return result
+
+
+def search_name(search: str) -> str:
+    """One of SEARCHES, for a report."""
+    return f"LSH, {HASH_BITS} bits" if search == "lsh" else "the catalog's index"
 
 
 def evaluate(
@@ -120,20 +139,21 @@ def evaluate(
     repeating = self_repeating(material.known)
     for row in finished_rows(found, len(clips)):
         clip = asked[row["number"]]
-        answer = _answer(row, clip, uris, clip.track in known, acceptance)
+        answer = clip_answer(row, clip, uris, clip.track in known, acceptance)
         if clip.track in repeating:
             answer = replace(answer, true_start_s=None)
         answers[clip.number] = answer
     return [answers[clip.number] for clip in clips]
 
 
-def _answer(
+def clip_answer(
     row: dict[str, Any],
     clip: Clip,
     uris: dict[int, list[str]],
     known: bool,
     acceptance: Acceptance,
 ) -> ClipAnswer:
+    """The answer in a row of `MatchBatch`; `uris` are those of the tracks by their ordinals."""
     best = row["matches"][0] if row["matches"] else None
     threshold = best["threshold"] if best else acceptance.threshold(0.0, clip.seconds)
     tracks = uris[best["ordinal"]] if best else [None]  # exact copies are all right answers
@@ -164,15 +184,19 @@ def _without_errors(
     return [clips[n] for n in made], [answers[n] for n in made]
 
 
-def _scales(
+def in_larger_catalogs(
     catalog: Catalog,
     sizes: Sequence[int],
     out: str,
     clips: Sequence[Clip],
     answers: Sequence[ClipAnswer],
     ask: Callable[..., list[ClipAnswer]],
+    model: ModelCard | None,
 ) -> list[Scale]:
-    """The shortest reverberant clips, against the catalog and against each larger copy of it."""
+    """The shortest reverberant clips, against the catalog and against each larger copy of it.
+
+    `ask` takes a catalog's URI and clips; `model` is the catalog's, see `with_distractors`.
+    """
     shortest = min(clip.seconds for clip in clips)
     asked = [n for n, clip in enumerate(clips) if clip.reverb and clip.seconds == shortest]
     if not sizes or not asked:
@@ -188,7 +212,7 @@ def _scales(
     for count in sizes:
         # Each snapshot has its own folder: files of an earlier model must not be used again.
         root = storage.join(out, f"scaled-{count}", catalog.manifest.snapshot)
-        manifest = with_distractors(catalog, root, count)
+        manifest = with_distractors(catalog, root, count, model=model)
         scales.append(scale(count, manifest, ask(root, clips=few)))
         logger.info(f"{count:,} distractors:{markdown(scales[-1].cells)}")
     return scales

@@ -24,7 +24,7 @@ from grafp.index.ids import fingerprint_ids
 from grafp.index.ivfpq import populate, train_index
 from grafp.index.size import MAX_SHARD_FINGERPRINTS, IndexParameters, populate_bytes
 from grafp.model.fingerprint import DIMENSION
-from pipelines.common.placement import memory_claim
+from pipelines.common import placement
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +44,8 @@ def train(catalog: Catalog, tracks: list[TrackRef], parameters: IndexParameters)
     samples = [
         _sample.remote(catalog.root, file, group, share) for file, group in by_file(tracks).items()
     ]
-    return catalog.put(key, ray.get(_train.remote(parameters, *samples)))
+    task = _train.options(num_gpus=int(placement.gpu_is_free()))
+    return catalog.put(key, ray.get(task.remote(parameters, *samples)))
 
 
 @ray.remote(num_cpus=0.5)
@@ -63,7 +64,8 @@ def _sample(
 @ray.remote(num_cpus=1)
 def _train(parameters: IndexParameters, *samples: list[tuple[int, np.ndarray]]) -> bytes:
     parts = sorted((part for sample in samples for part in sample), key=lambda part: part[0])
-    return train_index(np.concatenate([v.astype(np.float32) for _, v in parts]), parameters)
+    sample_ND = np.concatenate([v.astype(np.float32) for _, v in parts])
+    return train_index(sample_ND, parameters, gpu=bool(ray.get_gpu_ids()))
 
 
 def populate_shards(
@@ -75,10 +77,11 @@ def populate_shards(
     """
     trained = ray.put(catalog.get(trained_index))
     index_id = trained_index.key.split("/")[1]
+    share = placement.gpu_share()
     work = []
     for group in _groups(tracks):
-        memory = memory_claim(populate_bytes(sum(track.n_segments for track in group)))
-        task = _populate.options(memory=memory)
+        memory = placement.memory_claim(populate_bytes(sum(track.n_segments for track in group)))
+        task = _populate.options(memory=memory, num_gpus=share)
         work.append(task.remote(catalog.root, index_id, trained, group))
     entries: list[ShardEntry] = []
     for number, ref in enumerate(work, 1):
@@ -117,9 +120,8 @@ def _populate(root: str, index_id: str, trained: bytes, tracks: list[TrackRef]) 
             vectors_ND[row : row + len(part_ND)] = part_ND
     assert not waiting, f"embeddings of {len(waiting)} tracks are missing"
     ids_N = np.concatenate([fingerprint_ids(t.ordinal, np.arange(t.n_segments)) for t in tracks])
-    return write_shard(
-        catalog, key, tracks, populate(trained, vectors_ND, ids_N), vectors_ND, ids_N
-    )
+    index = populate(trained, vectors_ND, ids_N, gpu=bool(ray.get_gpu_ids()))
+    return write_shard(catalog, key, tracks, index, vectors_ND, ids_N)
 
 
 def _name(what: Any, tracks: list[TrackRef]) -> str:

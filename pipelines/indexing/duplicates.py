@@ -65,7 +65,12 @@ def _search(
     spread: SpreadSearch | None, root: str, manifest_json: bytes, new: list[TrackRef]
 ) -> list[dict]:
     manifest = Manifest.from_json(manifest_json, root)
-    search = spread or ShardSearch(open_shards(root, manifest), manifest.nprobe)
+    search = spread or ShardSearch(
+        open_shards(root, manifest),
+        manifest.nprobe,
+        neighbors=manifest.neighbors,
+        candidates=manifest.candidates,
+    )
     pairs = []
     for key in sorted({ref.embedding_file for ref in new}):
         group = [ref for ref in new if ref.embedding_file == key]

@@ -7,12 +7,14 @@ tell its content, and no reader sees it until the manifest is published.
 import json
 import logging
 import time
+from dataclasses import asdict, replace
 
 from grafp.audio import MAX_SECONDS
 from grafp.catalog.catalog import Catalog
 from grafp.catalog.changes import Changes, estimate, find_changes, join
 from grafp.catalog.tracks import Row, live_refs
 from grafp.errors import ModelError, OptionError
+from grafp.index.size import AUTOMATIC, IndexOptions
 from grafp.model.bundle import DEFAULT_MODEL, ModelCard, read_background, read_card
 from grafp.model.fingerprint import HOP_SECONDS
 from grafp.reports.catalog_run import run_report
@@ -34,6 +36,7 @@ def index_catalog(
     *,
     model: str | None = None,
     hop_s: float | None = None,
+    index: IndexOptions = AUTOMATIC,
     encoders: Encoders = ENCODERS,
     max_seconds: float = MAX_SECONDS,
     allow_empty: bool = False,
@@ -41,13 +44,15 @@ def index_catalog(
 ) -> dict:
     """Bring a catalog up to date with a collection of audio; returns the run's summary.
 
-    `model` and `hop_s`, the seconds between two fingerprints, are for a new catalog.
+    `model` and `hop_s`, the seconds between two fingerprints, are for a new catalog. So are the
+    codec and the lists of `index`; its other values change how an existing catalog is searched.
 
     Raises StorageError, CatalogError, ModelError or OptionError with nothing published.
     """
     started = time.monotonic()
     catalog = Catalog.open(catalog_uri)
     card, hop_s = _model(catalog, model), _hop(catalog, hop_s)
+    options = _index_options(catalog, index)
     source = audio if isinstance(audio, str) else "list"
     items = list_items(audio, may_be_missing=allow_empty) if isinstance(audio, str) else audio
     changes = find_changes(items, catalog.tracks().to_pylist(), source)
@@ -63,13 +68,13 @@ def index_catalog(
         expected = estimate(changes, hop_s)
         logger.info(_estimate_line(expected))
         return {**_summary(catalog, changes, [], 0, started), "estimate": expected}
-    if not (changes.work or changes.removed):
+    if not (changes.work or changes.removed or _options_changed(catalog, options)):
         return _summary(catalog, changes, [], 0, started)
     connect()
     run = Run.begin(catalog, card.model_id, card.sha256, hop_s)
     model_uri = catalog.put_model(card, _background(catalog, card, model))
     rows, resumed = _embed(run, model_uri, changes, encoders, max_seconds)
-    duplicates = _publish(run, changes, rows, source)
+    duplicates = _publish(run, changes, rows, source, options)
     summary = _summary(catalog, changes, rows, resumed, started)
     summary["near_duplicates"] = len(duplicates)
     run.put("summary.json", (json.dumps(summary) + "\n").encode())
@@ -114,6 +119,23 @@ def _hop(catalog: Catalog, wanted: float | None) -> float:
     return catalog.manifest.hop_s
 
 
+def _index_options(catalog: Catalog, given: IndexOptions) -> IndexOptions:
+    """The catalog's own options of its index, with those that are given now."""
+    manifest = catalog.manifest
+    return manifest.index_options.given_later(given, manifest.parameters) if manifest else given
+
+
+def _options_changed(catalog: Catalog, options: IndexOptions) -> bool:
+    """Whether a published catalog is searched in another way from now on."""
+    manifest = catalog.manifest
+    if manifest is None or manifest.index_options == options:
+        return False
+    before, after = asdict(manifest.index_options), asdict(options)
+    told = (f"{name} {value}" for name, value in after.items() if value != before[name])
+    logger.info(f"options of the index from now on: {', '.join(told)}")
+    return True
+
+
 def _embed(
     run: Run,
     model_uri: str,
@@ -149,12 +171,14 @@ def _embed(
     return sorted(rows, key=lambda row: order[row["uri"]]), resumed
 
 
-def _publish(run: Run, changes: Changes, rows: list[Row], source: str) -> list[dict]:
+def _publish(
+    run: Run, changes: Changes, rows: list[Row], source: str, options: IndexOptions
+) -> list[dict]:
     """Index the new tracks and publish; returns the near duplicates among them."""
     old = run.catalog.manifest
     table, next_ordinal = join(changes, rows, source, old.next_ordinal if old else 0)
     live = live_refs(table)
-    state = upkeep.extend(run.catalog, upkeep.IndexState.of(old), live)
+    state = upkeep.extend(run.catalog, replace(upkeep.IndexState.of(old), options=options), live)
     manifest = run.manifest(table, state, next_ordinal)
     manifest = calibrated(run.catalog, manifest, live)
     first_new = old.next_ordinal if old else 0

@@ -38,7 +38,9 @@ class Run:
             model_id=self.model_id,
             model_sha256=self.model_sha256,
             hop_s=self.hop_s,
-            calibration=old.calibration if old else None,
+            # It is of the search that it was measured with.
+            calibration=old.calibration if old and old.index_options == state.options else None,
+            index_options=state.options,
             trained_index=state.trained_index,
             parameters=state.parameters,
             when_trained=state.when_trained,

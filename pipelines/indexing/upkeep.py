@@ -7,7 +7,7 @@ from grafp.catalog.catalog import Catalog
 from grafp.catalog.manifest import Manifest, ShardEntry, StoredFile, index_health
 from grafp.catalog.shard_files import shard_ordinals
 from grafp.catalog.tracks import TrackRef
-from grafp.index.size import MAX_SHARD_FINGERPRINTS, IndexParameters
+from grafp.index.size import AUTOMATIC, MAX_SHARD_FINGERPRINTS, IndexOptions, IndexParameters
 from pipelines.indexing import build
 
 logger = logging.getLogger(__name__)
@@ -29,6 +29,7 @@ class IndexState:
     shards: tuple[ShardEntry, ...] = ()
     when_trained: dict[str, float] | None = None
     """`index_health` just after training."""
+    options: IndexOptions = AUTOMATIC
 
     @classmethod
     def of(cls, manifest: Manifest | None) -> "IndexState":
@@ -39,6 +40,7 @@ class IndexState:
             manifest.trained_index,
             tuple(manifest.shards),
             manifest.when_trained,
+            manifest.index_options,
         )
 
     def without(self, shard_ids: set[str]) -> "IndexState":
@@ -63,9 +65,9 @@ def extend(
     outgrew it, when its health fell, or with `retrain`.
     """
     if not live:
-        return IndexState()
+        return IndexState(options=state.options)
     if retrain:  # without a look at the old shards, which may be damaged
-        return _retrained(catalog, live, "as asked")
+        return _retrained(catalog, live, state.options, "as asked")
     ordinals = {entry.shard_id: shard_ordinals(catalog, entry) for entry in state.shards}
     sizes = {
         shard_id: sum(live[ordinal].n_segments for ordinal in held if ordinal in live)
@@ -73,7 +75,7 @@ def extend(
     }
     state = state.without({shard_id for shard_id, size in sizes.items() if size == 0})
     if reason := _why_retrain(state, live):
-        return _retrained(catalog, live, reason)
+        return _retrained(catalog, live, state.options, reason)
     assert state.trained_index
     held = {ordinal for entry in state.shards for ordinal in ordinals[entry.shard_id]}
     new = [ref for ordinal, ref in live.items() if ordinal not in held]
@@ -90,21 +92,24 @@ def extend(
     return state.without(due).plus(build.populate_shards(catalog, state.trained_index, tracks))
 
 
-def _retrained(catalog: Catalog, live: dict[int, TrackRef], reason: str) -> IndexState:
+def _retrained(
+    catalog: Catalog, live: dict[int, TrackRef], options: IndexOptions, reason: str
+) -> IndexState:
     """A newly trained index and shards with all live tracks."""
-    parameters = IndexParameters.for_size(sum(ref.n_segments for ref in live.values()))
+    parameters = IndexParameters.for_size(sum(ref.n_segments for ref in live.values()), options)
     logger.info(f"training the index ({reason}): {parameters.nlist} lists, {parameters.codec}")
     tracks = sorted(live.values(), key=lambda ref: ref.ordinal)
     trained_index = build.train(catalog, tracks, parameters)
     shards = build.populate_shards(catalog, trained_index, tracks)
-    return IndexState(parameters, trained_index, tuple(shards), index_health(shards))
+    return IndexState(parameters, trained_index, tuple(shards), index_health(shards), options)
 
 
 def _why_retrain(state: IndexState, live: dict[int, TrackRef]) -> str:
     """Empty if the trained index still suits."""
     if not state.shards or not state.parameters or not state.when_trained:
         return "there is none"
-    if state.parameters.outgrown_by(sum(ref.n_segments for ref in live.values())):
+    count = sum(ref.n_segments for ref in live.values())
+    if state.parameters.outgrown_by(count, state.options):
         return "the catalog outgrew the old one"
     now, then = index_health(state.shards), state.when_trained
     if now["recall"] < then["recall"] - MAX_RECALL_LOST:

@@ -183,7 +183,7 @@ def answered(
     hop_s = catalog.manifest.query_hop_s
     search = SpreadSearch.for_queries(catalog, actors=search_actors, decode=decode, method=method)
     background = catalog.background()
-    beside = background and BackgroundSearch.of(background, hop_s)
+    beside = BackgroundSearch.of(background, hop_s) if background else None
     return encoded(recordings, catalog.model_uri(), hop_s, encoders).map_batches(
         MatchBatch(search, beside, acceptance, hop_s, top_k, change),
         batch_size=32,

@@ -127,7 +127,7 @@ def timeline_batch(
         background = catalog.background()
         stage = FindDetections(
             SpreadSearch.for_queries(catalog, actors=search_actors, decode=decode),
-            background and BackgroundSearch.of(background, hop_s),
+            BackgroundSearch.of(background, hop_s) if background else None,
             acceptance,
             hop_s,
             max_speed_change,

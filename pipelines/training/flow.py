@@ -20,7 +20,8 @@ import torch
 from grafp import storage
 from grafp.datasets import Kind
 from grafp.errors import OptionError, TrainingError
-from grafp.model.bundle import load_bundle
+from grafp.model.bundle import ModelBundle, load_bundle
+from grafp.model.presets import PRESETS, build_encoder, preset_config
 from grafp.training.config import TrainConfig
 from grafp.training.data.partition import Share
 from grafp.training.data.prepare import Collected
@@ -65,8 +66,10 @@ def train_model(
     started = time.monotonic()
     out = storage.absolute(out)
     first = load_bundle(start_from) if start_from else None
-    if first and first.card.get("preset") != config.preset:
+    if first and not _is_of(first, config.preset):
         raise TrainingError(f"--start-from {start_from}: not of preset {config.preset!r}")
+    if first is None and config.preset not in PRESETS:
+        build_encoder(preset_config(config.preset))  # refused now, not after decoding all music
     given: dict[Kind, str | None] = {"music": music, "noise": noise, "rir": rirs}
     uris = {what: uri and storage.absolute(uri) for what, uri in given.items()}
     data = data and storage.absolute(data)
@@ -81,12 +84,19 @@ def train_model(
         check_workers(num_workers, gpu)
     run_file.write(out, settings)
     store = data or storage.join(out, "data")
-    collected = collect_all(sources, store, out, resume=resume, on_ray=num_workers > 0)
-    _check_groups(sources[0].uri, collected["music"], config, max(1, num_workers))
+    collected = collect_all(
+        sources, store, out, resume=resume, on_ray=num_workers > 0, held_out=config.held_out
+    )
+    config = _fitted(sources[0].uri, collected["music"], config, max(1, num_workers))
     task: dict[str, Any] = {"data": collected, "memory_gb": memory_gb, "out": out, "config": config}
     task |= {"start_from": first and {"model": first.model_id, "files": first.files}}
     summary = train_on_ray(task, num_workers, gpu) if num_workers else _train_here(task, gpu)
     return {**summary, "seconds": round(time.monotonic() - started, 1)}
+
+
+def _is_of(model: ModelBundle, preset: str) -> bool:
+    """By name, since a preset may have changed since; or by its sizes, if it had another name."""
+    return model.card.get("preset") == preset or model.encoder.config == PRESETS.get(preset)
 
 
 def _refuse_overwriting(out: str, settings: dict, resume: bool) -> None:
@@ -96,17 +106,24 @@ def _refuse_overwriting(out: str, settings: dict, resume: bool) -> None:
         raise OptionError(f"--out {out} holds a run already: add --resume, or choose another --out")
 
 
-def _check_groups(uri: str, music: Collected, config: TrainConfig, workers: int) -> None:
-    """Raises TrainingError when a worker has too few tracks for a batch."""
+def _fitted(uri: str, music: Collected, config: TrainConfig, workers: int) -> TrainConfig:
+    """The settings, with the number of steps that their epochs take with this music.
+
+    Raises TrainingError when a worker has too few tracks for a batch.
+    """
+    usable, _ = music.usable()
     fewest = Share.of(music, 0, workers).fewest_groups
     if fewest < groups_needed(config.pairs, config.per_track):
-        usable, _ = music.usable()
         groups = len(set(usable["group"].to_pylist()))
         each = f", {fewest} for each of {workers} workers at least" if workers > 1 else ""
         raise TrainingError(
             f"--music {uri}: {len(usable)} tracks in {groups} groups to train on{each}, "
             + advice(fewest, config.pairs, config.per_track)
         )
+    config = config.for_tracks(len(usable), workers)
+    if config.epochs:
+        logger.info(f"epochs: {config.epochs}, of {len(usable)} tracks: {config.steps} steps")
+    return config
 
 
 def _train_here(task: dict, gpu: bool | None) -> dict:

@@ -12,6 +12,7 @@ from grafp.audio import decode
 from grafp.datasets import Kind
 from grafp.errors import OptionError, StorageError, TrainingError
 from grafp.storage.records import read_record
+from grafp.training.config import TrainConfig
 from grafp.training.data.pcm import Part, PartWriter, Sources
 from grafp.training.data.prepare import Collected, changes, collect
 
@@ -38,8 +39,12 @@ def collect_all(
     *,
     resume: bool,
     on_ray: bool,
+    held_out: float = TrainConfig.held_out,
 ) -> dict[str, Collected]:
     """Decode all collections that a run under `out` uses into shards under `store`.
+
+    `held_out` is the share of the groups of each that is for validation, where no row has that
+    split.
 
     Raises OptionError when one has changed since the run to resume began, TrainingError when one
     has no usable recording, StorageError.
@@ -49,7 +54,7 @@ def collect_all(
     if before:
         _check_same(before, sources)
     collected: dict[str, Collected] = {
-        one.what: collect(one, store, _on_ray if on_ray else None, before.get(one.what))
+        one.what: collect(one, store, _on_ray if on_ray else None, before.get(one.what), held_out)
         for one in sources
     }
     values = {what: asdict(one) for what, one in collected.items()}

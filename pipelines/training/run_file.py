@@ -1,13 +1,17 @@
 """OUT/run.json: what a training run was started with, so that --resume continues the same run."""
 
 import json
+from dataclasses import MISSING, fields
 from typing import Any
 
 from grafp import storage
 from grafp.errors import OptionError, TrainingError
 from grafp.storage.records import read_record
+from grafp.training.config import TrainConfig
 
 _FILE = "run.json"
+# What a run of an earlier version was started with where its file says nothing.
+_DEFAULTS = {one.name: one.default for one in fields(TrainConfig) if one.default is not MISSING}
 
 
 def read(out: str) -> dict[str, Any]:
@@ -29,7 +33,7 @@ def write(out: str, settings: dict[str, Any]) -> None:
 
 def check(out: str, settings: dict[str, Any]) -> None:
     """Raises OptionError unless the run under `out` was started with just these settings."""
-    started = _flat(read(out))
+    started = _flat({**_DEFAULTS, **read(out)})
     now = _flat(json.loads(json.dumps(settings)))  # with lists for tuples
     differing = [name for name, value in now.items() if value != started.get(name)]
     if differing:

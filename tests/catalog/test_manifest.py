@@ -8,7 +8,7 @@ import pytest
 from grafp.catalog.manifest import FORMAT_VERSION, Manifest, ShardEntry, StoredFile, index_health
 from grafp.errors import CatalogError
 from grafp.index.calibration import Calibration, Law, LengthCalibration
-from grafp.index.size import IndexParameters
+from grafp.index.size import IndexOptions, IndexParameters
 
 
 def stored(name: str) -> StoredFile:
@@ -64,6 +64,22 @@ def test_a_manifest_of_an_older_format_is_read_without_its_thresholds(version: i
     assert read == replace(MANIFEST, calibration=None)
 
 
+def test_a_manifest_without_options_of_the_index_has_todays_defaults() -> None:
+    values = json.loads(MANIFEST.to_json())
+    del values["index_options"]
+    for version in (3, 4):
+        old = Manifest.from_json(json.dumps(values | {"format_version": version}).encode(), "m")
+        assert (old.nprobe, old.neighbors, old.candidates) == (1, 40, 64)
+        assert old == replace(MANIFEST, calibration=None)
+
+
+def test_options_of_the_index_decide_how_it_is_searched() -> None:
+    asked = IndexOptions(codec="PQ64", lists=256, probes=3, neighbors=20, candidates=100)
+    manifest = Manifest.from_json(replace(MANIFEST, index_options=asked).to_json(), "m")
+    assert manifest.index_options == asked
+    assert (manifest.nprobe, manifest.neighbors, manifest.candidates) == (3, 20, 100)
+
+
 def test_another_version_is_one_clear_line() -> None:
     values = json.loads(MANIFEST.to_json()) | {"format_version": 2}
     with pytest.raises(CatalogError) as refused:
@@ -78,6 +94,8 @@ def test_another_version_is_one_clear_line() -> None:
         ({"shards": 3}, "shards"),
         ({"tracks": {"key": "k"}}, "tracks.bytes"),
         ({"hop_s": "a tenth"}, "hop_s"),
+        ({"index_options": {"neighbors": "many"}}, "index_options.neighbors"),
+        ({"index_options": {"codec": "PQ7"}}, "codec PQ7"),
         (
             {"trained_index": stored("x").__dict__ | {"key": "index/other/x"}},
             "another trained index",

@@ -119,6 +119,23 @@ def test_machines_at_full_price_are_for_what_spot_machines_cannot_hold() -> None
     assert "InstanceMarketOptions" not in types["gpu-on-demand"]["node_config"]
 
 
+def test_machines_with_a_gpu_get_the_faiss_for_it_and_no_others() -> None:
+    config = _load(LAUNCHER)
+    for name, group in config["available_node_types"].items():
+        commands = group.get("worker_setup_commands", config["setup_commands"])
+        made = [re.findall(r"make -C ~/grafp env FAISS=(\w+)", command) for command in commands]
+        wanted = "gpu" if group["resources"].get("GPU") else "cpu"
+        assert [faiss for found in made for faiss in found] == [wanted], name
+    assert "\nARG FAISS=cpu\n" in (ROOT / "kuberay" / "Dockerfile").read_text()
+    assert " make env FAISS=$FAISS " in (ROOT / "kuberay" / "Dockerfile").read_text()
+
+
+def test_both_kinds_of_faiss_are_pinned_at_one_version() -> None:
+    pins = re.findall(r"^(faiss-\w+)==([\d.]+)", (ROOT / "constraints.txt").read_text(), re.M)
+    assert [name for name, _ in pins] == ["faiss-cpu", "faiss-gpu"]
+    assert len({version for _, version in pins}) == 1
+
+
 class _Metadata(BaseHTTPRequestHandler):
     """AWS's instance metadata: no notice when first asked, and none without a token."""
 
@@ -219,10 +236,15 @@ def test_the_image_and_the_versions_are_the_same_everywhere() -> None:
     assert version
     assert ray
     image = f"grafp:{version[1]}"
-    assert f"-t {image} ." in (ROOT / "kuberay" / "Dockerfile").read_text()
+    recipe = (ROOT / "kuberay" / "Dockerfile").read_text()
+    assert f"-t {image} .\n" in recipe
+    assert f"-t {image}-gpu --build-arg FAISS=gpu .\n" in recipe
     pods = [*_pods(_manifest("raycluster")), *_pods(_manifest("nightly"))]
     containers = [container for pod in pods for container in pod["containers"]]
-    assert {container["image"] for container in containers} == {image}
+    assert len(containers) == 5
+    for container in containers:
+        on_gpu = "nvidia.com/gpu" in container["resources"]["limits"]
+        assert container["image"] == (f"{image}-gpu" if on_gpu else image)
     assert all(c["resources"]["limits"] == c["resources"]["requests"] for c in containers)
     assert _manifest("raycluster")["spec"]["rayVersion"] == ray[1]
 

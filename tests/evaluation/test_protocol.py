@@ -68,8 +68,8 @@ def test_all_lengths_of_a_cut_begin_at_the_same_sample(track_S: np.ndarray) -> N
 def answer(clip: Clip, track: str, score: float, **values: object) -> ClipAnswer:
     known = ClipAnswer(
         query=f"clip {clip.number}", track=track, start_s=1.0, score=score, matched=score > 0.5,
-        error=None, true_track=clip.track, true_start_s=1.0, threshold=0.5, false_positive_rate=1e-4, best_wrong=None,
-        best_wrong_score=None,
+        error=None, true_track=clip.track, true_start_s=1.0, threshold=0.5,
+        false_positive_rate=1e-4, best_wrong=None, best_wrong_score=None,
     )  # fmt: skip
     return replace(known, **values)
 

@@ -321,7 +321,7 @@ def test_a_batch_asks_the_catalog_twice(
 
 
 def played(track: np.ndarray, start: float, count: int, speed: float, noise: float) -> np.ndarray:
-    """A clip whose fingerprint n lies at start + speed * n of the track, `recording`'s fine steps."""
+    """A clip whose fingerprint n lies at start + speed * n of the track."""
     at = np.rint((start + speed * np.arange(count)) * 10).astype(int)
     added = np.random.default_rng(count).standard_normal((count, 128))
     return unit(track[at] + noise * unit(added)).astype(np.float32)

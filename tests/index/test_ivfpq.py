@@ -1,6 +1,7 @@
 """The index: its size rules, its bytes, and what it finds."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import faiss
@@ -8,9 +9,10 @@ import numpy as np
 import pytest
 
 from grafp.errors import CatalogError
+from grafp.index import gpu, ivfpq
 from grafp.index.ids import fingerprint_ids
 from grafp.index.ivfpq import choose_lists, open_index, parse_index, populate, search, train_index
-from grafp.index.size import IndexParameters
+from grafp.index.size import CODE_BYTES, IndexParameters
 
 
 @pytest.fixture(autouse=True)
@@ -150,3 +152,40 @@ def test_a_mapped_file_answers_as_the_bytes_do(trained: bytes, tmp_path: Path) -
         strict=True,
     ):
         np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("codec", CODE_BYTES)
+def test_centroids_elsewhere_make_the_same_index(codec: str) -> None:
+    """What a GPU is handed, handed to the CPU; tests/gpu has the GPU itself."""
+    vectors, ids = clustered(2_000), np.arange(2_000) + (7 << 20)
+    parameters = replace(IndexParameters.for_size(2_000), codec=codec)
+    trained = train_index(vectors, parameters)
+    empty = ivfpq._untrained(parameters, len(vectors), seed=0)
+    assert ivfpq._trained(empty, vectors, faiss.IndexFlatIP(128)) == trained
+    index = parse_index(trained)
+    centroids = faiss.clone_index(index.quantizer)
+    assert ivfpq._populated(index, vectors, ids, centroids) == populate(trained, vectors, ids)
+
+
+def test_without_a_gpu_the_cpu_does_it() -> None:
+    """A machine with one, but with FAISS for CPUs, is the same."""
+    if gpu.is_there():
+        pytest.skip("FAISS sees a GPU here")
+    vectors, parameters = clustered(1_000), IndexParameters.for_size(1_000)
+    trained = train_index(vectors, parameters)
+    assert train_index(vectors, parameters, gpu=True) == trained
+    ids = np.arange(1_000)
+    assert populate(trained, vectors, ids, gpu=True) == populate(trained, vectors, ids)
+
+
+def test_faiss_that_fails_on_a_gpu_is_tried_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpu, "is_there", lambda: True)
+
+    def work(on: bool) -> bool:
+        if on:
+            faiss.deserialize_index(np.zeros(1, np.uint8))  # FAISS's own error
+        return on
+
+    assert gpu.tried(work, True) is False
+    assert gpu.tried(lambda on: on, True) is True
+    assert gpu.tried(lambda on: on, False) is False

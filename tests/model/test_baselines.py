@@ -23,10 +23,13 @@ from grafp.training.trainer import Trainer
 from jobs import train
 
 CPU = torch.device("cpu")
-BASELINES = ("nafp", "ast", "ast-small")
+BASELINES = ("nafp", "ast", "ast-published", "ast-small")
 CONV = ConvConfig(layers=((8, 4, 2), (16, 4, 4), (128, 4, 4)), unit=4)
 PATCH = PatchConfig(frames=8, stride=4, width=32, depth=2, heads=2, head=(48,))
-TINY = pytest.mark.parametrize("config", [CONV, PATCH], ids=["convolution", "transformer"])
+OWN_INPUT = replace(PATCH, spectrogram="log-mel-64x100", expand=24)
+TINY = pytest.mark.parametrize(
+    "config", [CONV, PATCH, OWN_INPUT], ids=["convolution", "transformer", "own input"]
+)
 
 
 def encoder(config: AnyConfig, seed: int = 0) -> AnyEncoder:
@@ -34,10 +37,10 @@ def encoder(config: AnyConfig, seed: int = 0) -> AnyEncoder:
     return build_encoder(config).eval()
 
 
-def music(seed: int, seconds: int = 8) -> torch.Tensor:
+def music(config: AnyConfig, seed: int, seconds: int = 8) -> torch.Tensor:
     """Spectrograms of overlapping seconds of a piece."""
     samples = torch.from_numpy(synthesis.piece(seed, seconds))
-    return log_mel(samples.unfold(0, 16_000, 8_000))
+    return log_mel(samples.unfold(0, 16_000, 8_000), config.spectrogram)
 
 
 def embed(model: AnyEncoder, mel_BFT: torch.Tensor) -> torch.Tensor:
@@ -47,7 +50,12 @@ def embed(model: AnyEncoder, mel_BFT: torch.Tensor) -> torch.Tensor:
 
 @pytest.mark.parametrize(
     ("preset", "least", "most"),
-    [("nafp", 16.5e6, 19e6), ("ast", 43e6, 47e6), ("ast-small", 4e6, 5e6)],
+    [
+        ("nafp", 16.5e6, 19e6),
+        ("ast", 43e6, 47e6),
+        ("ast-published", 44.5e6, 45.5e6),  # "45M" in the paper, section IV
+        ("ast-small", 4e6, 5e6),
+    ],
 )
 def test_the_sizes_are_those_of_the_papers(preset: str, least: float, most: float) -> None:
     with torch.device("meta"):
@@ -58,7 +66,7 @@ def test_the_sizes_are_those_of_the_papers(preset: str, least: float, most: floa
 
 @pytest.mark.parametrize("preset", BASELINES)
 def test_every_baseline_makes_fingerprints_and_so_does_its_inference_form(preset: str) -> None:
-    model, mel = encoder(PRESETS[preset]), music(1, 3)
+    model, mel = encoder(PRESETS[preset]), music(PRESETS[preset], 1, 3)
     vectors = embed(model, mel)
     assert vectors.shape == (len(mel), DIMENSION)
     assert vectors.dtype == torch.float32
@@ -70,7 +78,7 @@ def test_every_baseline_makes_fingerprints_and_so_does_its_inference_form(preset
 
 @TINY
 def test_a_fingerprint_does_not_depend_on_the_rest_of_its_batch(config: AnyConfig) -> None:
-    model, mel = encoder(config), music(2)
+    model, mel = encoder(config), music(config, 2)
     together = embed(model, mel)
     alone = torch.cat([embed(model, one[None]) for one in mel])
     torch.testing.assert_close(together, alone, rtol=0, atol=1e-5)
@@ -80,7 +88,7 @@ def test_a_fingerprint_does_not_depend_on_the_rest_of_its_batch(config: AnyConfi
 @TINY
 def test_gradients_reach_every_parameter(config: AnyConfig) -> None:
     model = encoder(config).train()
-    vectors = model(music(3))
+    vectors = model(music(config, 3))
     (vectors[0] @ vectors[1] - vectors[0] @ vectors[2]).backward()
     without = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()]
     assert without == []
@@ -127,7 +135,7 @@ def test_a_few_steps_lower_the_loss(config: AnyConfig) -> None:
 
 @TINY
 def test_a_model_comes_back_as_it_was_saved(config: AnyConfig, tmp_path) -> None:
-    original, mel = encoder(config), music(4)
+    original, mel = encoder(config), music(config, 4)
     model_id = save_bundle(str(tmp_path), original, {"preset": "tiny"})
     loaded = load_bundle(str(tmp_path))
     assert (loaded.model_id, loaded.encoder.config) == (model_id, config)
@@ -180,6 +188,9 @@ BIG = 10**12
         PATCH.to_dict() | {"depth": "deep"},
         PATCH.to_dict() | {"head": [0]},
         PATCH.to_dict() | {"head": None},
+        PATCH.to_dict() | {"expand": -1},
+        PATCH.to_dict() | {"spectrogram": "log-mel-1x1"},
+        PATCH.to_dict() | {"spectrogram": None},
     ],
     ids=str,
 )
@@ -208,6 +219,28 @@ def test_weights_of_another_architecture_are_refused(other: AnyConfig, tmp_path)
     with pytest.raises(ModelError, match=r"^my-model: the weights do not fit the card") as error:
         parse_bundle(saved.files | {"card.json": card}, "my-model")
     assert "\n" not in str(error.value)
+
+
+def test_the_input_of_a_model_travels_in_its_card(tmp_path) -> None:
+    """The transformer as its authors trained it: 25 ms windows, ten frames a patch (64 x 100)."""
+    config = PRESETS["ast-published"]
+    assert isinstance(config, PatchConfig)
+    sizes = config.input
+    assert (sizes.mels, sizes.frames, sizes.window) == (64, 100, 400)
+    assert config.tokens == 1 + 10
+    save_bundle(str(tmp_path), encoder(OWN_INPUT), {"preset": "tiny"})
+    saved = load_bundle(str(tmp_path))
+    assert saved.card["features"]["name"] == saved.encoder.config.spectrogram == "log-mel-64x100"
+    features = {"features": saved.card["features"] | {"name": "log-mel-64x32"}}
+    card = json.dumps(saved.card | features).encode()
+    with pytest.raises(ModelError, match="its encoder takes log-mel-64x100, not log-mel-64x32"):
+        parse_bundle(saved.files | {"card.json": card}, "my-model")
+
+
+def test_a_card_from_before_other_inputs_describes_the_same_transformer() -> None:
+    values = PATCH.to_dict()
+    del values["spectrogram"], values["expand"]
+    assert config_from_dict(values) == PATCH
 
 
 def test_training_does_not_go_on_from_another_architecture() -> None:

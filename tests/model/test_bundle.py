@@ -49,6 +49,23 @@ def refused(files: dict[str, bytes]) -> str:
     return text
 
 
+def test_a_grafprint_bundle_from_before_its_preset_changed_is_read(tmp_path: Path) -> None:
+    """Its card has the network that is `grafprint-readout` now, without the newer sizes."""
+    original = encoder(PRESETS["grafprint-readout"])
+    save_bundle(str(tmp_path), original, {"preset": "grafprint"})
+    files = read_card(str(tmp_path)).files
+    card = json.loads(files["card.json"])
+    del card["encoder"]["expand"], card["encoder"]["slope"]
+    loaded = parse_bundle(files | {"card.json": json.dumps(card).encode()}, "old")
+    assert loaded.model_id.startswith("grafprint-")
+    assert loaded.encoder.config == PRESETS["grafprint-readout"]
+    assert loaded.encoder.config != PRESETS["grafprint"]
+    mel = torch.rand(2, 64, 32)
+    with torch.inference_mode():
+        cosine_B = (loaded.encoder(mel) * original(mel)).sum(dim=1)
+    assert (cosine_B > 0.999).all()
+
+
 @pytest.mark.parametrize("config", [PRESETS["small"], TINY], ids=["small", "tiny"])
 def test_a_model_comes_back_as_it_was_saved(config: EncoderConfig, store: str) -> None:
     original = encoder(config)

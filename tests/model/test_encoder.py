@@ -14,6 +14,7 @@ from grafp.model.presets import PRESETS
 
 NODES = {
     "grafprint": [1024] * 2 + [256] * 2 + [64] * 6 + [16] * 2,
+    "grafprint-readout": [1024] * 2 + [256] * 2 + [64] * 6 + [16] * 2,
     "small": [128] * 3 + [32] * 4,
 }
 
@@ -28,12 +29,65 @@ def spectrograms(batch: int) -> torch.Tensor:
 
 
 @pytest.mark.parametrize(
-    ("preset", "least", "most"), [("grafprint", 17.5e6, 19e6), ("small", 1e6, 5e6)]
+    ("preset", "least", "most"),
+    [
+        # "approximately 18M" (section IV); the authors' code counts 18,367,264.
+        ("grafprint", 0.998 * 18_367_264, 1.002 * 18_367_264),
+        ("grafprint-readout", 18e6, 20e6),
+        ("grafprint-s", 30e6, 31e6),
+        ("grafprint-m", 52e6, 54e6),
+        ("grafprint-b", 95e6, 97e6),
+        ("small", 1e6, 5e6),
+    ],
 )
 def test_parameter_count(preset: str, least: float, most: float) -> None:
-    model = encoder(preset)
+    with torch.device("meta"):
+        model = encoder(preset)
     assert least <= model.parameter_count() <= most
     assert model.parameter_count() == sum(p.numel() for p in model.parameters())
+
+
+def test_grafprint_is_the_network_of_the_paper() -> None:
+    """Its text (section II-B, Table I) and, where that is silent, the authors' code."""
+    model, seen = encoder("grafprint").eval(), []
+    for module in (*model.stem, model.project, *model.stages, model.expand, *model.head):
+        module.register_forward_hook(lambda *call: seen.append(tuple(call[2].shape[1:])))
+    with torch.inference_mode():
+        model(torch.rand(1, 64, 32))  # F x T
+    assert seen == [
+        (8, 32, 32),  # strided convolution over amplitudes, frequency and time
+        (32, 32, 64),
+        (1024, 64),
+        (256, 128),
+        (64, 256),
+        (16, 512),
+        (1024,),  # a graph embedding, the mean of its nodes, for the projection layer
+        (4096,),
+        (128,),
+    ]
+    assert model.stem[0].conv.in_channels == 3
+    blocks = [module for module in model.modules() if isinstance(module, GraphBlock)]
+    assert [block.neighbors for block in blocks] == [3] * (2 + 2 + 6 + 2)
+
+
+def test_the_graph_embedding_is_the_mean_of_the_nodes() -> None:
+    model, seen = encoder("grafprint").eval(), []
+    model.stages[-1].register_forward_hook(lambda *call: seen.append(call[2].mean(dim=1)))
+    model.expand.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    with torch.inference_mode():
+        model(spectrograms(2))
+    torch.testing.assert_close(*seen)
+
+
+def test_the_projection_of_points_is_not_linear() -> None:
+    """f of section II-B; with a slope of 1 it would be."""
+    linear = replace(PRESETS["grafprint"], slope=1.0)
+    with torch.inference_mode():
+        vectors = []
+        for config in (PRESETS["grafprint"], linear):
+            torch.manual_seed(0)
+            vectors.append(Encoder(config).eval()(spectrograms(1)))
+    assert (vectors[0] - vectors[1]).abs().max() > 1e-3
 
 
 @pytest.mark.parametrize("batch", [1, 3])
@@ -107,7 +161,7 @@ def test_a_readout_knows_where_a_node_lies_and_a_mean_does_not(readout: int, ali
 
 def test_a_card_from_before_readouts_describes_a_mean() -> None:
     values = PRESETS["small"].to_dict()
-    del values["readout"]
+    del values["readout"], values["expand"], values["slope"]
     assert EncoderConfig.from_dict(values) == replace(PRESETS["small"], readout=0)
 
 
@@ -137,6 +191,9 @@ def changed(**values: Any) -> dict[str, Any]:
         pytest.param(changed(channels=[64]), id="fewer channels than blocks"),
         pytest.param(changed(head=[-1]), id="a negative width"),
         pytest.param(changed(readout=-2), id="a negative readout"),
+        pytest.param(changed(expand=-2), id="a negative width before the head"),
+        pytest.param(changed(expand=8), id="a readout and a width before the head"),
+        pytest.param(changed(slope=2.0), id="a slope above 1"),
         pytest.param(changed(stem=[[24, 5, 0, 2]]), id="a stride of 0"),
         pytest.param(changed(neighbors=float("inf")), id="more than any number"),
         pytest.param(changed(channels=[10**12] * 3), id="an absurd width"),

@@ -10,6 +10,7 @@ from grafp.model.features import is_silent, log_mel
 from grafp.model.fingerprint import DIMENSION, SEGMENT_SAMPLES
 from grafp.model.inference import Fingerprinter
 from grafp.model.presets import PRESETS
+from grafp.model.spectrogram import SPECTROGRAMS
 from grafp.training.data.buffer import Waveforms
 from grafp.training.data.sampler import PairSampler
 
@@ -157,3 +158,15 @@ def test_one_silent_second_in_a_batch_changes_only_itself() -> None:
 def test_other_lengths_are_refused(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="16000 samples"):
         log_mel(torch.zeros(shape))
+
+
+@pytest.mark.parametrize("name", SPECTROGRAMS)
+def test_every_spectrogram_has_whole_frames_and_no_empty_band(name: str) -> None:
+    sizes = SPECTROGRAMS[name]
+    assert sizes.window + (sizes.frames - 1) * sizes.hop <= SEGMENT_SAMPLES
+    assert sizes.window + sizes.frames * sizes.hop > SEGMENT_SAMPLES
+    noise = torch.randn(2, SEGMENT_SAMPLES, generator=torch.Generator().manual_seed(0))
+    mel = log_mel(0.1 * noise, name)
+    assert mel.shape == (2, sizes.mels, sizes.frames)
+    assert (mel > 0).all()
+    assert mel.max() == 1

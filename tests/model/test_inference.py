@@ -110,7 +110,7 @@ class Broken(nn.Module):
 
     def __init__(self, encoder: Encoder, damage: Callable[[torch.Tensor], torch.Tensor]) -> None:
         super().__init__()
-        self.encoder, self.damage = encoder, damage
+        self.encoder, self.damage, self.config = encoder, damage, encoder.config
 
     def forward(self, mel_BFT: torch.Tensor) -> torch.Tensor:
         vectors_BD = self.encoder(mel_BFT)

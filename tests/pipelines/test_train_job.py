@@ -4,6 +4,7 @@ import contextlib
 import itertools
 import json
 import re
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -14,11 +15,14 @@ from logged import logged
 from grafp import storage
 from grafp.api import load_model
 from grafp.audio import encode, synthesis
-from grafp.errors import StorageError
+from grafp.errors import OptionError, StorageError
 from grafp.model.bundle import load_bundle
+from grafp.model.encoder import EncoderConfig
+from grafp.model.presets import PRESETS
 from grafp.training.config import TrainConfig
 from grafp.training.data import pcm
 from grafp.training.history import Progress
+from grafp.training.recipes import RECIPES
 from grafp.training.trainer import Trainer
 from jobs import train
 from pipelines.common import cli
@@ -102,6 +106,15 @@ def interrupted(_: Trainer) -> int:
         (["--seed", "1"], "--seed 1: "),
         (["--accumulate", "2"], "--accumulate 2: "),
         (["--per-track", "1"], "--per-track 1: "),
+        (["--recipe", "paper"], "--recipe paper: the run under --out"),
+        (["--epochs", "9"], "--epochs 9: "),
+        (["--optimizer", "adam"], "--optimizer adam: "),
+        (["--final-learning-rate", "1e-5"], "--final-learning-rate 1e-05: "),
+        (["--warm-up", "0.5"], "--warm-up 0.5: "),
+        (["--weight-decay", "0"], "--weight-decay 0.0: "),
+        (["--clip", "0"], "--clip 0.0: "),
+        (["--temperature", "0.1"], "--temperature 0.1: "),
+        (["--held-out", "0"], "--held-out 0.0: "),
         (["--offset-ms", "100"], "--offset-ms 100.0: "),
         (["--augment", "snr_db=0:9"], "--augment snr_db [0.0, 9.0]: "),
         (["--num-workers", "2"], "--num-workers 2: "),
@@ -120,6 +133,50 @@ def test_a_resume_with_other_settings_is_refused(
     error = capsys.readouterr().err
     assert text in error
     assert error.count("\n") == 1
+
+
+def test_the_recipe_of_the_paper_trains_on_all_tracks_and_is_resumed(
+    corpus: Path, tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One option of it is given; nothing is held out, so nothing is validated."""
+    monkeypatch.setitem(PRESETS, "grafprint", TINY)
+    out = tmp_path / "run"
+    options = ["--recipe", "paper", "--epochs", "2", "--augment", "codec=0.1", "--num-workers", "0"]
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "keep_best", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            run(corpus, str(out), capsys, *options)
+    assert "epochs: 2, of 13 tracks: 4 steps" in capsys.readouterr().out
+    code = cli.run(train.main, train.options(["--out", str(out), "--resume"]))
+    shown = capsys.readouterr().out
+    summary = json.loads(shown.splitlines()[-1])
+    assert (code, summary["steps"], summary["best_step"], summary["hit_rate"]) == (0, 4, 4, None)
+    assert "resumed after step 4" in shown
+    model = load_bundle(summary["model"])
+    settings = model.card["training"]
+    wanted = RECIPES["paper"] | {"recipe": "paper", "epochs": 2, "pairs": 8, "steps": 4}
+    augment = asdict(wanted.pop("augment"))
+    assert settings.items() >= wanted.items()
+    assert settings["augment"] == json.loads(json.dumps(augment | {"codec": 0.1}))
+    assert model.card["data"]["tracks"] == 13
+    assert model.card["data"]["validation_tracks"] == 0
+    assert model.offset_correction_s == 0
+    assert (out / "model" / "training.png").read_bytes().startswith(b"\x89PNG")
+    assert load_model(summary["model"]).fingerprint(f"{corpus}/1.flac").shape == (31, 128)
+
+
+TINY = EncoderConfig(stem=((4, 3, 4, 4),), channels=(8,), blocks=(1,), neighbors=3, head=(16,))
+
+
+def test_a_run_of_an_earlier_version_is_resumed_with_what_it_had(tmp_path: Path) -> None:
+    """Its file has no recipe, optimizer or share held out."""
+    new = {"recipe", "epochs", "optimizer", "final_learning_rate", "clip", "held_out"}
+    settings = TrainConfig(steps=3, pairs=8).to_dict()
+    old = {name: value for name, value in settings.items() if name not in new}
+    run_file.write(str(tmp_path), old)
+    run_file.check(str(tmp_path), settings)
+    with pytest.raises(OptionError, match=r"--clip 0\.0: .* was started with 1\.0"):
+        run_file.check(str(tmp_path), settings | {"clip": 0.0})
 
 
 def test_nothing_to_resume_is_one_line(tmp_path: Path, capsys) -> None:

@@ -57,8 +57,8 @@ def loads_nothing(report: str) -> None:
 def answer(clip: Clip, track: str, **values: Any) -> ClipAnswer:
     known = ClipAnswer(
         query=f"clip {clip.number}", track=track, start_s=1.0, score=0.9, matched=True,
-        error=None, true_track=clip.track, true_start_s=1.0, threshold=0.5, false_positive_rate=1e-4, best_wrong=NASTY,
-        best_wrong_score=0.2,
+        error=None, true_track=clip.track, true_start_s=1.0, threshold=0.5,
+        false_positive_rate=1e-4, best_wrong=NASTY, best_wrong_score=0.2,
     )  # fmt: skip
     return replace(known, **values)
 

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from logged import logged
@@ -288,10 +289,24 @@ def test_a_split_for_validation_is_held_out_instead_of_a_tenth(tmp_path: Path) -
         put(str(tmp_path), {f"{number}.wav": piece(number, seconds=1.2)})
         rows.append(f"{number}.wav,{part},album {number}")
     rows[3] = rows[3].replace("album 2", "album 3")  # its other recording is for validation
-    one, _ = collected(table_of(tmp_path, rows), f"{tmp_path}/data")
-    train, held = (side["uri"].to_pylist() for side in one.usable())
-    assert sorted(train) == ["0.wav", "1.wav", "6.wav"]
-    assert sorted(held) == ["2.wav", "3.wav", "4.wav"]
+    for share in (0.1, 0.0, 0.5):  # a share is for collections without that split
+        one, _ = collected(table_of(tmp_path, rows), f"{tmp_path}/data", held_out=share)
+        train, held = (side["uri"].to_pylist() for side in one.usable())
+        assert sorted(train) == ["0.wav", "1.wav", "6.wav"]
+        assert sorted(held) == ["2.wav", "3.wav", "4.wav"]
+
+
+def test_a_table_of_an_earlier_version_is_used_again(local: str, tmp_path: Path) -> None:
+    """Its column `held` says nothing: a run holds out its own share."""
+    one, _ = collected(local, f"{tmp_path}/data")
+    table = one.table().drop_columns("validation")
+    held = pa.array([True] * len(table))
+    pq.write_table(table.append_column("held", held), f"{one.store}/{one.key}")
+    again, lines = collected(local, f"{tmp_path}/data")
+    assert again == one
+    assert not any("decoding" in line for line in lines)
+    assert list(map(len, again.usable())) == list(map(len, one.usable()))
+    assert len(again.usable()[0]) > 0
 
 
 @pytest.mark.parametrize(
@@ -311,6 +326,27 @@ def test_a_small_collection_is_split_between_groups_or_not_at_all(
     rows = [f"{number}.wav,{group}" for number, group in enumerate(groups)]
     one, _ = collected(table_of(tmp_path, ["path,group", *rows]), f"{tmp_path}/data")
     assert tuple(map(len, one.usable())) == wanted
+
+
+def test_runs_that_hold_out_other_shares_use_the_same_decoded_audio(tmp_path: Path) -> None:
+    put(str(tmp_path), {f"{number}.wav": piece(number, seconds=1.2) for number in range(40)})
+    sources = Sources.of("music", table_of(tmp_path, ["path", *(f"{n}.wav" for n in range(40))]))
+    held, keys = [], set()
+    for share in (0.0, 0.01, 0.1, 0.5):
+        one = collect(sources, f"{tmp_path}/data", held_out=share)
+        train, kept = (set(side["uri"].to_pylist()) for side in one.usable())
+        assert not train & kept
+        assert len(train | kept) == 40
+        held.append(kept)
+        keys.add(one.key)
+    assert len(keys) == 1
+    assert len(held[0]) == 0
+    assert len(held[1]) >= 1
+    assert held[2] < held[3]
+    assert 12 <= len(held[3]) <= 28
+    with logged() as lines:
+        collect(sources, f"{tmp_path}/data", held_out=0.0)
+    assert lines == ["music: 40 for training, 0 for validation, 0.01 h"]
 
 
 @pytest.mark.parametrize("what", ["music", "noise", "rir"])

@@ -1,12 +1,15 @@
 """Training steps and resuming, on a CPU and synthetic music."""
 
 import math
+from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch.optim import Adam, AdamW
 from training_music import CLEAN, CPU, music, validation
 
 from grafp.audio import synthesis
@@ -229,8 +232,15 @@ def test_no_compiler_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     ("values", "message"),
     [
         ({"preset": "huge", "steps": 1}, "small, grafprint"),
-        ({}, "either steps or minutes"),
-        ({"steps": 1, "minutes": 1.0}, "either steps or minutes"),
+        ({}, "one of steps, epochs and minutes"),
+        ({"steps": 1, "minutes": 1.0}, "one of steps, epochs and minutes"),
+        ({"epochs": 1, "minutes": 1.0}, "one of steps, epochs and minutes"),
+        ({"epochs": 0}, "above 0"),
+        ({"steps": 1, "optimizer": "sgd"}, "choose adamw or adam"),
+        ({"steps": 1, "final_learning_rate": 0.1}, "final_learning_rate: 0.1 is not within 0 to"),
+        ({"steps": 1, "temperature": 0.0}, "temperature: 0 is not above 0"),
+        ({"steps": 1, "clip": -1.0}, "clip: -1.0 is not within 0 to inf"),
+        ({"steps": 1, "held_out": 0.6}, "held_out: 0.6 is not within 0 to 0.5"),
         ({"steps": 0}, "above 0"),
         ({"minutes": -1.0}, "above 0"),
         ({"steps": 1, "pairs": 4, "accumulate": 5}, "4 pairs cannot be cut into 5 parts"),
@@ -239,6 +249,48 @@ def test_no_compiler_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_settings_that_cannot_work_are_refused(values: dict, message: str) -> None:
     with pytest.raises(TrainingError, match=message):
         TrainConfig(**values)
+
+
+def test_an_epoch_draws_each_track_once_on_average() -> None:
+    """8,000 tracks and 256 pairs are 31.25 steps (paper, Table I)."""
+    paper = TrainConfig(epochs=400, pairs=256, per_track=1)
+    assert paper.for_tracks(8000, 1).steps == 12_500
+    assert paper.for_tracks(8000, 2).steps == 6_250
+    assert TrainConfig(epochs=1, pairs=256, per_track=2).for_tracks(8000, 1).steps == 63
+    assert paper.for_tracks(8000, 1).epochs == 400
+    timed = TrainConfig(minutes=1.0)
+    assert timed.for_tracks(8000, 1) is timed
+
+
+def test_the_learning_rate_rises_and_falls_as_told() -> None:
+    flat = trainer(8, architecture=TINY, learning_rate=4e-3, final_learning_rate=1e-3)
+    flat.config = replace(flat.config, warm_up=0.0)
+    flat.run(lambda *_: None)
+    rates = [point.learning_rate for point in flat.history]
+    assert rates[0] == 4e-3
+    assert rates[4] == pytest.approx(2.5e-3)  # of step 5 of 8, half way
+    assert all(later < earlier for earlier, later in pairwise(rates))
+    assert 1e-3 < rates[-1] < 1.2e-3
+
+
+@pytest.mark.parametrize(("optimizer", "kind"), [("adam", Adam), ("adamw", AdamW)])
+def test_weight_decay_is_that_of_the_optimizer(optimizer: str, kind: type) -> None:
+    """Of matrices alone."""
+    run = trainer(1, architecture=TINY, optimizer=optimizer, weight_decay=0.5)
+    assert type(run.optimizer) is kind
+    shapes = {group["weight_decay"]: group["params"] for group in run.optimizer.param_groups}
+    assert all(parameter.ndim > 1 for parameter in shapes[0.5])
+    assert all(parameter.ndim <= 1 for parameter in shapes[0.0])
+
+
+@pytest.mark.parametrize(("clip", "most"), [(0.0, math.inf), (1e-3, 1e-3)])
+def test_gradients_are_clipped_only_where_wanted(clip: float, most: float) -> None:
+    run = trainer(1, architecture=TINY, clip=clip)
+    run.run(lambda *_: None)
+    gradients = [p.grad for p in run.encoder.parameters() if p.grad is not None]
+    norm = torch.stack([gradient.norm() for gradient in gradients]).norm().item()
+    assert 1e-4 < norm < 1.01 * most
+    assert (norm > 1e-2) == (clip == 0)
 
 
 def test_progress_is_one_line_from_the_first_report_on() -> None:

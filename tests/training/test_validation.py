@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 from training_music import CLEAN, CPU, music, validation
 
+from grafp.model.presets import PRESETS
 from grafp.training.augment import Augmenter
 from grafp.training.config import AugmentConfig
 from grafp.training.validation import Validation
@@ -16,12 +17,16 @@ SECOND = 16_000
 class Flat(nn.Module):
     """The spectrogram itself as the fingerprint: it needs no training."""
 
+    config = PRESETS["small"]
+
     def forward(self, mel_BFT: torch.Tensor) -> torch.Tensor:
         return F.normalize(mel_BFT.flatten(1).float(), dim=1)
 
 
 class Deaf(nn.Module):
     """Fingerprints that do not depend on what is heard."""
+
+    config = PRESETS["small"]
 
     def forward(self, mel_BFT: torch.Tensor) -> torch.Tensor:
         return F.normalize(

@@ -3,7 +3,7 @@
 files                       folders, or tables with path, split and group
   |  pcm.py                 decode parts of a collection
 PCM shards                  Parquet, shared by all runs on the same music
-  |  prepare.py             one table: duplicates marked, a tenth of the groups held out
+  |  prepare.py             one table: duplicates marked; some groups are for validation
   |  partition.py           whole groups to each worker
 share of a worker           rows of shards
   |  buffer.py              load them: all, or a few shards at a time

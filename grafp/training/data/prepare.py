@@ -14,7 +14,6 @@ import json
 import logging
 import os
 import time
-from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -41,8 +40,9 @@ from grafp.training.data.pcm import (
 
 logger = logging.getLogger(__name__)
 
-TABLE = PART.append(pa.field("held", pa.bool_()))
-"""Columns of a collection's table; `status` can be "duplicate", `held` is for validation."""
+TABLE = PART.append(pa.field("validation", pa.bool_()))
+"""Columns of a collection's table. `status` can be "duplicate". `validation`: its group has that
+split; earlier versions knew no such rows and lack the column."""
 _NAMED_FAILURES = 20
 
 Spread = Callable[[list[Part], PartWriter], None]
@@ -58,15 +58,26 @@ class Collected:
     """Of its sources, see `Sources.digest`."""
     key: str
     """Of its table."""
+    held_out: float = 0.1
+    """Share of its groups that is for validation, 0 to 0.5, where no row has that split."""
 
     def table(self) -> pa.Table:
         """One row per recording of the sources, see `TABLE`. Raises StorageError."""
         return read_parquet(storage.join(self.store, self.key))
 
     def usable(self) -> tuple[pa.Table, pa.Table]:
-        """The rows that can be used: for training, and for validation. Raises StorageError."""
-        usable = self.table().filter(pc.field("status") == "ok")
-        return usable.filter(~pc.field("held")), usable.filter(pc.field("held"))
+        """The rows that can be used: for training, and for validation. Raises StorageError.
+
+        Whole groups are for validation, see `validation_groups`.
+        """
+        table = self.table()
+        marked: set[str] = set()
+        if "validation" in table.column_names:
+            marked = set(table.filter(pc.field("validation"))["group"].to_pylist())
+        usable = table.filter(pc.field("status") == "ok")
+        held = validation_groups(set(usable["group"].to_pylist()), marked, self.held_out)
+        is_held = pc.field("group").isin(pa.array(sorted(held), pa.string()))
+        return usable.filter(~is_held), usable.filter(is_held)
 
 
 def collect(
@@ -74,12 +85,14 @@ def collect(
     store: str,
     spread: Spread | None = None,
     before: Collected | None = None,
+    held_out: float = 0.1,
 ) -> Collected:
     """Decode what is not decoded yet, and log what can be used.
 
     Args:
         spread: does the work; None: this process.
         before: what the run that is resumed uses; files that the store refused then stay out.
+        held_out: share of the groups that is for validation, where no row has that split.
 
     Raises StorageError when a store fails, after which the next run continues, and TrainingError
     when nothing can be used.
@@ -92,12 +105,12 @@ def collect(
     if before and before.digest == digest and _is_whole(before, sizes, good | {"unread"}):
         collected = before
     else:
-        collected = Collected(store, digest, _published(manifest_uri) or "")
+        collected = Collected(store, digest, _published(manifest_uri) or "", held_out)
         if not _is_whole(collected, sizes, good):
             logger.info(f"{sources.what}: decoding {len(sources.rows)} recordings into {store}")
             key = _decode(sources, store, sizes, manifest_uri, spread or _here)
-            collected = Collected(store, digest, key)
-    _tell(sources, collected.table())
+            collected = Collected(store, digest, key, held_out)
+    _tell(sources, collected)
     return collected
 
 
@@ -169,30 +182,36 @@ def _is_whole(collected: Collected, sizes: dict[str, int], good: set[str]) -> bo
 
 
 def _marked(rows: list[dict[str, Any]], validation: frozenset[str]) -> list[dict[str, Any]]:
-    """Rows with duplicates marked and groups held out: those for validation, or a tenth."""
+    """Rows with duplicates and the groups of the split `validation` marked."""
     first: dict[str, str] = {}
     for row in rows:
         if row["status"] == "ok" and first.setdefault(row["sha256"], row["uri"]) != row["uri"]:
             row |= {"status": "duplicate", "error": f"sounds as {first[row['sha256']]}"}
-    groups = {row["group"] for row in rows if row["status"] == "ok"}
-    held = validation or _groups_held_out(groups)
-    return [{**row, "held": row["group"] in held} for row in rows]
+    return [{**row, "validation": row["group"] in validation} for row in rows]
 
 
-def _groups_held_out(groups: set[str]) -> set[str]:
-    """A tenth of the groups; where that is none or all of few, one of five or more, else none."""
-    held = {group for group in groups if is_held_out(group)}
+def validation_groups(groups: set[str], marked: set[str], share: float) -> set[str]:
+    """The groups for validation: those with that split (`marked`), whatever the share.
+
+    Without any, this share of the groups; where that is none or all, one of five or more, else
+    none. Of a share of 0, none.
+    """
+    if marked:
+        return marked
+    if not share:
+        return set()
+    held = {group for group in groups if is_held_out(group, share)}
     if held and held != groups:
         return held
     return {max(groups)} if len(groups) >= 5 else set()
 
 
-def _tell(sources: Sources, table: pa.Table) -> None:
+def _tell(sources: Sources, collected: Collected) -> None:
     """Log what can be used, and what cannot for which reason.
 
     Raises TrainingError when nothing can.
     """
-    rows = table.to_pylist()
+    rows = collected.table().to_pylist()
     failed = [row for row in rows if row["status"] in ("failed", "unread")]
     for row in failed[:_NAMED_FAILURES]:
         logger.info(f"  left out: {row['uri']}: {row['error']}")
@@ -202,11 +221,11 @@ def _tell(sources: Sources, table: pa.Table) -> None:
     if not usable:
         least = f"of at least {MIN_SECONDS[sources.what]:g} s"
         raise TrainingError(f"{sources.uri}: no usable {sources.what} (recordings {least})")
-    sides = Counter(row["held"] for row in usable)
+    train, held = map(len, collected.usable())
     hours = sum(row["samples"] for row in usable) / SAMPLE_RATE / 3600
     doubles = len(rows) - len(usable) - len(failed)
     logger.info(
-        f"{sources.what}: {sides[False]} for training, {sides[True]} for validation, "
+        f"{sources.what}: {train} for training, {held} for validation, "
         f"{hours:.2f} h" + (f"; {doubles} exact duplicates left out" if doubles else "")
     )
 
