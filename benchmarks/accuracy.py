@@ -21,8 +21,12 @@ import io
 import json
 import sys
 from collections import Counter
+from typing import TYPE_CHECKING
 
 from pipelines.common import cli
+
+if TYPE_CHECKING:
+    from grafp.evaluation.hit_rates import ClipAnswer
 
 
 def options() -> argparse.Namespace:
@@ -101,7 +105,7 @@ def main(chosen: argparse.Namespace) -> tuple[dict, int]:
     print(markdown(grid(clips, answers)))
     print(f"\nOffset error of right tracks, ms: {summary['offset_error_ms']}")
     if unknown:
-        summary["refusals"] = _refusals(catalog, clips, answers, chosen.seconds)
+        summary["refusals"] = _refusals(clips, answers, chosen.seconds)
         summary["accepted_from"] = _false_sources(clips, answers)
     storage.write(storage.join(chosen.out, "accuracy.json"), json.dumps(summary, indent=1).encode())
     return {"queries": len(clips), **summary}, cli.DONE
@@ -118,28 +122,25 @@ def part(corpus: str, split: str, name: str) -> list:
     return [i for i in list_items(table) if i.row.get("split") == "train" and held_out(i)]
 
 
-def _refusals(catalog: str, clips: list, answers: list, seconds: list[float]) -> dict:
+def _refusals(clips: list, answers: list, seconds: list[float]) -> dict:
     """Print the shares of unknown and known clips accepted at each target false-positive rate."""
-    from grafp.catalog.catalog import Catalog
     from grafp.evaluation.metrics import Rate
 
-    published = Catalog.open_published(catalog)
     rows: dict[str, dict] = {}
-    print("\nThreshold: unknown clips accepted / known clips accepted with the right track, %")
+    print("\nUnknown clips accepted / known clips accepted with the right track, %")
     print("| target | " + " | ".join(f"{length:g} s" for length in seconds) + " |")
     print("|---" * (len(seconds) + 1) + "|")
     for rate in (0.1, 0.01, 0.001):
-        threshold, cells = published.threshold(rate), []
+        cells = []
         for length in seconds:
             group = [a for clip, a in zip(clips, answers, strict=True) if clip.seconds == length]
-            least = threshold(length)
-            unknown = [answer for answer in group if answer.true_track is None]
-            known = [answer for answer in group if answer.true_track is not None]
-            accepted = Rate(sum((a.score or 0.0) >= least for a in unknown), len(unknown))
-            kept = Rate(sum((a.score or 0.0) >= least and a.right_track for a in known), len(known))
-            cells.append(f"{least:.3f}: {100 * accepted.value:.2f} / {100 * kept.value:.1f}")
+            unknown = [_is_accepted(a, rate) for a in group if a.true_track is None]
+            known = [
+                _is_accepted(a, rate) and a.right_track for a in group if a.true_track is not None
+            ]
+            accepted, kept = Rate(sum(unknown), len(unknown)), Rate(sum(known), len(known))
+            cells.append(f"{100 * accepted.value:.2f} / {100 * kept.value:.1f}")
             rows.setdefault(f"{rate:g}", {})[f"{length:g} s"] = {
-                "threshold": round(least, 4),
                 "unknown_accepted": accepted.to_dict(),
                 "known_kept": kept.to_dict(),
             }
@@ -147,10 +148,14 @@ def _refusals(catalog: str, clips: list, answers: list, seconds: list[float]) ->
     return rows
 
 
+def _is_accepted(answer: "ClipAnswer", rate: float) -> bool:
+    return answer.false_positive_rate is not None and answer.false_positive_rate <= rate
+
+
 def _false_sources(clips: list, answers: list) -> dict[str, int]:
-    """The unknown tracks whose clips score highest: how many of the highest 1 % are theirs."""
+    """The unknown tracks most like the catalog: how many of the lowest 1 % of rates are theirs."""
     unknown = [
-        (answer.score or 0.0, clip.track)
+        (-(answer.false_positive_rate or 0.0), clip.track)
         for clip, answer in zip(clips, answers, strict=True)
         if answer.true_track is None and clip.seconds == max(c.seconds for c in clips)
     ]

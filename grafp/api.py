@@ -1,14 +1,21 @@
 """The library in a notebook: load a model, fingerprint files, locate a clip in a recording."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 
 import numpy as np
 
 from grafp import storage
 from grafp.audio import decode
-from grafp.model.bundle import DEFAULT_MIN_SCORE, DEFAULT_MODEL, load_bundle, read_card
-from grafp.model.fingerprint import HOP_SECONDS
+from grafp.model.background import Background, parse_background
+from grafp.model.bundle import (
+    DEFAULT_MIN_SCORE,
+    DEFAULT_MODEL,
+    load_bundle,
+    read_background,
+    read_card,
+)
+from grafp.model.fingerprint import HOP_SECONDS, SEGMENT_SECONDS
 from grafp.model.inference import Fingerprinter
 
 
@@ -20,6 +27,8 @@ class Model:
     model_id: str
     offset_correction_s: float = 0.0
     """Subtracted from the offset of a match, s."""
+    background: Background | None = field(default=None, repr=False)
+    """Music that is in no catalog; without it there are no false-positive rates."""
 
     def fingerprint(self, recording: str | np.ndarray) -> np.ndarray:
         """Fingerprints of a recording, one every 0.1 s.
@@ -44,13 +53,23 @@ class Location:
     """Start of the clip in the recording, with the model's offset correction."""
     score: float
     """Mean inner product over the aligned fingerprints, -1..1."""
+    speed: float = 1.0
+    """How fast the recording plays in the clip; 1.04 is 4 % faster."""
+    false_positive_rate: float | None = None
+    """The share of clips that are not in the recording and agree as well with some part of it;
+    None if the model has no background."""
 
 
 def load_model(name_or_uri: str = DEFAULT_MODEL, device: str = "cpu") -> Model:
     """A shipped model by name, or a bundle from a folder or prefix. Raises ModelError."""
     bundle = load_bundle(name_or_uri)
-    fingerprinter = Fingerprinter.from_encoder(bundle.encoder, device)
-    return Model(fingerprinter, bundle.model_id, bundle.offset_correction_s)
+    data = read_background(name_or_uri)
+    return Model(
+        Fingerprinter.from_encoder(bundle.encoder, device),
+        bundle.model_id,
+        bundle.offset_correction_s,
+        data and parse_background(data, bundle.sha256, name_or_uri),
+    )
 
 
 def locate(
@@ -58,23 +77,43 @@ def locate(
     recording: np.ndarray,
     min_score: float = DEFAULT_MIN_SCORE,
     model: Model | None = None,
+    max_speed_change: float = 0.05,
 ) -> Location | None:
     """Find a clip in a recording by exact comparison (paper, eq. 8); None: it is not in there.
 
     Args:
         clip, recording: fingerprints (segments, 128) of one model.
         min_score: least score of a match.
-        model: the model, for its offset correction; None: the default one.
+        model: the model, for its offset correction and background; None: the default one.
+        max_speed_change: how much faster or slower the recording may play in the clip, as a share.
     """
     from grafp.index.alignment import align  # only here: the rest needs no index
 
-    correction_s = model.offset_correction_s if model else _default_correction_s()
-    match = align(clip, recording, correction_s / HOP_SECONDS)
+    correction_s, background = (
+        (model.offset_correction_s, model.background) if model else _default()
+    )
+    match = align(clip, recording, correction_s / HOP_SECONDS, max_speed_change)
     if match is None or match.score < min_score:
         return None
-    return Location(max(0.0, match.start * HOP_SECONDS), match.score)
+    start_s = max(0.0, match.start * HOP_SECONDS)
+    rate = background and _rate(clip, len(recording), match.rank_score, background)
+    return Location(start_s, match.score, match.speed, rate)
+
+
+def _rate(clip: np.ndarray, segments: int, score: float, background: Background) -> float:
+    """The false-positive rate of a score in a recording of so many segments."""
+    from grafp.index.background import BackgroundSearch, law_alone
+    from grafp.index.evidence import PART, reached
+
+    [beside] = reached([clip], BackgroundSearch.of(background, HOP_SECONDS))
+    seconds = (len(clip) - 1) * HOP_SECONDS + SEGMENT_SECONDS
+    law = law_alone(background, seconds, segments)
+    return law.false_positive_rate(score - PART * beside)
 
 
 @cache
-def _default_correction_s() -> float:
-    return read_card(DEFAULT_MODEL).offset_correction_s
+def _default() -> tuple[float, Background | None]:
+    """Offset correction and background of the default model."""
+    card, data = read_card(DEFAULT_MODEL), read_background(DEFAULT_MODEL)
+    background = data and parse_background(data, card.sha256, DEFAULT_MODEL)
+    return card.offset_correction_s, background or None

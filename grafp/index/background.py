@@ -1,15 +1,21 @@
 """The background's music as a catalog of its own, to search beside the real one."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import faiss
 import numpy as np
 
+try:
+    import faiss
+except ImportError:  # who only locates clips in recordings may do without
+    faiss = None
+
 from grafp.index.alignment import CANDIDATES
+from grafp.index.calibration import Law, between
 from grafp.index.ids import fingerprint_ids
 from grafp.index.scoring import Alignments, Match, Tracks
-from grafp.model.background import Background
+from grafp.model.background import LENGTHS_S, Background
 
 
 @dataclass(frozen=True)
@@ -43,6 +49,10 @@ class BackgroundSearch:
     def nearest(self, queries_QD: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         k = min(k, len(self.vectors_ND))
         queries_QD = np.ascontiguousarray(queries_QD, np.float32)
+        if faiss is None:
+            product_QN = queries_QD @ self.vectors_ND.T
+            row_QK = np.argpartition(-product_QN, k - 1, axis=1)[:, :k]
+            return np.take_along_axis(product_QN, row_QK, axis=1), self.ids_N[row_QK]
         metric = faiss.METRIC_INNER_PRODUCT
         similarity_QK, row_QK = faiss.knn(queries_QD, self.vectors_ND, k, metric=metric)
         return similarity_QK, self.ids_N[row_QK]
@@ -52,3 +62,14 @@ class BackgroundSearch:
 
     def matches(self, asked: Sequence[Alignments], tried: int, change: float) -> list[list[Match]]:
         return [self.tracks.matches(one, self.stride, tried, change) for one in asked]
+
+
+def law_alone(background: Background, seconds: float, segments: int) -> Law:
+    """The law of a clip of this length in one recording of so many segments.
+
+    The best of more starts is larger by the scale times the logarithm of their number.
+    """
+    laws = {s: Law(*row) for s, row in zip(LENGTHS_S, background.alone_L2.tolist(), strict=True)}
+    law = between(laws, seconds)
+    more = max(1, segments) / float(background.counts_T.mean())
+    return Law(law.location + law.scale * math.log(more), law.scale)

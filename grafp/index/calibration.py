@@ -60,14 +60,17 @@ class Calibration:
 
     def law(self, seconds: float) -> Law:
         """Of queries of this length: between those measured, by the logarithm of the length."""
-        lengths = sorted(self.by_length, key=float)
-        at = [math.log(float(length)) for length in lengths]
-        laws = [self.by_length[length].law for length in lengths]
-        here = math.log(max(seconds, 1e-3))
-        return Law(
-            float(np.interp(here, at, [law.location for law in laws])),
-            float(np.interp(here, at, [law.scale for law in laws])),
-        )
+        return between({float(s): one.law for s, one in self.by_length.items()}, seconds)
+
+
+def between(laws: Mapping[float, Law], seconds: float) -> Law:
+    """The law of a length between others, by its logarithm; the nearest beyond them."""
+    lengths = sorted(laws)
+    at, here = np.log(lengths), math.log(max(seconds, 1e-3))
+    return Law(
+        float(np.interp(here, at, [laws[length].location for length in lengths])),
+        float(np.interp(here, at, [laws[length].scale for length in lengths])),
+    )
 
 
 def fit_law(evidence_N: Sequence[float] | np.ndarray, scale: float | None = None) -> Law:

@@ -19,7 +19,7 @@ _STEPS_H = np.arange(-2.0, 2.1, 0.5)  # of the start, hops; the outer ones only 
 _FINER_STEPS_H = np.arange(-1.0, 1.1, 0.5)  # at other speeds, around the best of the coarse search
 _MOST_STEPS = 16  # of the speed, either way
 _FINER = np.linspace(-0.5, 0.5, 5)  # of a step of the speed
-_LEAST_GAIN = 0.004  # of the score, for another speed than 1
+_LEAST_GAIN = 0.008  # of the score, for another speed than 1
 _NEIGHBORS_ALIKE = 0.73  # mean product of two fingerprints a hop apart, `small` on music
 _SILENCE = 1e-3  # squared length below which a mean of two fingerprints is silence
 

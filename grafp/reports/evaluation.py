@@ -1,5 +1,6 @@
 """An evaluation as an HTML report."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -18,9 +19,11 @@ from grafp.evaluation.hit_rates import (
 )
 from grafp.evaluation.metrics import TOLERANCE_S, Rate, total
 from grafp.evaluation.protocol import Clip
+from grafp.index.acceptance import DEFAULT_FPR
 from grafp.reports.charts import Axis, Chart, Line, histogram, line_chart, picture
 from grafp.reports.pages import render
 
+_SUREST = 12  # of the exponents that are shown
 _SHARE = Axis("within 50 ms, %", (0, 20, 40, 60, 80, 100))
 _TOTALS = {
     "hit_track": ("right track", "best answer, whatever its score"),
@@ -145,8 +148,11 @@ def _offsets(answers: Sequence[ClipAnswer]) -> list[Chart]:
 
 
 def _scores(clips: Sequence[Clip], answers: Sequence[ClipAnswer]) -> list[Chart]:
-    """The scores of each length with their threshold, and the errors at other thresholds."""
+    """How sure the answers of each length are, and the errors at other thresholds."""
+    rated = any(answer.false_positive_rate is not None for answer in answers)
     axis = Axis("score of the best answer", (0, 0.2, 0.4, 0.6, 0.8, 1.0))
+    if rated:
+        axis = Axis("a false positive once in 10 to the power of", range(0, _SUREST + 1, 2))
     charts, curves = [], []
     for color, length in enumerate(sorted({clip.seconds for clip in clips})):
         mine = [a for c, a in zip(clips, answers, strict=True) if c.seconds == length]
@@ -155,11 +161,11 @@ def _scores(clips: Sequence[Clip], answers: Sequence[ClipAnswer]) -> list[Chart]
             kind = "right track" if answer.right_track else "wrong track"
             kind = "unknown" if answer.true_track is None else kind
             if answer.score is not None:
-                groups.setdefault(kind, []).append(answer.score)
-        threshold = mine[0].threshold
-        mark = (threshold, f"threshold {threshold:.2f}")
+                groups.setdefault(kind, []).append(_sureness(answer))
+        least = -math.log10(DEFAULT_FPR) if rated else mine[0].threshold
+        mark = (least, f"threshold {least:.2g}")
         charts.append(histogram(f"Clips of {length:g} s", groups, axis, mark=mark))
-        curves += _trade_off(f"{length:g} s", mine, color)
+        curves += _trade_off(f"{length:g} s", mine, least, color)
     if curves:
         title = "Detection trade-off; the points are the thresholds that were used"
         x = Axis("unknown clips accepted, %; none: left edge", (0.1, 1, 10, 100), log=True)
@@ -168,11 +174,18 @@ def _scores(clips: Sequence[Clip], answers: Sequence[ClipAnswer]) -> list[Chart]
     return charts
 
 
-def _trade_off(label: str, answers: Sequence[ClipAnswer], color: int) -> list[Line]:
-    """Both errors at thresholds just above the unknown clips' scores, and at the one in use."""
-    unknown = np.sort([a.score or -1.0 for a in answers if a.true_track is None])
+def _sureness(answer: ClipAnswer) -> float:
+    """The exponent of the false-positive rate, or the score where there are no rates."""
+    if answer.false_positive_rate is None:
+        return answer.score if answer.score is not None else -1.0
+    return min(float(_SUREST), -math.log10(answer.false_positive_rate))
+
+
+def _trade_off(label: str, answers: Sequence[ClipAnswer], least: float, color: int) -> list[Line]:
+    """Both errors at thresholds just above what unknown clips reach, and at the one in use."""
+    unknown = np.sort([_sureness(a) for a in answers if a.true_track is None])
     known = [a for a in answers if a.true_track is not None]
-    right = np.sort([a.score or -1.0 for a in known if a.right_track])
+    right = np.sort([_sureness(a) for a in known if a.right_track])
     if not len(unknown) or not known:
         return []
 
@@ -182,8 +195,8 @@ def _trade_off(label: str, answers: Sequence[ClipAnswer], color: int) -> list[Li
         return (100 * accepted).tolist(), (100 * (1.0 - kept)).tolist()
 
     steps = np.unique(np.quantile(unknown, np.linspace(0, 1, 200), method="nearest"))
-    curve = errors(np.append(-1.0, np.nextafter(steps, 2.0)))
-    point = errors(np.array([answers[0].threshold]))
+    curve = errors(np.append(-1.0, np.nextafter(steps, np.inf)))
+    point = errors(np.array([least]))
     return [Line(label, *curve, color, points=False), Line("", *point, color)]
 
 

@@ -25,9 +25,10 @@ from grafp.catalog.embeddings import (
 )
 from grafp.catalog.manifest import Manifest
 from grafp.catalog.tracks import Row, TrackRef, live_refs
-from grafp.model.bundle import ModelCard
+from grafp.model.bundle import ModelCard, read_background
 from grafp.model.fingerprint import DIMENSION
 from pipelines.common.runtime import connect
+from pipelines.indexing.calibrate import calibrated
 from pipelines.indexing.run import Run
 from pipelines.indexing.upkeep import IndexState, extend
 
@@ -75,7 +76,7 @@ def with_distractors(
     distribution = ray.put(_distribution(source, files))
     catalog = Catalog.open(root)
     if model:
-        catalog.put_model(model)
+        catalog.put_model(model, read_background(source.model_uri()))
     ray.get([_copy.remote(source.root, root, key) for key in files])
     # In another order, so that a few distractors come from all over the catalog.
     order = [sorted(real)[n] for n in np.random.default_rng(seed).permutation(len(real))]
@@ -93,6 +94,8 @@ def with_distractors(
     state = extend(catalog, IndexState(options=manifest.index_options), live_refs(rows))
     run = Run.begin(catalog, manifest.model_id, manifest.model_sha256, manifest.hop_s)
     scaled = run.manifest(rows, state, next_ordinal=manifest.next_ordinal + count)
+    if model:
+        scaled = calibrated(catalog, scaled, live_refs(rows))
     catalog.publish(scaled)
     return scaled
 
