@@ -68,7 +68,7 @@ def load_model(name_or_uri: str = DEFAULT_MODEL, device: str = "cpu") -> Model:
         Fingerprinter.from_encoder(bundle.encoder, device),
         bundle.model_id,
         bundle.offset_correction_s,
-        data and parse_background(data, bundle.sha256, name_or_uri),
+        parse_background(data, bundle.sha256, name_or_uri) if data else None,
     )
 
 
@@ -96,7 +96,7 @@ def locate(
     if match is None or match.score < min_score:
         return None
     start_s = max(0.0, match.start * HOP_SECONDS)
-    rate = background and _rate(clip, len(recording), match.rank_score, background)
+    rate = _rate(clip, len(recording), match.rank_score, background) if background else None
     return Location(start_s, match.score, match.speed, rate)
 
 
@@ -115,5 +115,5 @@ def _rate(clip: np.ndarray, segments: int, score: float, background: Background)
 def _default() -> tuple[float, Background | None]:
     """Offset correction and background of the default model."""
     card, data = read_card(DEFAULT_MODEL), read_background(DEFAULT_MODEL)
-    background = data and parse_background(data, card.sha256, DEFAULT_MODEL)
-    return card.offset_correction_s, background or None
+    background = parse_background(data, card.sha256, DEFAULT_MODEL) if data else None
+    return card.offset_correction_s, background

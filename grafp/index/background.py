@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 
 try:
-    import faiss
+    from faiss import METRIC_INNER_PRODUCT, knn
 except ImportError:  # who only locates clips in recordings may do without
-    faiss = None
+    knn = None  # type: ignore[assignment]
 
 from grafp.index.alignment import CANDIDATES
 from grafp.index.calibration import Law, between
@@ -49,12 +49,11 @@ class BackgroundSearch:
     def nearest(self, queries_QD: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         k = min(k, len(self.vectors_ND))
         queries_QD = np.ascontiguousarray(queries_QD, np.float32)
-        if faiss is None:
+        if knn is None:
             product_QN = queries_QD @ self.vectors_ND.T
             row_QK = np.argpartition(-product_QN, k - 1, axis=1)[:, :k]
             return np.take_along_axis(product_QN, row_QK, axis=1), self.ids_N[row_QK]
-        metric = faiss.METRIC_INNER_PRODUCT
-        similarity_QK, row_QK = faiss.knn(queries_QD, self.vectors_ND, k, metric=metric)
+        similarity_QK, row_QK = knn(queries_QD, self.vectors_ND, k, metric=METRIC_INNER_PRODUCT)
         return similarity_QK, self.ids_N[row_QK]
 
     def products(self, asked: Sequence[Alignments]) -> list[np.ndarray]:
