@@ -19,6 +19,7 @@ from grafp.index.shards import ShardSearch, merge_nearest
 from grafp.index.size import ACTOR_BYTES
 from pipelines.common import placement
 
+_SMALL_BYTES = 64 << 20
 _CPUS = 0.01
 """Not none, or it would be placed on a head that does no work; little, since it mostly waits."""
 
@@ -151,6 +152,23 @@ class SpreadSearch:
 
     def _one_each(self) -> list:
         return [random.choice(copies) for copies in self._holders]
+
+
+def is_small(manifest: Manifest) -> bool:
+    """Whether each task had better open the index itself: starting actors takes seconds."""
+    return sum(entry.index.bytes for entry in manifest.shards) < _SMALL_BYTES
+
+
+def opened_here(root: str, manifest: Manifest, stride: int | None = None) -> ShardSearch:
+    """All shards of a small catalog, in this process."""
+    shards = open_shards(root, manifest)
+    return ShardSearch(
+        shards,
+        manifest.nprobe,
+        stride or manifest.stride,
+        neighbors=manifest.neighbors,
+        candidates=manifest.candidates,
+    )
 
 
 def _together(parts: Sequence[np.ndarray]) -> np.ndarray:

@@ -13,12 +13,13 @@ from grafp.index.calibration import Calibration, calibrate
 from grafp.index.evidence import identify
 from grafp.model.background import LENGTHS_S, Background
 from grafp.model.bundle import ModelCard, read_background, shipped_background
-from pipelines.common.search import SpreadSearch
+from pipelines.common.search import SpreadSearch, is_small, opened_here
 
 logger = logging.getLogger(__name__)
 
 _GROWN = 1.2  # measured again when the catalog grew by more
-_TASKS = 2  # for the queries of one length
+CLIPS = 200
+"""Of the background, at most; tests use fewer."""
 _TELLING = 0.35
 """Evidence of 10 s that says: this music is in the catalog. Unknown music stays below 0.25."""
 _LEAST_CLIPS = 30
@@ -43,8 +44,7 @@ def calibrated(catalog: Catalog, manifest: Manifest, live: dict[int, TrackRef]) 
             "python -m grafp.training.background adds one to a model"
         )
         return replace(manifest, calibration=None)
-    search = SpreadSearch(catalog.root, manifest)
-    measured = _measured(search, background.at_hop(manifest.query_hop_s), manifest, count)
+    measured = _measured(catalog.root, manifest, background, count)
     return replace(manifest, calibration=measured)
 
 
@@ -55,48 +55,53 @@ def missing_background(catalog: Catalog, card: ModelCard) -> bytes | None:
 
 
 def _measured(
-    search: SpreadSearch, background: Background, manifest: Manifest, fingerprints: int
+    root: str, manifest: Manifest, background: Background, fingerprints: int
 ) -> Calibration | None:
+    count = min(CLIPS, len(background.clips_NMD))
+    spread = None if is_small(manifest) else SpreadSearch(root, manifest)
     shared = ray.put(background)
+    bounds = np.linspace(0, count, (8 if spread else 2) + 1).astype(int).tolist()
     work = [
-        _search.remote(search, shared, seconds, manifest.query_hop_s, part)
-        for seconds in reversed(LENGTHS_S)
-        for part in range(_TASKS)
+        _search.remote(spread, root, manifest.to_json(), shared, range(*bounds[n : n + 2]))
+        for n in range(len(bounds) - 1)
     ]
-    done = dict(zip(reversed(LENGTHS_S), np.array_split(np.array(work), len(LENGTHS_S))))
-    evidence = {seconds: np.concatenate(ray.get(done[seconds].tolist())) for seconds in LENGTHS_S}
-    clips = {s: background.queries(s, manifest.query_hop_s)[0] for s in LENGTHS_S}
-    longest = LENGTHS_S[-1]
-    known = set(background.track_N[clips[longest][evidence[longest] >= _TELLING]].tolist())
-    kept_N = ~np.isin(background.track_N, list(known))
+    found = [answer for part in ray.get(work) for answer in part]
+    known = {track for s, track, e in found if s == LENGTHS_S[-1] and e >= _TELLING}
+    unknown = [answer for answer in found if answer[1] not in known]
+    clips_left = int((~np.isin(background.track_N[:count], list(known))).sum())
     if known:
         logger.info(f"{len(known)} tracks of the background are in the catalog, and left out")
-    if kept_N.sum() < _LEAST_CLIPS:
+    if clips_left < _LEAST_CLIPS:
         logger.warning("too little of the model's background is unknown to this catalog")
         return None
-    found = {
-        s: [
-            (int(background.track_N[clip]), float(value))
-            for clip, value in zip(clips[s], evidence[s], strict=True)
-            if kept_N[clip]
-        ]
-        for s in LENGTHS_S
-    }
-    measured = calibrate(found, fingerprints, len(kept_N) - int(kept_N.sum()))
-    logger.info(f"calibrated with {sum(map(len, found.values())):,} queries: {_line(measured)}")
+    by_length = {s: [(track, e) for one, track, e in unknown if one == s] for s in LENGTHS_S}
+    measured = calibrate(by_length, fingerprints, count - clips_left)
+    logger.info(f"calibrated with {len(unknown):,} queries: {_line(measured)}")
     return measured
 
 
 @ray.remote(num_cpus=0.5)
 def _search(
-    search: SpreadSearch, background: Background, seconds: float, hop_s: float, part: int
-) -> np.ndarray:
-    """The evidence of a part of the queries of one length, (queries,)."""
-    _, queries = background.queries(seconds, hop_s)
-    mine = np.array_split(np.arange(len(queries)), _TASKS)[part]
-    beside = background.beside(seconds)[mine].tolist()
-    found = identify([queries[q] for q in mine], search, beside)
-    return np.array([answers[0].evidence if answers else _NOTHING for answers in found])
+    spread: SpreadSearch | None,
+    root: str,
+    manifest_json: bytes,
+    background: Background,
+    clips: range,
+) -> list[tuple[float, int, float]]:
+    """Length in seconds, track of the background, and evidence, of all queries from some clips."""
+    manifest = Manifest.from_json(manifest_json, root)
+    search = spread or opened_here(root, manifest)
+    hop_s = manifest.query_hop_s
+    there = background.at_hop(hop_s)
+    answers = []
+    for seconds in LENGTHS_S:
+        clip_Q, queries = there.queries(seconds, hop_s)
+        mine = np.flatnonzero((clip_Q >= clips.start) & (clip_Q < clips.stop))
+        beside = background.beside(seconds)[mine].tolist()
+        for q, found in zip(mine, identify([queries[q] for q in mine], search, beside)):
+            evidence = found[0].evidence if found else _NOTHING
+            answers.append((seconds, int(there.track_N[clip_Q[q]]), evidence))
+    return answers
 
 
 def _line(measured: Calibration) -> str:

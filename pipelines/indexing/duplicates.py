@@ -7,18 +7,15 @@ import ray
 from grafp.catalog.catalog import Catalog
 from grafp.catalog.embeddings import read_fingerprints
 from grafp.catalog.manifest import Manifest
-from grafp.catalog.shard_files import open_shards
 from grafp.catalog.tracks import Row, TrackRef
 from grafp.index.alignment import find_matches
-from grafp.index.shards import ShardSearch
 from grafp.index.size import EXCERPT
 from grafp.storage.tables import table_of, to_parquet
-from pipelines.common.search import SpreadSearch
+from pipelines.common.search import SpreadSearch, is_small, opened_here
 
 NEAR = 0.9
 """Mean inner product from which an excerpt of another track counts as the same recording."""
 _TRACKS_A_TASK = 500
-_SMALL_BYTES = 64 << 20  # an index that each task opens itself: starting actors takes seconds
 DUPLICATE_SCHEMA = pa.schema(
     [
         ("track", pa.string()),
@@ -46,8 +43,7 @@ def near_duplicates(
     new = sorted(new, key=lambda ref: ref.embedding_file)
     if not new or len(uris) < 2:
         return []
-    small = sum(entry.index.bytes for entry in manifest.shards) < _SMALL_BYTES
-    search = None if small else SpreadSearch(catalog.root, manifest, stride=1)
+    search = None if is_small(manifest) else SpreadSearch(catalog.root, manifest, stride=1)
     work = [
         _search.remote(search, catalog.root, manifest.to_json(), new[i : i + _TRACKS_A_TASK])
         for i in range(0, len(new), _TRACKS_A_TASK)
@@ -65,12 +61,7 @@ def _search(
     spread: SpreadSearch | None, root: str, manifest_json: bytes, new: list[TrackRef]
 ) -> list[dict]:
     manifest = Manifest.from_json(manifest_json, root)
-    search = spread or ShardSearch(
-        open_shards(root, manifest),
-        manifest.nprobe,
-        neighbors=manifest.neighbors,
-        candidates=manifest.candidates,
-    )
+    search = spread or opened_here(root, manifest, stride=1)
     pairs = []
     for key in sorted({ref.embedding_file for ref in new}):
         group = [ref for ref in new if ref.embedding_file == key]
