@@ -13,8 +13,6 @@ import numpy as np
 
 from grafp.model.fingerprint import peak_between
 
-LARGEST_SPEED_CHANGE = 0.15
-"""How much faster or slower music may be searched, as a share; fingerprints differ beyond."""
 _STEPS_H = np.arange(-2.0, 2.1, 0.5)  # of the start, hops; the outer ones only bound the peak
 _FINER_STEPS_H = np.arange(-1.0, 1.1, 0.5)  # at other speeds, around the best of the coarse search
 _MOST_STEPS = 16  # of the speed, either way

@@ -7,8 +7,8 @@ along the line show where the detection begins and ends. A track that sounds aga
 line, and is another detection.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -16,10 +16,10 @@ from grafp.index.alignment import MAX_SPEED_CHANGE, Searcher, best_matches
 from grafp.index.evidence import Answer, reached, weighed
 from grafp.index.scoring import TRIED, Alignments
 from grafp.model.fingerprint import SEGMENT_SECONDS
+from grafp.timeline.lines import Line, Window, lines_of, window_of
 
 WINDOW_SECONDS = 5.0
 STEP_SECONDS = 2.5
-SAME_OFFSET_SECONDS = 0.3
 BRIDGE_SECONDS = 10.0  # of speech or noise within a detection
 _TRACKS = 3  # per window: two in a cross-fade, and one more
 _SMOOTH_SECONDS = 1.0
@@ -27,7 +27,6 @@ _LEVEL, _LEVEL_SHARE = 0.5, 0.65
 """A smoothed product is alike above this level, or above this share of what the windows of the line
 score, where that is less: music in noise, or at another speed."""
 _LEAST_RUN_SECONDS = 2.0  # what is alike for less may be chance
-_SPEED_ERROR = 0.005  # of one window
 
 
 @dataclass(frozen=True)
@@ -73,35 +72,6 @@ class Detection:
         )
 
 
-@dataclass(frozen=True)
-class _Window:
-    """What one window points to: its middle, and where that lies in the track; in hops."""
-
-    ordinal: int
-    middle: float
-    position: float
-    speed: float
-    first: int
-    last: int
-    """Fingerprints of the chunk, both included."""
-    score: float
-    beside: float
-
-
-@dataclass(frozen=True)
-class _Line:
-    """Windows that agree: fingerprint n of the chunk is number offset + speed * n of the track."""
-
-    ordinal: int
-    offset: float
-    speed: float
-    first: int
-    last: int
-    """Fingerprints of the chunk, both included."""
-    score: float = field(compare=False)
-    beside: float = field(compare=False)
-
-
 def find_detections(
     vectors_MD: np.ndarray,
     catalog: Searcher,
@@ -122,7 +92,7 @@ def find_detections(
         change: greatest change of the speed, as a share.
     """
     seen = _seen(vectors_MD, catalog, background, hop_s, points, change)
-    waiting = _lines(seen, hop_s)
+    waiting = lines_of(seen, hop_s)
     detections: list[Detection] = []
     edge = round(_SMOOTH_SECONDS / hop_s)
     while waiting:
@@ -154,7 +124,7 @@ def _seen(
     hop_s: float,
     points: Callable[[Answer], bool],
     change: float,
-) -> list[_Window]:
+) -> list[Window]:
     """What each window points to; every fingerprint is searched once."""
     heard = np.flatnonzero(vectors_MD.any(axis=1))
     if not len(heard):
@@ -171,72 +141,14 @@ def _seen(
     found = best_matches(queries, nearest, catalog, TRIED, change)
     beside = reached(queries, background, change=change)
     return [
-        _window(answer, first, len(query_MD))
+        window_of(answer, first, len(query_MD))
         for first, query_MD, matches, other in zip(firsts, queries, found, beside, strict=True)
         for answer in weighed(matches, other, _TRACKS)
         if points(answer)
     ]
 
 
-def _window(answer: Answer, first: int, length: int) -> _Window:
-    match, half = answer.match, (length - 1) / 2
-    return _Window(
-        ordinal=match.ordinal,
-        middle=first + half,
-        position=match.start + match.speed * half,
-        speed=match.speed,
-        first=first + match.first,
-        last=first + match.last,
-        score=match.score,
-        beside=answer.beside,
-    )
-
-
-def _lines(seen: list[_Window], hop_s: float) -> list[_Line]:
-    """Windows that agree, together."""
-    groups: list[list[_Window]] = []
-    for one in sorted(seen, key=lambda window: (window.ordinal, window.middle)):
-        near = SAME_OFFSET_SECONDS / hop_s
-        fitting = [group for group in groups if _distance(group, one, near) <= 1]
-        if fitting:
-            min(fitting, key=lambda group: _distance(group, one, near)).append(one)
-        else:
-            groups.append([one])
-    return [_line(group) for group in groups]
-
-
-def _distance(group: Sequence[_Window], one: _Window, near: float) -> float:
-    """How far a window lies beside a group's line; above 1 too far."""
-    if group[0].ordinal != one.ordinal:
-        return np.inf
-    line = _line(group)
-    away = one.position - (line.offset + line.speed * one.middle)
-    return abs(away) / (near + _SPEED_ERROR * (one.middle - group[-1].middle))
-
-
-def _line(group: Sequence[_Window]) -> _Line:
-    """The line through the windows of a group; speed 1 where that fits as well."""
-    middle_N = np.array([window.middle for window in group])
-    position_N = np.array([window.position for window in group])
-    speed = float(np.median([window.speed for window in group]))
-    away_N = middle_N - middle_N.mean()
-    if len(group) > 2:
-        speed = float((away_N * position_N).sum() / (away_N**2).sum())
-    plain_N = position_N - middle_N
-    if np.ptp(plain_N) <= 1.0 and np.median([window.speed for window in group]) == 1.0:
-        speed = 1.0
-    return _Line(
-        ordinal=group[0].ordinal,
-        offset=float(np.median(position_N - speed * middle_N)),
-        speed=speed,
-        first=min(window.first for window in group),
-        last=max(window.last for window in group),
-        score=float(np.median([window.score for window in group])),
-        beside=float(np.mean([window.beside for window in group])),
-    )
-
-
-def _look(line: _Line, count: int, hop_s: float) -> slice:
+def _look(line: Line, count: int, hop_s: float) -> slice:
     """The fingerprints to compare: the line's own and some around.
 
     No more on a side than the line has, or most of the query might lie outside of the track.
@@ -246,8 +158,8 @@ def _look(line: _Line, count: int, hop_s: float) -> slice:
 
 
 def _grown(
-    line: _Line, look: slice, product_N: np.ndarray, count: int, edge: int, stride: int
-) -> _Line:
+    line: Line, look: slice, product_N: np.ndarray, count: int, edge: int, stride: int
+) -> Line:
     """The line as far as was looked, on the sides where it is alike as far as that."""
     first, last = line.first, line.last
     level = _level(line)
@@ -258,7 +170,7 @@ def _grown(
     return replace(line, first=first, last=last)
 
 
-def _level(line: _Line) -> float:
+def _level(line: Line) -> float:
     return min(_LEVEL, _LEVEL_SHARE * line.score)
 
 
@@ -269,7 +181,7 @@ def _sounds(product_N: np.ndarray, stride: int, level: float) -> bool:
 
 
 def _detections_on(
-    line: _Line, begin: int, product_M: np.ndarray, hop_s: float, begin_s: float
+    line: Line, begin: int, product_M: np.ndarray, hop_s: float, begin_s: float
 ) -> list[Detection]:
     """The chunks of a line that are alike; `begin` is the fingerprint of the first product."""
     inside = np.flatnonzero(~np.isnan(product_M))

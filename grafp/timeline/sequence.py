@@ -3,7 +3,8 @@
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
-from grafp.timeline.detection import BRIDGE_SECONDS, SAME_OFFSET_SECONDS, Detection
+from grafp.timeline.detection import BRIDGE_SECONDS, Detection
+from grafp.timeline.lines import SAME_OFFSET_SECONDS
 
 _LEAST_SECONDS = 3.0  # of a detection
 _FADE_SECONDS = 6.0  # neighbors that overlap by no more meet in the middle
