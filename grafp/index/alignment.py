@@ -63,6 +63,7 @@ def find_matches(
     *,
     tried: int = TRIED,
     neighbors: int | None = None,
+    candidates: int | None = None,
     change: float = MAX_SPEED_CHANGE,
 ) -> list[list[Match]]:
     """The best position in each of the best tracks, for every query, best first.
@@ -73,7 +74,7 @@ def find_matches(
         queries: fingerprints of each query, float32 (segments, 128), one every query hop.
         catalog: all shards, here or elsewhere; each is asked twice for all queries together.
         tried: tracks per query.
-        neighbors: instead of the catalog's.
+        neighbors, candidates: instead of the catalog's.
         change: greatest change of the speed, as a share.
     """
     if not sum(map(len, queries)):
@@ -82,7 +83,7 @@ def find_matches(
     similarity_QK, id_QK = catalog.nearest(np.concatenate(queries), neighbors or catalog.neighbors)
     parts = [slice(*bounds[number : number + 2]) for number in range(len(queries))]
     nearest = [(similarity_QK[p], id_QK[p]) for p in parts]
-    return best_matches(queries, nearest, catalog, tried, change)
+    return best_matches(queries, nearest, catalog, tried, change, candidates)
 
 
 def best_matches(
@@ -91,14 +92,16 @@ def best_matches(
     catalog: Searcher,
     tried: int,
     change: float,
+    candidates: int | None = None,
 ) -> list[list[Match]]:
     """`find_matches` of queries that were searched before, for they may overlap.
 
     Args:
         nearest: similarities and ids of the neighbors of each query, both (segments, neighbors).
     """
+    candidates = candidates or catalog.candidates
     proposed = [
-        _propose(similarity_MK, id_MK, query_MD, catalog.stride, catalog.candidates, change)
+        _propose(similarity_MK, id_MK, query_MD, catalog.stride, candidates, change)
         for query_MD, (similarity_MK, id_MK) in zip(queries, nearest, strict=True)
     ]
     return [

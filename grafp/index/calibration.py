@@ -88,9 +88,9 @@ def fit_law(evidence_N: Sequence[float] | np.ndarray, scale: float | None = None
     low, high = np.quantile(sorted_N, _BULK)
     kept_N = sorted_N[(sorted_N >= low) & (sorted_N <= high)]
     below, above = int((sorted_N < low).sum()), int((sorted_N > high).sum())
-    spread = float(kept_N.std())
+    spread = float(kept_N.std()) if len(kept_N) else 0.0  # of two values, none is kept
     if spread < _LEAST_SCALE:  # a handful of clips, or all alike
-        return Law(float(kept_N.mean()), scale or _LEAST_SCALE)
+        return Law(float(np.median(sorted_N)), scale or _LEAST_SCALE)
 
     def loss(parameters: np.ndarray) -> float:
         location = float(parameters[0])

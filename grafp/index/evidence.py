@@ -19,6 +19,7 @@ from grafp.index.scoring import TRIED, Match
 
 PART = 0.65
 """Of the best score elsewhere."""
+_FURTHER = 16  # times as many neighbors and candidates, where copies take all
 _SAME_MUSIC = 0.7  # mean inner product of two tracks along a query
 
 
@@ -62,18 +63,25 @@ def identify(
         change: greatest change of the speed, as a share.
     """
     found = find_matches(queries, catalog, tried=max(TRIED, top_k + 1), change=change)
-    # Where all that was tried is one piece, there may be more copies of it than were tried.
-    full = [n for n, matches in enumerate(found) if _only_one_piece(matches, top_k)]
+    # Where copies take all that was tried, there may be more of them. They are the nearest
+    # neighbors too, so other music is further away.
+    full = [n for n, matches in enumerate(found) if _too_few_pieces(matches, top_k)]
     more = find_matches(
-        [queries[n] for n in full], catalog, tried=catalog.candidates, change=change
+        [queries[n] for n in full],
+        catalog,
+        tried=_FURTHER * catalog.candidates,
+        neighbors=_FURTHER * catalog.neighbors,
+        candidates=_FURTHER * catalog.candidates,
+        change=change,
     )
     for n, matches in zip(full, more, strict=True):
         found[n] = matches
     return [weighed(*each, top_k) for each in zip(found, beside, strict=True)]
 
 
-def _only_one_piece(matches: Sequence[Match], top_k: int) -> bool:
-    return len(matches) >= max(TRIED, top_k + 1) and max(_pieces(matches)) == 0
+def _too_few_pieces(matches: Sequence[Match], top_k: int) -> bool:
+    """Whether none follows the last piece asked for, though as many tracks were found as tried."""
+    return len(matches) >= max(TRIED, top_k + 1) and max(_pieces(matches)) < top_k
 
 
 def reached(

@@ -18,6 +18,7 @@ CLIP_SECONDS = 10.0
 LENGTHS_S = (1.0, 2.0, 3.0, 5.0, 10.0)
 """Lengths of queries at which answers are calibrated."""
 _CUTS = 5
+_SEGMENTS = 1 + round((CLIP_SECONDS - SEGMENT_SECONDS) / HOP_SECONDS)  # of a clip
 
 
 @dataclass(frozen=True)
@@ -113,11 +114,7 @@ def parse_background(data: bytes, model_sha256: str, name: str) -> Background:
 
 def _problem(background: Background) -> str | None:
     clips, references = background.clips_NMD, background.references_RD
-    if (
-        clips.ndim != 3
-        or references.ndim != 2
-        or {clips.shape[-1], references.shape[-1]} != {DIMENSION}
-    ):
+    if clips.shape[1:] != (_SEGMENTS, DIMENSION) or references.shape[1:] != (DIMENSION,):
         return f"fingerprints of shapes {clips.shape} and {references.shape}"
     if len(background.track_N) != len(clips) or background.counts_T.sum() != len(references):
         return "its tables do not fit each other"

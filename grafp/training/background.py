@@ -17,7 +17,7 @@ from grafp import storage
 from grafp.audio import SAMPLE_RATE, decode, to_pcm
 from grafp.audio.degrade import cut_degraded
 from grafp.datasets import Kind, list_part
-from grafp.errors import GrafpError, OptionError
+from grafp.errors import AudioError, GrafpError, OptionError
 from grafp.index.alignment import align
 from grafp.index.background import BackgroundSearch
 from grafp.index.calibration import fit_law
@@ -32,7 +32,7 @@ from grafp.model.background import (
 from grafp.model.bundle import load_bundle
 from grafp.model.fingerprint import HOP_SECONDS
 from grafp.model.inference import Fingerprinter
-from grafp.options import Uri, parse
+from grafp.options import Uri, parse, refuse
 from grafp.storage.sources import Item
 from grafp.training.config import TrainConfig
 from grafp.training.data.prepare import validation_groups
@@ -142,6 +142,8 @@ def main(arguments: list[str] | None = None) -> int:
     """The command line above."""
     chosen = parse(Options, __doc__, arguments, prog="python -m grafp.training.background")
     try:
+        if storage.stat(storage.join(chosen.model, "card.json")) is None:
+            raise OptionError(f"--model {chosen.model}: not a folder or prefix with a model bundle")
         bundle = load_bundle(chosen.model)
         share = bundle.card.get("training", {}).get("held_out", TrainConfig.held_out)
         uris: dict[Kind, str] = {"music": chosen.music, "noise": chosen.noise, "rir": chosen.rir}
@@ -155,6 +157,8 @@ def main(arguments: list[str] | None = None) -> int:
             )
         uri = storage.join(chosen.model, FILE)
         storage.write(uri, background_to_bytes(made, bundle.sha256))
+    except OptionError as error:
+        refuse(str(error))
     except GrafpError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -177,7 +181,14 @@ def _validation(what: Kind, uri: str, share: float) -> list[Item]:
 
 
 def _waveforms(items: Sequence[Item]) -> list[np.ndarray]:
-    return [to_pcm(decode(storage.read(item.location), min_seconds=0.0)) for item in items]
+    """int16 samples of each recording; what cannot be used is left out, in a line."""
+    waveforms = []
+    for item in items:
+        try:
+            waveforms.append(to_pcm(decode(storage.read(item.location), min_seconds=0.0)))
+        except AudioError as error:
+            print(f"left out: {item.uri}: {error}", file=sys.stderr)
+    return waveforms
 
 
 if __name__ == "__main__":

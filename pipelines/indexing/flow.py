@@ -15,6 +15,7 @@ from grafp.catalog.changes import Changes, estimate, find_changes, join
 from grafp.catalog.tracks import Row, live_refs
 from grafp.errors import ModelError, OptionError
 from grafp.index.size import AUTOMATIC, IndexOptions
+from grafp.model.background import parse_background
 from grafp.model.bundle import DEFAULT_MODEL, ModelCard, read_background, read_card
 from grafp.model.fingerprint import HOP_SECONDS
 from grafp.reports.catalog_run import run_report
@@ -99,10 +100,17 @@ def _model(catalog: Catalog, wanted: str | None) -> ModelCard:
 
 
 def _background(catalog: Catalog, card: ModelCard, wanted: str | None) -> bytes | None:
-    """The background to keep beside the model, if the catalog has none yet."""
-    if catalog.manifest is None:
-        return read_background(wanted or DEFAULT_MODEL)
-    return missing_background(catalog, card)
+    """The background to keep beside the model, if the catalog has none yet.
+
+    Raises ModelError now, not after the work, when it is damaged or of another model.
+    """
+    if catalog.manifest is not None:
+        return missing_background(catalog, card)
+    name = wanted or DEFAULT_MODEL
+    data = read_background(name)
+    if data is not None:
+        parse_background(data, card.sha256, name)
+    return data
 
 
 def _hop(catalog: Catalog, wanted: float | None) -> float:

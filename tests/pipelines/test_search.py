@@ -103,15 +103,3 @@ def test_the_job_answers_from_codes_and_several_actors(
     options += ["--rerank", "pq", "--search-actors", "3", "--min-score", "0.8"]
     assert cli.run(query_batch.main, query_batch.options(options)) == 0
     assert '"matched": 2' in capsys.readouterr().out.splitlines()[-1]
-
-
-def test_a_rate_needs_enough_tracks(
-    root: str, tmp_path: Path, capsys: pytest.CaptureFixture
-) -> None:
-    options = ["--catalog", root, "--queries", str(tmp_path), "--out", str(tmp_path), "--fpr"]
-    assert cli.run(query_batch.main, query_batch.options([*options, "0.01"])) == 1
-    assert "too few tracks" in capsys.readouterr().err
-    for wrong in ("0.5", "x"):
-        with pytest.raises(SystemExit) as caught:
-            query_batch.options([*options, wrong])
-        assert caught.value.code == 2
