@@ -33,7 +33,7 @@ def options() -> argparse.Namespace:
     parser.add_argument("--out", default="out/speeds", metavar="DIR", help="catalog and results")
     parser.add_argument("--clips", type=cli.positive_int, default=250, help="in each row")
     parser.add_argument(
-        "--max-speed-change", type=float, default=[5.0, 8.0], nargs="+", metavar="PERCENT",
+        "--max-speed-change", type=float, default=[0.05, 0.08], nargs="+", metavar="SHARE",
         help="as of query_batch.py; a table for each",
     )  # fmt: skip
     return parser.parse_args()
@@ -65,7 +65,7 @@ def main(chosen: argparse.Namespace) -> tuple[dict, int]:
     for change in chosen.max_speed_change:
         print(f"\n--max-speed-change {change:g}, {per * len(usable)} clips a row")
         asked = [
-            _ask.remote(catalog, item.uri, clips, change / 100)
+            _ask.remote(catalog, item.uri, clips, change)
             for item, clips in zip(usable, made, strict=True)
         ]
         summary[f"{change:g}"] = _table([row for rows in ray.get(asked) for row in rows])

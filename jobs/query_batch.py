@@ -40,9 +40,9 @@ class Options(cli.EncoderOptions):
     min_score: Annotated[float, Kind("X", number(-1.0, 1.0))] | None = None
     """Instead of --fpr: match from this score on, the mean inner product, -1 to 1 (default: by
     --fpr)."""
-    max_speed_change: Annotated[float, Kind("PERCENT", number(0.0, 15.0))] = 5.0
-    """How much faster or slower than cataloged music may play, percent; 0 asks for its own
-    speed."""
+    max_speed_change: Annotated[float, Kind("SHARE", number(0.0, 0.15))] = 0.05
+    """How much faster or slower than cataloged music may play: 0.05 is 5 % either way; 0 asks for
+    its own speed."""
     rerank: Literal["exact", "pq"] = "exact"
     """Score with the exact fingerprints, 256 bytes each, or with the index's codes."""
     search_actors: Count | None = None
@@ -86,7 +86,7 @@ def main(chosen: Options) -> tuple[dict[str, Any], int]:
         search_actors=chosen.search_actors,
         encoders=Encoders(chosen.workers, chosen.gpu),
         max_seconds=chosen.max_seconds,
-        max_speed_change=chosen.max_speed_change / 100,
+        max_speed_change=chosen.max_speed_change,
     )
     if truth is not None:
         summary |= write_report(chosen.out, matches, truth)

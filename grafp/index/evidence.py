@@ -10,7 +10,7 @@ The part was chosen on validation music; benchmarks/acceptance.py prints other c
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -21,6 +21,18 @@ PART = 0.65
 """Of the best score elsewhere."""
 _FURTHER = 16  # times as many neighbors and candidates, where copies take all
 _SAME_MUSIC = 0.7  # mean inner product of two tracks along a query
+
+
+@dataclass(frozen=True)
+class Beside:
+    """What a query reaches in music that is no answer."""
+
+    score: float
+    sketch_SD: np.ndarray | None = field(default=None, repr=False, compare=False)
+    """Of the music that it reaches, see `Match.sketch_SD`."""
+
+
+NOTHING = Beside(0.0)
 
 
 @dataclass(frozen=True)
@@ -49,7 +61,7 @@ class Answer:
 def identify(
     queries: Sequence[np.ndarray],
     catalog: Searcher,
-    beside: Sequence[float],
+    beside: Sequence[Beside],
     *,
     top_k: int = 1,
     change: float = MAX_SPEED_CHANGE,
@@ -89,32 +101,44 @@ def reached(
     background: Searcher | None,
     *,
     change: float = MAX_SPEED_CHANGE,
-) -> list[float]:
-    """The best score of each query in music that is no answer; 0 without such a background.
+) -> list[Beside]:
+    """What each query reaches in music that is no answer.
 
     `background`: see grafp.index.background; at the query hop.
     """
     if background is None:
-        return [0.0] * len(queries)
+        return [NOTHING] * len(queries)
     found = find_matches(queries, background, tried=1, change=change)
-    return [matches[0].rank_score if matches else 0.0 for matches in found]
+    return [
+        Beside(matches[0].rank_score, matches[0].sketch_SD) if matches else NOTHING
+        for matches in found
+    ]
 
 
-def weighed(matches: Sequence[Match], beside: float, top_k: int) -> list[Answer]:
+def weighed(matches: Sequence[Match], beside: Beside, top_k: int) -> list[Answer]:
     """Matches as answers; each piece is compared with the best of those that follow it.
 
-    `beside`: what the query reaches in a background.
+    What the query reaches in the background does not speak against a piece that has its music: a
+    catalog may hold music that the background is made of.
     """
     piece_W = _pieces(matches)
     score = {
         piece: max(m.rank_score for m, p in zip(matches, piece_W, strict=True) if p == piece)
         for piece in piece_W
     }
+    sketch_SD = beside.sketch_SD
+    same = {
+        piece
+        for match, piece in zip(matches, piece_W, strict=True)
+        if sketch_SD is not None and _agree(sketch_SD, match.sketch_SD)
+    }
     following = {
-        piece: max([beside, *(s for other, s in score.items() if other > piece)]) for piece in score
+        piece: [0.0 if piece in same else beside.score]
+        + [s for other, s in score.items() if other > piece]
+        for piece in score
     }
     return [
-        Answer(match, score[piece], following[piece], piece)
+        Answer(match, score[piece], max(following[piece]), piece)
         for match, piece in zip(matches, piece_W, strict=True)
         if piece < top_k
     ]
@@ -125,15 +149,15 @@ def _pieces(matches: Sequence[Match]) -> list[int]:
     leaders: list[np.ndarray] = []
     pieces = []
     for match in matches:
-        sketch_SD = match.sketch_SD.astype(np.float32)
-        alike = [n for n, leader_SD in enumerate(leaders) if _agree(leader_SD, sketch_SD)]
+        alike = [n for n, leader_SD in enumerate(leaders) if _agree(leader_SD, match.sketch_SD)]
         if not alike:
-            leaders.append(sketch_SD)
+            leaders.append(match.sketch_SD)
         pieces.append(alike[0] if alike else len(leaders) - 1)
     return pieces
 
 
 def _agree(one_SD: np.ndarray, other_SD: np.ndarray) -> bool:
+    one_SD, other_SD = one_SD.astype(np.float32), other_SD.astype(np.float32)
     both_S = one_SD.any(axis=1) & other_SD.any(axis=1)
     products_S = np.einsum("sd,sd->s", one_SD, other_SD)[both_S]
     return len(products_S) > 0 and float(products_S.mean()) >= _SAME_MUSIC

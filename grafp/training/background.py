@@ -103,11 +103,12 @@ def _with_scores(background: Background) -> Background:
         beside_Q, score_Q = np.zeros(len(queries), np.float32), np.zeros(len(queries))
         for track in tracks:
             mine = np.flatnonzero(background.track_N[clip_Q] == track)
-            beside_Q[mine] = reached([queries[q] for q in mine], others[track])
+            found = reached([queries[q] for q in mine], others[track])
+            beside_Q[mine] = [one.score for one in found]
             # Not the next track, which may be of the same album.
             other_ND = excerpts[(track + len(excerpts) // 2) % len(excerpts)].astype(np.float32)
-            found = [align(queries[q], other_ND) for q in mine]
-            score_Q[mine] = [match.rank_score if match else 0.0 for match in found]
+            matches = [align(queries[q], other_ND) for q in mine]
+            score_Q[mine] = [match.rank_score if match else 0.0 for match in matches]
         law = fit_law(score_Q - PART * beside_Q)
         beside.append(beside_Q)
         laws.append((law.location, law.scale))

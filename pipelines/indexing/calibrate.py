@@ -10,7 +10,7 @@ from grafp.catalog.catalog import Catalog
 from grafp.catalog.manifest import Manifest
 from grafp.catalog.tracks import TrackRef
 from grafp.index.calibration import Calibration, calibrate
-from grafp.index.evidence import identify
+from grafp.index.evidence import Beside, identify
 from grafp.model.background import LENGTHS_S, Background
 from grafp.model.bundle import ModelCard, read_background, shipped_background
 from pipelines.common.search import SpreadSearch, is_small, opened_here
@@ -97,7 +97,7 @@ def _search(
     for seconds in LENGTHS_S:
         clip_Q, queries = there.queries(seconds, hop_s)
         mine = np.flatnonzero((clip_Q >= clips.start) & (clip_Q < clips.stop))
-        beside = background.beside(seconds)[mine].tolist()
+        beside = [Beside(score) for score in background.beside(seconds)[mine].tolist()]
         for q, found in zip(mine, identify([queries[q] for q in mine], search, beside)):
             evidence = found[0].evidence if found else _NOTHING
             answers.append((seconds, int(there.track_N[clip_Q[q]]), evidence))

@@ -4,6 +4,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 from grafp import storage
 from grafp.catalog.catalog import Catalog
@@ -45,11 +46,16 @@ def maintain(
     catalog.put_model(catalog.model(), missing_background(catalog, catalog.model()))
     before = upkeep.IndexState.of(old)
     state = upkeep.extend(catalog, before, live_refs(rows), retrain=retrain, compact=compact)
-    uncalibrated = old.calibration is None and catalog.background() is not None
-    if removed or state != before or uncalibrated:
-        run = Run.begin(catalog, old.model_id, old.model_sha256, old.hop_s)
+    run, live = Run.begin(catalog, old.model_id, old.model_sha256, old.hop_s), live_refs(rows)
+    if removed or state != before:
+        manifest = calibrated(catalog, run.manifest(rows, state, old.next_ordinal), live)
+    elif (fresh := calibrated(catalog, old, live)) != old:
         manifest = run.manifest(rows, state, old.next_ordinal)
-        catalog.publish(calibrated(catalog, manifest, live_refs(rows)))
+        manifest = replace(manifest, calibration=fresh.calibration)
+    else:
+        manifest = old
+    if manifest != old:
+        catalog.publish(manifest)
         logger.info(f"published snapshot {manifest.snapshot}")
     else:
         logger.info("nothing is due")
