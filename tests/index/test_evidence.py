@@ -6,7 +6,7 @@ from vectors import clip, on_grid, recording, shards_of, unit
 
 from grafp.index.alignment import find_matches
 from grafp.index.background import BackgroundSearch
-from grafp.index.evidence import PART, Answer, identify, reached
+from grafp.index.evidence import NOTHING, PART, Answer, Beside, identify, reached
 from grafp.index.scoring import TRIED
 from grafp.index.shards import ShardSearch
 from grafp.model.background import Background
@@ -37,7 +37,7 @@ def query(fine: dict[int, np.ndarray]) -> np.ndarray:
 
 
 def asked(query: np.ndarray, catalog: ShardSearch, beside: float = 0.0, **how) -> list[Answer]:
-    [answers] = identify([query], catalog, [beside], change=0.0, **how)
+    [answers] = identify([query], catalog, [Beside(beside)], change=0.0, **how)
     return answers
 
 
@@ -68,7 +68,7 @@ def test_evidence_is_the_score_less_a_part_of_the_best_other(
 
 def test_a_stranger_has_no_evidence(query: np.ndarray, catalog: ShardSearch) -> None:
     strangers = [clip(recording(60, 700 + n), 5, 31) for n in range(8)]
-    found = identify(strangers, catalog, [0.0] * len(strangers), change=0.0)
+    found = identify(strangers, catalog, [NOTHING] * len(strangers), change=0.0)
     best = max(answers[0].evidence for answers in found)
     assert best < 0.15 < 0.4 < asked(query, catalog)[0].evidence
 
@@ -188,7 +188,7 @@ def test_the_number_of_shards_changes_nothing(
     everything = tracks | encodings(tracks[ASKED], 14)
     queries = [clip(fine[o], 20.4, 31, noise=1.0) for o in (0, ASKED, 7)]
     queries += [clip(recording(60, 701), 5, 31), np.zeros((31, 128), np.float32)]
-    beside = [0.0, 0.2, 0.0, 0.1, 0.0]
+    beside = [Beside(score) for score in (0.0, 0.2, 0.0, 0.1, 0.0)]
     one, three, eight = (
         identify(queries, shards_of(everything, n), beside, top_k=2, change=0.05) for n in (1, 3, 8)
     )
@@ -215,20 +215,36 @@ def test_what_is_reached_in_the_background(background: Background, query: np.nda
     search = BackgroundSearch.of(background, 0.1)
     own = [clip(recording(count, 600 + count), 5, 12, noise=0.5) for count in (60, 40, 20)]
     silence = np.zeros((12, 128), np.float32)
-    scores = reached([*own, query, silence], search)
+    scores = [one.score for one in reached([*own, query, silence], search)]
     assert scores[:3] == pytest.approx([1.25**-0.5] * 3, abs=0.06)
     assert 0 < scores[3] < 0.4
     assert scores[4] == 0.0
-    assert reached([query], None) == [0.0]
+    assert reached([query], None) == [NOTHING]
     for number, mine in enumerate(own):
         others = BackgroundSearch.of(background, 0.1, without=number)
         assert len(others.vectors_ND) == 120 - (60, 40, 20)[number]
-        assert reached([mine], others)[0] < 0.5
+        assert reached([mine], others)[0].score < 0.5
 
 
 def test_a_background_has_the_hop_of_the_query(background: Background) -> None:
     search = BackgroundSearch.of(background, 0.05)
     fine_ND = recording(60, 660)
     query = fine_ND[50:350:5].astype(np.float32)  # twice as many in the same time
-    assert reached([query], search)[0] > 0.95
+    assert reached([query], search)[0].score > 0.95
     assert search.tracks.counts_T.tolist() == [119, 79, 39]
+
+
+def test_music_of_the_background_does_not_speak_against_itself(
+    background: Background, tracks: dict[int, np.ndarray]
+) -> None:
+    """A catalog may hold a track that the background is made of."""
+    query = clip(recording(60, 660), 5, 31, noise=0.8)
+    search = BackgroundSearch.of(background, 0.1)
+    catalog = shards_of(tracks | {900: on_grid(recording(60, 660))})
+    beside = reached([query], search, change=0.0)
+    assert beside[0].score > 0.7
+    [[answer]] = identify([query], catalog, beside, change=0.0)
+    assert answer.match.ordinal == 900
+    assert answer.elsewhere < 0.4
+    [[without]] = identify([query], catalog, [Beside(beside[0].score)], change=0.0)
+    assert without.evidence < answer.evidence - 0.2
