@@ -70,5 +70,6 @@ def law_alone(background: Background, seconds: float, segments: int) -> Law:
     """
     laws = {s: Law(*row) for s, row in zip(LENGTHS_S, background.alone_L2.tolist(), strict=True)}
     law = between(laws, seconds)
-    more = max(1, segments) / float(background.counts_T.mean())
+    excerpts = background.counts_T[: int(background.track_N.max()) + 1]
+    more = max(1, segments) / float(excerpts.mean())
     return Law(law.location + law.scale * math.log(more), law.scale)

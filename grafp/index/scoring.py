@@ -11,9 +11,11 @@ from typing import Protocol
 import numpy as np
 
 from grafp.index.refine import Placement, Windows, margin, place
+from grafp.model.fingerprint import peak_between
 
 TRIED = 12
 """Tracks of which a query's alignment is refined; the answers, and what is reached elsewhere."""
+_LONG = 600  # fingerprints of a query that is not refined between grid points
 _SKETCH = 16  # fingerprints along an alignment that tell whether two tracks have the same music
 _MIN_OVERLAP = 0.5  # of the query or the track, whichever is shorter
 _ROWS_AT_ONCE = 1 << 17  # reference fingerprints in memory while scoring: 64 MB
@@ -129,27 +131,74 @@ class Tracks:
         if not len(chosen_W):
             return []
         some = asked.only(chosen_W)
-        windows = self._windows(some, stride, margin(len(asked.query_MD), change))
-        placement = place(asked.query_MD, windows, some.start_C, some.speed_C, change)
-        return best_of([_described(some, placement, windows, rank_C[chosen_W])], tried)
+        if len(asked.query_MD) > _LONG:
+            placement = self._along(some, stride)
+        else:
+            windows = self._windows(some, stride, margin(len(asked.query_MD), change))
+            placement = place(asked.query_MD, windows, some.start_C, some.speed_C, change)
+        sketch_WSD = self._sketches(some, placement, stride)
+        described = _described(some, placement, sketch_WSD, rank_C[chosen_W], stride)
+        return best_of([described], tried)
 
     def _windows(self, asked: Alignments, stride: int, around: int) -> Windows:
         """The fingerprints of each track along its alignment, and `around` hops more."""
-        position_W = self.positions(asked.ordinal_C)
         last = len(asked.query_MD) - 1
         # A speed turns around the middle of the query, and the grid's start was at speed 1.
         reach_W = np.abs(asked.speed_C - 1) * last
         low_W = np.floor((asked.start_C - around - reach_W) / stride).astype(np.int64)
         high_W = np.ceil((asked.start_C + last + around + reach_W) / stride).astype(np.int64)
         row_WK = low_W[:, None] + np.arange(int((high_W - low_W).max()) + 2)
-        count_W = self.counts_T[position_W]
-        inside_WK = (row_WK >= 0) & (row_WK < count_W[:, None])
-        kept_WK = row_WK.clip(0, np.maximum(count_W, 1)[:, None] - 1)
+        vectors_WKD, inside_WK = self._rows(asked.ordinal_C, row_WK)
+        return Windows(vectors_WKD, inside_WK, low_W, stride)
+
+    def _along(self, asked: Alignments, stride: int) -> Placement:
+        """The best start of a long query at the proposed speed; windows would fill the memory."""
+        steps_5 = np.arange(-2, 3)
+        start_W5 = asked.start_C[:, None] + steps_5
+        look = Alignments(
+            asked.query_MD,
+            np.repeat(asked.ordinal_C, 5),
+            start_W5.ravel(),
+            np.repeat(asked.speed_C, 5),
+        )
+        products = self.products(look, stride)
+        rank_W5 = _rank_scores(products, look, stride).reshape(-1, 5)
+        w, h_W = np.arange(len(rank_W5)), 1 + rank_W5[:, 1:4].argmax(axis=1)
+        peak_W = peak_between(*(rank_W5[w, h_W + side] for side in (-1, 0, 1)))
+        return Placement(
+            start_W5[w, h_W] + peak_W,
+            asked.speed_C,
+            products.reshape(*rank_W5.shape, -1)[w, h_W],
+            rank_W5[w, h_W],
+        )
+
+    def _sketches(self, asked: Alignments, placement: Placement, stride: int) -> np.ndarray:
+        """The tracks' fingerprints at places spread evenly along the query; see `Match`."""
+        length = len(asked.query_MD)
+        at_S = np.linspace(0, length - 1, min(_SKETCH, length))
+        row_WS = placement.start_W[:, None] + placement.speed_W[:, None] * at_S
+        row_WS = row_WS / stride
+        # Fingerprints far apart have nothing between them.
+        low_WS = (np.floor(row_WS) if stride == 1 else np.rint(row_WS)).astype(np.int64)
+        part_WS1 = (row_WS - low_WS)[..., None] if stride == 1 else 0.0
+        low_WSD, _ = self._rows(asked.ordinal_C, low_WS)
+        high_WSD, _ = self._rows(asked.ordinal_C, low_WS + 1)
+        vectors_WSD = (1 - part_WS1) * low_WSD + part_WS1 * high_WSD
+        length_WS1 = np.linalg.norm(vectors_WSD, axis=2, keepdims=True)
+        unit_WSD: np.ndarray = vectors_WSD / np.where(length_WS1 > 0, length_WS1, 1.0)
+        return unit_WSD.astype(np.float16)
+
+    def _rows(self, ordinal_W: np.ndarray, row_WK: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Fingerprints of tracks by number, float32, zeros outside; and which are inside."""
+        position_W = self.positions(ordinal_W)
+        count_W1 = self.counts_T[position_W][:, None]
+        inside_WK = (row_WK >= 0) & (row_WK < count_W1)
+        kept_WK = row_WK.clip(0, np.maximum(count_W1, 1) - 1)
         rows = (self.first_rows_T[position_W][:, None] + kept_WK).ravel()
         vectors_WKD = self.vectors_ND[rows].astype(np.float32, copy=False)
         vectors_WKD = vectors_WKD.reshape(*row_WK.shape, -1)
         vectors_WKD[~inside_WK] = 0.0
-        return Windows(vectors_WKD, inside_WK, low_W, stride)
+        return vectors_WKD, inside_WK
 
 
 def best_of(parts: Iterable[Sequence[Match]], tried: int) -> list[Match]:
@@ -171,10 +220,13 @@ def _rank_scores(products_CM: np.ndarray, asked: Alignments, stride: int) -> np.
 
 
 def _described(
-    asked: Alignments, placement: Placement, windows: Windows, grid_score_W: np.ndarray
+    asked: Alignments,
+    placement: Placement,
+    sketch_WSD: np.ndarray,
+    grid_score_W: np.ndarray,
+    stride: int,
 ) -> list[Match]:
-    length, stride = len(asked.query_MD), windows.stride
-    sketch_WSD = _sketches(placement, windows, length)
+    length = len(asked.query_MD)
     found = []
     for w, product_M in enumerate(placement.products_WM):
         covered = np.flatnonzero(~np.isnan(product_M))
@@ -195,20 +247,3 @@ def _described(
             )
         )
     return found
-
-
-def _sketches(placement: Placement, windows: Windows, length: int) -> np.ndarray:
-    """The track's fingerprints at places spread evenly along the query, between two their mean."""
-    at_S = np.linspace(0, length - 1, min(_SKETCH, length))
-    position_WS = placement.start_W[:, None] + placement.speed_W[:, None] * at_S
-    row_WS = position_WS / windows.stride - windows.first_W[:, None]
-    # Fingerprints far apart have nothing between them.
-    low_WS = np.floor(row_WS) if windows.stride == 1 else np.rint(row_WS)
-    low_WS = low_WS.clip(0, windows.vectors_WKD.shape[1] - 2).astype(np.int64)
-    part_WS1 = (row_WS - low_WS).clip(0, 1)[..., None] if windows.stride == 1 else 0.0
-    tracks_W1 = np.arange(len(low_WS))[:, None]
-    vectors_WSD = (1 - part_WS1) * windows.vectors_WKD[tracks_W1, low_WS]
-    vectors_WSD = vectors_WSD + part_WS1 * windows.vectors_WKD[tracks_W1, low_WS + 1]
-    length_WS1 = np.linalg.norm(vectors_WSD, axis=2, keepdims=True)
-    unit_WSD: np.ndarray = vectors_WSD / np.where(length_WS1 > 0, length_WS1, 1.0)
-    return unit_WSD.astype(np.float16)

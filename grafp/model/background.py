@@ -30,9 +30,10 @@ class Background:
     track_N: np.ndarray
     """int32: the track of each clip, counted from 0."""
     references_RD: np.ndarray
-    """Clean excerpts of the tracks, one after another, float16 (segments of all, 128)."""
+    """Clean excerpts of the tracks, and after them sounds that are no music, float16 (segments of
+    all, 128)."""
     counts_T: np.ndarray
-    """int32: segments of each track among them."""
+    """int32: segments of each of them."""
     beside_Q: np.ndarray
     """float32: the score that each query of `queries`, of all lengths one after another, reaches
     in the excerpts of other tracks."""

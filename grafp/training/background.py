@@ -43,6 +43,7 @@ _SNR_DB = (0.0, 20.0)
 _REVERB = 0.5
 _LONGEST = round(CLIP_SECONDS * SAMPLE_RATE)
 _REFERENCE = 30 * SAMPLE_RATE  # of each track, samples
+_STEADY = 12 * SAMPLE_RATE  # of a sound that is no music
 
 
 def make_background(
@@ -80,6 +81,7 @@ def make_background(
         )
         vectors.append(fingerprinter(clip_S).astype(np.float16))
     references = [fingerprinter(_middle(track_S)).astype(np.float16) for track_S in usable]
+    references += [fingerprinter(sound_S).astype(np.float16) for sound_S in steady_sounds(seed)]
     counts_T = np.array([len(part) for part in references], np.int32)
     nothing = np.zeros(0, np.float32), np.zeros((len(LENGTHS_S), 2), np.float32)
     made = Background(np.stack(vectors), track_N, np.concatenate(references), counts_T, *nothing)
@@ -95,7 +97,7 @@ def _middle(track_S: np.ndarray) -> np.ndarray:
 def _with_scores(background: Background) -> Background:
     """What its clips reach in the excerpts of other tracks, and in one other excerpt alone."""
     excerpts = np.split(background.references_RD, np.cumsum(background.counts_T)[:-1])
-    tracks = range(len(excerpts))
+    tracks = range(int(background.track_N.max()) + 1)  # steady sounds come after them
     others = [BackgroundSearch.of(background, HOP_SECONDS, without=track) for track in tracks]
     beside, laws = [], []
     for seconds in LENGTHS_S:
@@ -106,7 +108,7 @@ def _with_scores(background: Background) -> Background:
             found = reached([queries[q] for q in mine], others[track])
             beside_Q[mine] = [one.score for one in found]
             # Not the next track, which may be of the same album.
-            other_ND = excerpts[(track + len(excerpts) // 2) % len(excerpts)].astype(np.float32)
+            other_ND = excerpts[(track + len(tracks) // 2) % len(tracks)].astype(np.float32)
             matches = [align(queries[q], other_ND) for q in mine]
             score_Q[mine] = [match.rank_score if match else 0.0 for match in matches]
         law = fit_law(score_Q - PART * beside_Q)
@@ -114,6 +116,52 @@ def _with_scores(background: Background) -> Background:
         laws.append((law.location, law.scale))
     alone_L2 = np.array(laws, np.float32)
     return replace(background, beside_Q=np.concatenate(beside), alone_L2=alone_L2)
+
+
+def steady_sounds(seed: int) -> list[np.ndarray]:
+    """Hum, tones and noise, which resemble a held note or the silence between two tracks.
+
+    Returns float32 waveforms (samples,) of 12 s, 16 kHz.
+    """
+    random = np.random.default_rng([seed, 1])
+    return [
+        *(_hum(random, base) for base in (50.0, 60.0) for _ in range(8)),
+        *(_tones(random) for _ in range(16)),
+        *(_hiss(random, slope) for slope in (0.0, 0.5, 1.0) for _ in range(3)),
+    ]
+
+
+def _hum(random: np.random.Generator, base: float) -> np.ndarray:
+    """Mains hum: a base frequency in Hz, some of its harmonics, and faint noise."""
+    time_S = np.arange(_STEADY) / SAMPLE_RATE
+    sound_S = random.normal(0.0, 10 ** random.uniform(-4, -2), _STEADY)
+    fall = random.uniform(0.3, 2.0)
+    for harmonic in range(1, int(random.integers(2, 20))):
+        phase, level = random.uniform(0, 2 * np.pi), random.uniform(0.3, 1.0)
+        sound_S += (
+            0.03 * level / harmonic**fall * np.sin(2 * np.pi * base * harmonic * time_S + phase)
+        )
+    return sound_S.astype(np.float32)
+
+
+def _tones(random: np.random.Generator) -> np.ndarray:
+    """One to five tones from 60 Hz to 6 kHz, half of them interrupted."""
+    time_S = np.arange(_STEADY) / SAMPLE_RATE
+    sound_S = random.normal(0.0, 1e-4, _STEADY)
+    for _ in range(int(random.integers(1, 6))):
+        tone_S = np.sin(2 * np.pi * 60 * 100 ** random.random() * time_S)
+        if random.random() < 0.5:
+            tone_S *= (time_S * random.uniform(0.3, 3.0) + random.random()) % 1 < 0.6
+        sound_S += 0.1 * tone_S
+    return sound_S.astype(np.float32)
+
+
+def _hiss(random: np.random.Generator, slope: float) -> np.ndarray:
+    """Noise whose amplitude falls with a power of the frequency: white, pink, brown."""
+    spectrum_F = np.fft.rfft(random.normal(0.0, 1.0, _STEADY))
+    spectrum_F[1:] /= np.arange(1, len(spectrum_F)) ** slope
+    sound_S = np.fft.irfft(spectrum_F, _STEADY)
+    return (10 ** random.uniform(-3, -1) * sound_S / sound_S.std()).astype(np.float32)
 
 
 def _one(waveforms: Sequence[np.ndarray], random: np.random.Generator) -> np.ndarray:

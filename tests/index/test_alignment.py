@@ -1,5 +1,6 @@
 """Sequence matching on synthetic catalogs whose truth is known."""
 
+import tracemalloc
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -348,7 +349,7 @@ def test_a_clip_at_another_speed_is_found_with_its_speed(
         query = played(long[1], start, count, speed, noise=0.8)
         [[match]] = alignment.find_matches([query], shards, tried=1, change=0.05)
         assert match.ordinal == 1
-        assert match.speed == pytest.approx(speed, abs=max(0.002, 0.55 / count))
+        assert match.speed == pytest.approx(speed, abs=0.012 if count < 400 else 0.002)
         assert match.start == pytest.approx(start, abs=0.5)
         [[fixed]] = alignment.find_matches([query], shards, tried=1, change=0.0)
         assert fixed.speed == 1.0
@@ -395,3 +396,16 @@ def test_between_two_fingerprints_lies_their_mean(
         for first in (int(start), int(start) + 1)
     )
     assert match.score > nearest
+
+
+def test_a_query_of_minutes_needs_little_memory(long: dict[int, np.ndarray]) -> None:
+    """An hour would need 65 GB if all of it were compared with all of the track."""
+    track = on_grid(recording(12_000, 900))
+    shards = shards_of({**{o: on_grid(v) for o, v in long.items()}, 9: track})
+    query = unit(track[2_000:8_000] + unit(np.random.default_rng(0).standard_normal((6_000, 128))))
+    tracemalloc.start()
+    [[match]] = alignment.find_matches([query.astype(np.float32)], shards, tried=1, change=0.05)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert (match.ordinal, round(match.start), match.speed) == (9, 2_000, 1.0)
+    assert peak < 400e6
