@@ -66,9 +66,10 @@ class Outcome:
     """See grafp.index.evidence.Answer."""
 
     def evidence(self, part: float | None = None) -> np.ndarray:
-        from grafp.index.evidence import PART
+        from grafp.index.evidence import FREE, PART
 
-        evidence_N: np.ndarray = self.reached_N - (part or PART) * self.elsewhere_N
+        most_N = np.maximum((part or PART) * self.elsewhere_N, self.elsewhere_N - FREE)
+        evidence_N: np.ndarray = self.reached_N - most_N
         return evidence_N
 
 

@@ -103,12 +103,12 @@ def locate(
 def _rate(clip: np.ndarray, segments: int, score: float, background: Background) -> float:
     """The false-positive rate of a score in a recording of so many segments."""
     from grafp.index.background import BackgroundSearch, law_alone
-    from grafp.index.evidence import PART, reached
+    from grafp.index.evidence import against, reached
 
     [beside] = reached([clip], BackgroundSearch.of(background, HOP_SECONDS))
     seconds = (len(clip) - 1) * HOP_SECONDS + SEGMENT_SECONDS
     law = law_alone(background, seconds, segments)
-    return law.false_positive_rate(score - PART * beside.score)
+    return law.false_positive_rate(score - against(beside.score))
 
 
 @cache

@@ -21,7 +21,7 @@ from grafp.errors import AudioError, GrafpError, OptionError
 from grafp.index.alignment import align
 from grafp.index.background import BackgroundSearch
 from grafp.index.calibration import fit_law
-from grafp.index.evidence import PART, reached
+from grafp.index.evidence import against, reached
 from grafp.model.background import (
     CLIP_SECONDS,
     FILE,
@@ -111,7 +111,7 @@ def _with_scores(background: Background) -> Background:
             other_ND = excerpts[(track + len(tracks) // 2) % len(tracks)].astype(np.float32)
             matches = [align(queries[q], other_ND) for q in mine]
             score_Q[mine] = [match.rank_score if match else 0.0 for match in matches]
-        law = fit_law(score_Q - PART * beside_Q)
+        law = fit_law(score_Q - [against(score) for score in beside_Q.tolist()])
         beside.append(beside_Q)
         laws.append((law.location, law.scale))
     alone_L2 = np.array(laws, np.float32)
