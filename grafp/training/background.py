@@ -161,7 +161,8 @@ def _hiss(random: np.random.Generator, slope: float) -> np.ndarray:
     spectrum_F = np.fft.rfft(random.normal(0.0, 1.0, _STEADY))
     spectrum_F[1:] /= np.arange(1, len(spectrum_F)) ** slope
     sound_S = np.fft.irfft(spectrum_F, _STEADY)
-    return (10 ** random.uniform(-3, -1) * sound_S / sound_S.std()).astype(np.float32)
+    hiss_S: np.ndarray = 10 ** random.uniform(-3, -1) * sound_S / sound_S.std()
+    return hiss_S.astype(np.float32)
 
 
 def _one(waveforms: Sequence[np.ndarray], random: np.random.Generator) -> np.ndarray:
