@@ -25,6 +25,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
+def short_sounds() -> Iterator[None]:
+    """Sounds of a background that are no music last a second, not twelve: training ends sooner."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("grafp.training.background._STEADY", 16_000)
+        yield
+
+
+@pytest.fixture(scope="session")
 def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The base URI of a bucket on a real S3 server, which the AWS_* variables point to."""
     folder = str(tmp_path_factory.mktemp("s3"))

@@ -29,6 +29,8 @@ from pipelines.common import cli
 from pipelines.training import run_file
 from pipelines.training.flow import train_model
 
+pytestmark = pytest.mark.usefixtures("short_sounds")
+
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
