@@ -75,10 +75,18 @@ def ray_here(s3: str) -> Iterator[None]:
         patch.setenv("PYTHONPATH", os.pathsep.join(filter(None, path)))
         ray.init(address="local", num_cpus=4, include_dashboard=False, logging_level="ERROR")
     with pytest.MonkeyPatch.context() as patch:
-        # A fifth of the clips makes the rates less sure and each index run some seconds faster.
-        patch.setattr("pipelines.indexing.calibrate.CLIPS", 40)
+        # Without a calibration each index run is some seconds faster; `calibration` has one.
+        patch.setattr("pipelines.indexing.calibrate.CLIPS", 0)
         yield
     ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def calibration(ray_here: None) -> Iterator[None]:
+    """Index runs calibrate, with a fifth of the clips."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pipelines.indexing.calibrate.CLIPS", 40)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -23,7 +23,7 @@ STEP_SECONDS = 2.5
 BRIDGE_SECONDS = 10.0  # of speech or noise within a detection
 _TRACKS = 3  # per window: two in a cross-fade, and one more
 _SMOOTH_SECONDS = 1.0
-_LEVEL, _LEVEL_SHARE = 0.5, 0.65
+_LEVEL, _LEVEL_SHARE = 0.5, 0.75
 """A smoothed product is alike above this level, or above this share of what the windows of the line
 score, where that is less: music in noise, or at another speed."""
 _LEAST_RUN_SECONDS = 2.0  # what is alike for less may be chance

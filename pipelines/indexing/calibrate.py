@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 _GROWN = 1.2  # measured again when the catalog grew by more
 CLIPS = 200
-"""Of the background, at most; tests use fewer."""
+"""Of the background, at most; most tests use none."""
 _TELLING = 0.35
 """Evidence of 10 s that says: this music is in the catalog. Unknown music stays below 0.25."""
 _LEAST_CLIPS = 30
@@ -58,6 +58,9 @@ def _measured(
     root: str, manifest: Manifest, background: Background, fingerprints: int
 ) -> Calibration | None:
     count = min(CLIPS, len(background.clips_NMD))
+    if count < _LEAST_CLIPS:
+        logger.warning(f"the model's background has {count} clips, fewer than {_LEAST_CLIPS}")
+        return None
     spread = None if is_small(manifest) else SpreadSearch(root, manifest)
     shared = ray.put(background)
     bounds = np.linspace(0, count, (8 if spread else 2) + 1).astype(int).tolist()

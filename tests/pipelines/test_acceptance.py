@@ -26,7 +26,7 @@ from pipelines.indexing.flow import index_catalog
 from pipelines.querying.flow import query_batch as ask
 from pipelines.querying.timeline import timeline_batch
 
-pytestmark = pytest.mark.usefixtures("ray_here")
+pytestmark = pytest.mark.usefixtures("ray_here", "calibration")
 SECONDS, FASTER = 24.0, 1.04
 
 
@@ -47,7 +47,9 @@ def pieces() -> list[np.ndarray]:
 
 
 @pytest.fixture(scope="module")
-def root(pieces: list[np.ndarray], tmp_path_factory: pytest.TempPathFactory, ray_here: None) -> str:
+def root(
+    pieces: list[np.ndarray], tmp_path_factory: pytest.TempPathFactory, calibration: None
+) -> str:
     folder = tmp_path_factory.mktemp("acceptance")
     for number, piece_S in enumerate(pieces):
         storage.write(f"{folder}/music/{number}.wav", encode(piece_S, "wav"))

@@ -44,7 +44,7 @@ def index(folder: Path, capsys: pytest.CaptureFixture, *words: str) -> tuple[int
 
 
 @pytest.fixture(scope="module")
-def indexed(tmp_path_factory: pytest.TempPathFactory, ray_here: None) -> Path:
+def indexed(tmp_path_factory: pytest.TempPathFactory, calibration: None) -> Path:
     """A catalog made with the paper's index."""
     folder = tmp_path_factory.mktemp("options")
     write_music(folder, range(TRACKS))
