@@ -20,40 +20,34 @@ Fingerprints of the clips are kept under OUT and used again.
 import argparse
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
 import ray
+from acceptance_clips import (
+    Clips,
+    degraded,
+    embedded,
+    first_of,
+    hum,
+    of,
+    speech,
+    synthesized,
+    tones,
+)
+from accuracy import part
 
 from pipelines.common import cli
 
 LENGTHS_S = (1.0, 2.0, 3.0, 5.0, 10.0)
 RATES = (0.01, 0.001, 0.0001)
-_LONGEST_S, _SAMPLES = 10.0, 160_000
 _AT_ONCE = 1024
-_CUTS = 5
 _PARTS = (0.01, 0.35, 0.5, 0.65, 0.8, 1.0)
 _SIZES = (1, 5, 20)
 _ENCODINGS = (("mp3", 0.0), ("ogg", 7.3), ("m4a", 0.0), ("mp3", 3.1))
 """Of the copies: format and how much of the beginning is cut off, s."""
-
-
-@dataclass(frozen=True)
-class Clips:
-    """Fingerprints of clips, and what they are."""
-
-    vectors_NMD: np.ndarray
-    track_N: list[str]
-
-    def cut(self, seconds: float) -> "Clips":
-        """Shorter clips out of these, side by side, at most `_CUTS` of each."""
-        cuts = min(_CUTS, int(_LONGEST_S / seconds))
-        length = 1 + round((seconds - 1.0) * 10)
-        firsts = np.linspace(0, self.vectors_NMD.shape[1] - length, cuts).astype(int)
-        parts = [self.vectors_NMD[:, first : first + length] for first in firsts]
-        return Clips(np.concatenate(parts), self.track_N * cuts)
 
 
 @dataclass(frozen=True)
@@ -98,9 +92,9 @@ def main(chosen: argparse.Namespace) -> tuple[dict, int]:
 
 
 def _test(chosen: argparse.Namespace) -> dict:
-    music = [item for item in _part(chosen.corpus, "music", "test") if _seconds(item) >= 11]
+    music = [item for item in part(chosen.corpus, "test", "music") if _seconds(item) >= 11]
     unknown, known = music[::3], [item for n, item in enumerate(music) if n % 3]
-    make = partial(_clips, chosen, noise="test")
+    make = partial(degraded, chosen)
     strange = make("unknown", unknown, chosen.unknown, snr=(0, 20), reverb=0.5)
     familiar = make("known", known, chosen.known, snr=(0, 20), reverb=0.5)
     loud = make("known-0db", known, chosen.few, snr=(0, 0), reverb=0.0)
@@ -109,24 +103,24 @@ def _test(chosen: argparse.Namespace) -> dict:
     summary = {"all": _table(catalog, familiar, strange, known)}
     print("\nThe same, known clips in noise at 0 dB without impulse response")
     summary["0 dB"] = _table(catalog, loud, strange, known)
-    few = _first(strange, chosen.few)
+    few = first_of(strange, chosen.few)
     print("\nUnknown clips that are no such music, accepted, %")
     summary["other"] = _other(chosen, catalog)
     for size in _SIZES:
         some = known[3 : 3 + size]
-        mine = _of(familiar, some) if size > 5 else make(f"known-{size}", some, 500, (0, 20), 0.5)
+        mine = of(familiar, some) if size > 5 else make(f"known-{size}", some, 500, (0, 20), 0.5)
         print(f"\nA catalog of {size} tracks")
         summary[f"{size} tracks"] = _table(_indexed(chosen, f"{size}", some), mine, few, some)
-    train = [item for item in _part(chosen.corpus, "music", "train") if _seconds(item) >= 11]
+    train = [item for item in _training_music(chosen.corpus) if _seconds(item) >= 11]
     print(f"\nA catalog of {len(known) + len(train)} tracks")
     large = _indexed(chosen, "large", [*known, *train])
-    summary["large"] = _table(large, _first(familiar, chosen.few), few, known)
+    summary["large"] = _table(large, first_of(familiar, chosen.few), few, known)
     for times in (2, 5):
         some = known[3:23]
         print(f"\nA catalog of 20 tracks, each {times} times in other encodings and edits")
         all_of_them = [*some, *_copies(chosen, some, times - 1)]
         copies = _indexed(chosen, f"copies-{times}", all_of_them)
-        summary[f"{times} copies"] = _table(copies, _of(familiar, some), few, all_of_them)
+        summary[f"{times} copies"] = _table(copies, of(familiar, some), few, all_of_them)
     return summary
 
 
@@ -134,76 +128,12 @@ def _seconds(item: object) -> float:
     return float(item.row.get("seconds") or 60)  # type: ignore[attr-defined]
 
 
-def _part(corpus: str, name: str, split: str) -> list:
+def _training_music(corpus: str) -> list:
     from grafp import storage
     from grafp.storage.sources import list_items
 
-    table = storage.join(corpus, f"{name}.csv")
-    return [item for item in list_items(table) if item.row.get("split") == split]
-
-
-def _clips(
-    chosen: argparse.Namespace,
-    name: str,
-    items: Sequence,
-    count: int,
-    snr: tuple[float, float],
-    reverb: float,
-    noise: str = "test",
-) -> Clips:
-    """Degraded clips of these recordings, from the file that keeps their fingerprints or made."""
-    import os
-
-    from grafp.storage.sources import held_out
-    from pipelines.evaluating.material import waveforms
-
-    path = f"{chosen.out}/{name}-{count}.npz"
-    if not os.path.exists(path):
-        os.makedirs(chosen.out, exist_ok=True)
-        parts = {}
-        for what in ("noise", "rir"):
-            rows = _part(chosen.corpus, what, noise)
-            parts[what] = waveforms(rows if noise == "test" else [r for r in rows if held_out(r)])
-        shared = ray.put(parts)
-        per = -(-count // len(items))
-        work = [
-            _cut_and_embed.remote(item.location, per, n, snr, reverb, shared, chosen.model)
-            for n, item in enumerate(items)
-        ]
-        tracks = np.array([item.uri for item in items for _ in range(per)])
-        np.savez(path, vectors=np.concatenate(ray.get(work)), track=tracks)
-    with np.load(path) as kept:
-        return Clips(kept["vectors"], kept["track"].tolist())
-
-
-@ray.remote(num_cpus=1)
-def _cut_and_embed(
-    location: str, count: int, seed: int, snr: tuple, reverb: float, parts: dict, model: str
-) -> np.ndarray:
-    """Fingerprints of degraded clips of one recording, float16."""
-    from grafp import load_model, storage
-    from grafp.audio import decode
-    from grafp.audio.degrade import cut_degraded
-
-    fingerprint = load_model(model).fingerprint
-    random = np.random.default_rng([seed, count])
-    track_S = decode(storage.read(location))
-    vectors = []
-    for _ in range(count):
-        start = int(random.integers(len(track_S) - _SAMPLES + 1))
-        noise_S = parts["noise"][int(random.integers(len(parts["noise"])))]
-        noise_S = noise_S[int(random.integers(max(1, len(noise_S) - _SAMPLES + 1))) :]
-        rir_S = parts["rir"][int(random.integers(len(parts["rir"])))]
-        clip_S = cut_degraded(
-            track_S,
-            start,
-            _LONGEST_S,
-            snr_db=float(random.uniform(*snr)),
-            noise_S=noise_S,
-            rir_S=rir_S if random.random() < reverb else None,
-        )
-        vectors.append(fingerprint(clip_S).astype(np.float16))
-    return np.stack(vectors)
+    table = storage.join(corpus, "music.csv")
+    return [item for item in list_items(table) if item.row.get("split") == "train"]
 
 
 def _indexed(chosen: argparse.Namespace, name: str, items: Sequence) -> str:
@@ -241,62 +171,47 @@ def _copies(chosen: argparse.Namespace, items: Sequence, times: int) -> list:
     ]
 
 
-def _of(clips: Clips, items: Sequence) -> Clips:
-    """The clips of some recordings."""
-    uris = {item.uri for item in items}
-    return _chosen(clips, [n for n, track in enumerate(clips.track_N) if track in uris])
-
-
-def _first(clips: Clips, count: int) -> Clips:
-    """So many of the clips, of all recordings."""
-    return _chosen(clips, np.linspace(0, len(clips.track_N) - 1, count).astype(int).tolist())
-
-
-def _chosen(clips: Clips, rows: list[int]) -> Clips:
-    return Clips(clips.vectors_NMD[rows], [clips.track_N[row] for row in rows])
-
-
 def _validation(chosen: argparse.Namespace) -> dict:
     """Print what each part of the score elsewhere would accept; returns the shares."""
     from grafp.index.calibration import fit_law
     from grafp.storage.sources import held_out
 
-    music = [item for item in _part(chosen.corpus, "music", "train") if _seconds(item) >= 11]
+    music = [item for item in _training_music(chosen.corpus) if _seconds(item) >= 11]
     held = [item for item in music if held_out(item)]
-    clips = _clips(chosen, "validation", held, chosen.known, (0, 20), 0.5, "validation")
+    clips = degraded(chosen, "validation", held, chosen.known, (0, 20), 0.5, "validation")
     known = _indexed(chosen, "train", music)
     unknown = _indexed(chosen, "train-without", [item for item in music if not held_out(item)])
-    shares: dict[str, dict] = {f"{part:g}": {} for part in _PARTS}
+    shares: dict[str, dict] = {f"{counted:g}": {} for counted in _PARTS}
     for seconds in LENGTHS_S:
         cut = clips.cut(seconds)
         familiar, strange = _asked(known, cut), _asked(unknown, cut)
         right_N = _right(familiar, cut, {})
-        for part in _PARTS:
-            law = fit_law(strange.evidence(part))
+        for counted in _PARTS:
+            law = fit_law(strange.evidence(counted))
             for rate in RATES:
-                accepted_N = familiar.evidence(part) >= law.evidence(rate)
+                accepted_N = familiar.evidence(counted) >= law.evidence(rate)
                 name = f"{seconds:g} s, {100 * rate:g} %"
-                shares[f"{part:g}"][name] = float((accepted_N & right_N).mean())
+                shares[f"{counted:g}"][name] = float((accepted_N & right_N).mean())
     print(
         f"\nKnown clips accepted with the right track, %; cut out of {len(clips.track_N):,} clips"
     )
-    for part, cells in shares.items():
-        print(f"part {part}: " + "; ".join(f"{name} {100 * v:.1f}" for name, v in cells.items()))
+    for counted, cells in shares.items():
+        print(f"part {counted}: " + "; ".join(f"{name} {100 * v:.1f}" for name, v in cells.items()))
     return shares
 
 
 def _other(chosen: argparse.Namespace, catalog: str) -> dict:
     """Print the shares accepted of clips of speech, of synthesized music, of tones and of hum."""
     babble = ("babble", "babble_reverb")
-    talk = [n for n in _part(chosen.corpus, "noise", "test") if n.row.get("kind") in babble]
+    talk = [n for n in part(chosen.corpus, "test", "noise") if n.row.get("kind") in babble]
     result = {}
     for name, make in {
-        "speech": partial(_speech, talk),
-        "synthesized music": _synthesized,
-        "tones": _tones,
-        "silence with hum": _hum,
+        "speech": partial(speech, talk),
+        "synthesized music": synthesized,
+        "tones": tones,
+        "silence with hum": hum,
     }.items():
-        clips = Clips(_fingerprints(make, chosen.few, chosen.model), [""] * chosen.few)
+        clips = Clips(embedded(make, chosen.few, chosen.model), [""] * chosen.few)
         result[name] = {
             f"{s:g} s": _accepted(catalog, s, _asked(catalog, clips.cut(s)).evidence())
             for s in LENGTHS_S
@@ -307,61 +222,6 @@ def _other(chosen: argparse.Namespace, catalog: str) -> dict:
         )
         print(f"{name}, at 1, 0.1 and 0.01 %: " + "; ".join(shown))
     return result
-
-
-def _fingerprints(make: Callable, count: int, model: str) -> np.ndarray:
-    parts = np.array_split(np.arange(count), 4)
-    return np.concatenate(ray.get([_embed.remote(make, part, model) for part in parts]))
-
-
-@ray.remote(num_cpus=1)
-def _embed(make: Callable, numbers: np.ndarray, model: str) -> np.ndarray:
-    from grafp import load_model
-
-    fingerprint = load_model(model).fingerprint
-    clips = [fingerprint(make(int(number))) for number in numbers]
-    return np.stack(clips).astype(np.float16)
-
-
-def _speech(items: Sequence, number: int) -> np.ndarray:
-    from grafp import storage
-    from grafp.audio import decode
-
-    random = np.random.default_rng(number)
-    talk_S = decode(storage.read(items[number % len(items)].location))
-    talk_S = np.resize(talk_S, max(len(talk_S), _SAMPLES))
-    first = int(random.integers(len(talk_S) - _SAMPLES + 1))
-    return talk_S[first : first + _SAMPLES]
-
-
-def _synthesized(number: int) -> np.ndarray:
-    from grafp.audio import synthesis
-
-    samples_S: np.ndarray = synthesis.piece(50_000 + number, _LONGEST_S + 1)
-    return samples_S[:_SAMPLES]
-
-
-def _tones(number: int) -> np.ndarray:
-    """A few tones, each of another length."""
-    random = np.random.default_rng(number)
-    time_S = np.arange(_SAMPLES) / 16_000
-    tones_S = np.zeros(_SAMPLES)
-    for _ in range(int(random.integers(1, 6))):
-        on_S = (time_S * random.uniform(0.2, 4.0) + random.random()) % 1 < random.uniform(0.3, 1)
-        tones_S += on_S * np.sin(2 * np.pi * 60 * 2 ** random.uniform(0, 6) * time_S)
-    return (0.1 * tones_S).astype(np.float32)
-
-
-def _hum(number: int) -> np.ndarray:
-    """Mains hum and a little noise."""
-    random = np.random.default_rng(number)
-    time_S = np.arange(_SAMPLES) / 16_000
-    hum_S = random.normal(0, random.uniform(1e-4, 3e-3), _SAMPLES)
-    base = random.choice([50.0, 60.0])
-    for harmonic in range(1, int(random.integers(2, 12))):
-        phase = random.uniform(0, 2 * np.pi)
-        hum_S += 0.02 / harmonic * np.sin(2 * np.pi * base * harmonic * time_S + phase)
-    return hum_S.astype(np.float32)
 
 
 def _table(catalog: str, known: Clips, unknown: Clips, items: Sequence) -> dict:
@@ -439,18 +299,14 @@ def _identify(root: str, queries: list[np.ndarray]) -> list[tuple[str | None, fl
     import faiss
 
     from grafp.catalog.catalog import Catalog
-    from grafp.catalog.shard_files import open_shards
-    from grafp.index.background import BackgroundSearch
     from grafp.index.evidence import identify, reached
-    from grafp.index.shards import ShardSearch
+    from pipelines.common.search import opened_here
+    from pipelines.querying.flow import background_of
 
     faiss.omp_set_num_threads(1)
     catalog = Catalog.open_published(root)
-    manifest, background = catalog.manifest, catalog.background()
-    assert manifest
-    assert background
-    search = ShardSearch(open_shards(catalog.root, manifest), manifest.nprobe, manifest.stride)
-    beside = BackgroundSearch.of(background, manifest.query_hop_s)
+    assert catalog.manifest
+    search, beside = opened_here(root, catalog.manifest), background_of(catalog)
     uris = catalog.live_tracks()
     answers: list[tuple[str | None, float, float]] = []
     for first in range(0, len(queries), 64):

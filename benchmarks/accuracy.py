@@ -61,13 +61,14 @@ def options() -> argparse.Namespace:
 
 def main(chosen: argparse.Namespace) -> tuple[dict, int]:
     from grafp import storage
+    from grafp.datasets import waveforms
     from grafp.evaluation.hit_rates import grid, markdown
     from grafp.evaluation.hit_rates import summary as grid_summary
     from grafp.evaluation.protocol import draw_clips
     from grafp.storage.sources import list_items
     from pipelines.common.placement import Encoders
     from pipelines.evaluating.flow import evaluate
-    from pipelines.evaluating.material import Material, waveforms
+    from pipelines.evaluating.material import Material
     from pipelines.indexing.flow import index_catalog
 
     items = part(chosen.corpus, chosen.split, "music")

@@ -91,9 +91,9 @@ def _queries(chosen: argparse.Namespace) -> tuple[list, list[np.ndarray], list[f
     import grafp
     from grafp import storage
     from grafp.audio import SAMPLE_RATE, decode
+    from grafp.datasets import waveforms
     from grafp.evaluation.protocol import draw_clips, make_clip
     from grafp.model.fingerprint import HOP_SECONDS
-    from pipelines.evaluating.material import waveforms
 
     model = grafp.load_model()
     music = part(chosen.corpus, "validation", "music")

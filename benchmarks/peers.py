@@ -141,10 +141,9 @@ def _write_files(chosen: argparse.Namespace, out: str) -> "tuple[list[Item], lis
     from peer_systems.run import write_files
 
     from grafp import storage
-    from grafp.datasets import Kind, list_part
+    from grafp.datasets import Kind, list_part, waveforms
     from grafp.errors import OptionError
     from grafp.evaluation.protocol import draw_clips
-    from pipelines.evaluating.material import waveforms
 
     def of_test(kind: Kind) -> "list[Item]":
         return list_part(kind, storage.join(chosen.corpus, f"{kind}.csv"), "test")

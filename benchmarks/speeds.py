@@ -15,6 +15,7 @@ import json
 import math
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import ray
@@ -43,8 +44,8 @@ def main(chosen: argparse.Namespace) -> tuple[dict, int]:
     from accuracy import part
 
     from grafp import storage
+    from grafp.datasets import waveforms
     from pipelines.common.runtime import connect
-    from pipelines.evaluating.material import waveforms
     from pipelines.indexing.flow import index_catalog
 
     connect()
@@ -124,20 +125,16 @@ def _clips(location: str, seed: int, count: int, material: dict) -> list[tuple]:
 def _ask(root: str, track: str, clips: Sequence[tuple], change: float) -> list[tuple]:
     """Kind, change, length; right, accepted, within 100 ms; error of the speed in percent."""
     from grafp.catalog.catalog import Catalog
-    from grafp.catalog.shard_files import open_shards
-    from grafp.index.background import BackgroundSearch
     from grafp.index.evidence import identify, reached
-    from grafp.index.shards import ShardSearch
+    from pipelines.common.search import opened_here
+    from pipelines.querying.flow import background_of
 
     catalog = Catalog.open_published(root)
-    manifest, background = catalog.manifest, catalog.background()
+    manifest = catalog.manifest
     assert manifest
-    assert background
     correction = catalog.model().offset_correction_s / manifest.query_hop_s
-    search = ShardSearch(
-        open_shards(catalog.root, manifest), manifest.nprobe, offset_correction=correction
-    )
-    beside, uris = BackgroundSearch.of(background, manifest.query_hop_s), catalog.live_tracks()
+    search = replace(opened_here(root, manifest), offset_correction=correction)
+    beside, uris = background_of(catalog), catalog.live_tracks()
     acceptance, rows = catalog.acceptance(), []
     for seconds in SECONDS:
         count = round((seconds - 1) * 10) + 1

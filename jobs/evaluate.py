@@ -22,7 +22,7 @@ Exit code: 0 done, 1 failed, 2 bad arguments.
 """
 
 import sys
-from dataclasses import dataclass, field
+from dataclasses import MISSING, dataclass, field, fields
 from typing import Annotated, Any, Literal
 
 from grafp.errors import OptionError
@@ -30,13 +30,8 @@ from grafp.options import Count, Kind, Uri, Whole, numbers, whole_numbers
 from pipelines.common import cli
 
 _NEEDED = ("catalog", "audio", "noise", "rir")
-_SNR_DB = (0.0, 5.0, 10.0, 15.0, 20.0)
-_OF_AUDIO: dict[str, Any] = {
-    **dict.fromkeys((*_NEEDED, "unknown", "workers", "gpu")),
-    "protocol": "field",
-    "snr": list(_SNR_DB),
-}
-"""Options that --embeddings does not use, with their defaults."""
+_OF_AUDIO = (*_NEEDED, "unknown", "workers", "gpu", "protocol", "snr")
+"""Options that --embeddings does not use."""
 
 
 @dataclass(kw_only=True)
@@ -59,7 +54,7 @@ class Options(cli.EncoderOptions):
     )
     """Lengths of clips, seconds."""
     snr: Annotated[list[float], Kind("DB[,DB...]", numbers(-60.0, 120.0))] = field(
-        default_factory=lambda: list(_SNR_DB)
+        default_factory=lambda: [0.0, 5.0, 10.0, 15.0, 20.0]
     )
     """Signal-to-noise ratios, dB."""
     queries: Count = 2000
@@ -86,9 +81,10 @@ class Options(cli.EncoderOptions):
             if missing := [f"--{name}" for name in _NEEDED if getattr(self, name) is None]:
                 raise OptionError(f"{', '.join(missing)}: required")
             return
-        for name, default in _OF_AUDIO.items():
-            if getattr(self, name) != default:
-                raise OptionError(f"--{name}: not with --embeddings")
+        for one in fields(self):
+            default = one.default if one.default_factory is MISSING else one.default_factory()
+            if one.name in _OF_AUDIO and getattr(self, one.name) != default:
+                raise OptionError(f"--{one.name}: not with --embeddings")
 
 
 def options(arguments: list[str] | None = None) -> Options:

@@ -1,6 +1,7 @@
 """One clip of a recording as a microphone would hear it: reverberant, with noise."""
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -52,6 +53,46 @@ def cut_degraded(
         clip_S = add_at_snr(clip_S[None], noise[None], torch.tensor([[snr_db]]), level)[0]
     degraded_S: np.ndarray = clip_S.numpy()
     return degraded_S
+
+
+def random_clip(
+    track_S: np.ndarray,
+    seconds: float,
+    noises: Sequence[np.ndarray],
+    rirs: Sequence[np.ndarray],
+    random: np.random.Generator,
+    *,
+    snr_db: tuple[float, float],
+    reverb: float,
+) -> np.ndarray:
+    """Cut a clip anywhere and degrade it with noise and an impulse response drawn at random.
+
+    Args:
+        track_S: of at least `seconds`; like noises and rirs, see `cut_degraded`. Without any noise
+            or impulse response that part is left out.
+        snr_db: range of the ratio, dB.
+        reverb: probability of an impulse response.
+
+    Returns float32 (seconds * 16000,).
+    """
+    length = round(seconds * SAMPLE_RATE)
+    return cut_degraded(
+        track_S,
+        int(random.integers(len(track_S) - length + 1)),
+        seconds,
+        snr_db=float(random.uniform(*snr_db)),
+        noise_S=_excerpt(_one(noises, random), length, random) if noises else None,
+        rir_S=_one(rirs, random) if rirs and random.random() < reverb else None,
+    )
+
+
+def _one(sounds: Sequence[np.ndarray], random: np.random.Generator) -> np.ndarray:
+    return sounds[int(random.integers(len(sounds)))]
+
+
+def _excerpt(noise_S: np.ndarray, length: int, random: np.random.Generator) -> np.ndarray:
+    """A noise from a random sample on, as long as a clip where it lasts."""
+    return noise_S[int(random.integers(max(1, len(noise_S) - length + 1))) :]
 
 
 def _rms(track_S: np.ndarray) -> float:

@@ -9,7 +9,7 @@ from grafp.storage.sources import Item
 
 _PARTS = {"train": ("train", "validation"), "test": ("test",)}
 _TEST = 51  # of 256: a fifth
-_FOLDERS = 10  # fewer folders are more likely kinds of sound than rooms or places
+_FOLDERS = 10  # fewer folders are more likely kinds of sound than rooms
 
 
 def in_part(items: Sequence[Item], part: str) -> list[Item]:
@@ -20,7 +20,7 @@ def in_part(items: Sequence[Item], part: str) -> list[Item]:
 def split_once(items: Sequence[Item]) -> list[Item]:
     """Noise or impulse responses with a group and a split, the same in every job.
 
-    A fifth of the groups is `test`, chosen by their names, so that neither the place of the folder
+    A fifth of the groups is `test`, chosen by their names, so that neither the path of the folder
     nor other recordings matter. Where that would leave one part empty, one group is moved.
 
     A recording without a group has the name of its folder, if there are ten such names or more,

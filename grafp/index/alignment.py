@@ -177,7 +177,7 @@ def _at_speeds(
     """Track, start and speed with the most votes, where a drift spreads them over many starts.
 
     Votes are those of `_propose`, (votes,). Only the chunks of tracks with the most votes are
-    tried, each at all speeds; the middle of the query stays in place.
+    tried, each at all speeds; the middle of the query keeps its position.
     """
     drift = change * (length - 1) / 2
     if drift <= _DRIFT or not len(ordinal_P):

@@ -2,7 +2,7 @@
 
 At a speed, fingerprint i of the query lies at start + speed * i in the track; 1 is the speed as
 cataloged. Music that plays 4 % faster drifts by 0.4 s in 10 s. While speeds are tried, the middle
-of the query stays in place. Between two fingerprints of a track lies their normalized mean. A
+of the query keeps its position. Between two fingerprints of a track lies their normalized mean. A
 catalog with a longer hop has none between: its fingerprints are compared with the nearest ones of
 the query. Needs NumPy alone.
 """
@@ -36,7 +36,7 @@ class Windows:
 
 
 @dataclass(frozen=True)
-class Placement:
+class Refined:
     """Where a query lies in each track of some windows."""
 
     start_W: np.ndarray
@@ -47,9 +47,9 @@ class Placement:
     rank_score_W: np.ndarray
     """Eq. 8; where the query sticks out of the track, its fingerprints count as zeros."""
 
-    def replaced(self, other: "Placement", chosen_W: np.ndarray) -> "Placement":
+    def replaced(self, other: "Refined", chosen_W: np.ndarray) -> "Refined":
         """That of `other` for the chosen tracks."""
-        return Placement(
+        return Refined(
             np.where(chosen_W, other.start_W, self.start_W),
             np.where(chosen_W, other.speed_W, self.speed_W),
             np.where(chosen_W[:, None], other.products_WM, self.products_WM),
@@ -58,22 +58,22 @@ class Placement:
 
 
 def margin(length: int, change: float) -> int:
-    """Hops around a query of so many fingerprints that `place` may look at."""
+    """Hops around a query of so many fingerprints that `refine` may look at."""
     return int(np.ceil(change * (length - 1) / 2)) + 4
 
 
-def place(
+def refine(
     query_MD: np.ndarray,
     windows: Windows,
     start_W: np.ndarray,
     speed_W: np.ndarray,
     change: float,
-) -> Placement:
+) -> Refined:
     """The best start and speed of a query near those proposed.
 
     Args:
         query_MD: fingerprints, float32.
-        start_W, speed_W: as proposed; at another speed the middle of the query stays in place.
+        start_W, speed_W: as proposed; at another speed the middle of the query keeps its position.
         change: greatest change of the speed; 0 keeps the proposed speeds.
     """
     length = len(query_MD)
@@ -130,7 +130,7 @@ def _best(
     middle_W: np.ndarray,
     speed_WR: np.ndarray,
     step_H: np.ndarray,
-) -> Placement:
+) -> Refined:
     """The best of all starts and speeds, refined by parabolas through neighboring scores."""
     if windows.stride > 1:  # nothing lies between two fingerprints
         step_H = np.arange(-2.0, 3.0)
@@ -153,7 +153,7 @@ def _best(
         inner_W = r_W.clip(1, speed_WR.shape[1] - 2)
         turn_W = peak_between(*(rank_WRH[w, inner_W + side, h_W] for side in (-1, 0, 1)))
         speed_W = speed_WR[w, inner_W] + turn_W * (speed_WR[w, inner_W + 1] - speed_WR[w, inner_W])
-    return Placement(
+    return Refined(
         middle_W - speed_W * (similarity_WKM.shape[2] - 1) / 2,
         speed_W,
         products_WRHM[w, r_W, h_W],

@@ -10,7 +10,7 @@ from typing import Protocol
 
 import numpy as np
 
-from grafp.index.refine import Placement, Windows, margin, place
+from grafp.index.refine import Refined, Windows, margin, refine
 from grafp.model.fingerprint import peak_between
 
 TRIED = 12
@@ -61,7 +61,7 @@ class Match:
     last: int
     """The query's fingerprints that lie within the track, both included."""
     sketch_SD: np.ndarray = field(repr=False, compare=False)
-    """Fingerprints of the track at fixed places along the query, float16; zeros outside of it."""
+    """Fingerprints of the track spread evenly along the query, float16; zeros outside of it."""
 
 
 class Vectors(Protocol):
@@ -132,12 +132,12 @@ class Tracks:
             return []
         some = asked.only(chosen_W)
         if len(asked.query_MD) > _LONG:
-            placement = self._along(some, stride)
+            refined = self._along(some, stride)
         else:
             windows = self._windows(some, stride, margin(len(asked.query_MD), change))
-            placement = place(asked.query_MD, windows, some.start_C, some.speed_C, change)
-        sketch_WSD = self._sketches(some, placement, stride)
-        described = _described(some, placement, sketch_WSD, rank_C[chosen_W], stride)
+            refined = refine(asked.query_MD, windows, some.start_C, some.speed_C, change)
+        sketch_WSD = self._sketches(some, refined, stride)
+        described = _described(some, refined, sketch_WSD, rank_C[chosen_W], stride)
         return best_of([described], tried)
 
     def _windows(self, asked: Alignments, stride: int, around: int) -> Windows:
@@ -151,7 +151,7 @@ class Tracks:
         vectors_WKD, inside_WK = self._rows(asked.ordinal_C, row_WK)
         return Windows(vectors_WKD, inside_WK, low_W, stride)
 
-    def _along(self, asked: Alignments, stride: int) -> Placement:
+    def _along(self, asked: Alignments, stride: int) -> Refined:
         """The best start of a long query at the proposed speed; windows would fill the memory."""
         steps_5 = np.arange(-2, 3)
         start_W5 = asked.start_C[:, None] + steps_5
@@ -165,18 +165,18 @@ class Tracks:
         rank_W5 = _rank_scores(products, look, stride).reshape(-1, 5)
         w, h_W = np.arange(len(rank_W5)), 1 + rank_W5[:, 1:4].argmax(axis=1)
         peak_W = peak_between(*(rank_W5[w, h_W + side] for side in (-1, 0, 1)))
-        return Placement(
+        return Refined(
             start_W5[w, h_W] + peak_W,
             asked.speed_C,
             products.reshape(*rank_W5.shape, -1)[w, h_W],
             rank_W5[w, h_W],
         )
 
-    def _sketches(self, asked: Alignments, placement: Placement, stride: int) -> np.ndarray:
-        """The tracks' fingerprints at places spread evenly along the query; see `Match`."""
+    def _sketches(self, asked: Alignments, refined: Refined, stride: int) -> np.ndarray:
+        """The tracks' fingerprints spread evenly along the query; see `Match`."""
         length = len(asked.query_MD)
         at_S = np.linspace(0, length - 1, min(_SKETCH, length))
-        row_WS = placement.start_W[:, None] + placement.speed_W[:, None] * at_S
+        row_WS = refined.start_W[:, None] + refined.speed_W[:, None] * at_S
         row_WS = row_WS / stride
         # Fingerprints far apart have nothing between them.
         low_WS = (np.floor(row_WS) if stride == 1 else np.rint(row_WS)).astype(np.int64)
@@ -221,24 +221,24 @@ def _rank_scores(products_CM: np.ndarray, asked: Alignments, stride: int) -> np.
 
 def _described(
     asked: Alignments,
-    placement: Placement,
+    refined: Refined,
     sketch_WSD: np.ndarray,
     grid_score_W: np.ndarray,
     stride: int,
 ) -> list[Match]:
     length = len(asked.query_MD)
     found = []
-    for w, product_M in enumerate(placement.products_WM):
+    for w, product_M in enumerate(refined.products_WM):
         covered = np.flatnonzero(~np.isnan(product_M))
         if not len(covered):
             continue
         found.append(
             Match(
                 ordinal=int(asked.ordinal_C[w]),
-                start=float(placement.start_W[w]),
-                speed=float(placement.speed_W[w]),
+                start=float(refined.start_W[w]),
+                speed=float(refined.speed_W[w]),
                 score=float(product_M[covered].mean()),
-                rank_score=float(placement.rank_score_W[w]),
+                rank_score=float(refined.rank_score_W[w]),
                 grid_score=float(grid_score_W[w]),
                 # Between two fingerprints of the track nothing was compared, but it lies within.
                 first=0 if covered[0] < stride else int(covered[0]),

@@ -14,10 +14,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from grafp import storage
-from grafp.audio import SAMPLE_RATE, decode, to_pcm
-from grafp.audio.degrade import cut_degraded
-from grafp.datasets import Kind, list_part
-from grafp.errors import AudioError, GrafpError, OptionError
+from grafp.audio import SAMPLE_RATE
+from grafp.audio.degrade import random_clip
+from grafp.datasets import Kind, list_part, waveforms
+from grafp.errors import GrafpError, OptionError
 from grafp.index.alignment import align
 from grafp.index.background import BackgroundSearch
 from grafp.index.calibration import fit_law
@@ -70,14 +70,8 @@ def make_background(
     track_N = np.resize(np.arange(len(usable), dtype=np.int32), clips)
     vectors = []
     for number in track_N:
-        track_S = usable[number]
-        clip_S = cut_degraded(
-            track_S,
-            int(random.integers(len(track_S) - _LONGEST + 1)),
-            CLIP_SECONDS,
-            snr_db=float(random.uniform(*_SNR_DB)),
-            noise_S=_excerpt(noises, random) if noises else None,
-            rir_S=_one(rirs, random) if rirs and random.random() < _REVERB else None,
+        clip_S = random_clip(
+            usable[number], CLIP_SECONDS, noises, rirs, random, snr_db=_SNR_DB, reverb=_REVERB
         )
         vectors.append(fingerprinter(clip_S).astype(np.float16))
     references = [fingerprinter(_middle(track_S)).astype(np.float16) for track_S in usable]
@@ -165,16 +159,6 @@ def _hiss(random: np.random.Generator, slope: float) -> np.ndarray:
     return hiss_S.astype(np.float32)
 
 
-def _one(waveforms: Sequence[np.ndarray], random: np.random.Generator) -> np.ndarray:
-    return waveforms[int(random.integers(len(waveforms)))]
-
-
-def _excerpt(noises: Sequence[np.ndarray], random: np.random.Generator) -> np.ndarray:
-    """A noise from a random sample on, as long as a clip where it lasts."""
-    noise_S = _one(noises, random)
-    return noise_S[int(random.integers(max(1, len(noise_S) - _LONGEST + 1))) :]
-
-
 @dataclass(kw_only=True)
 class Options:
     model: Uri
@@ -198,7 +182,7 @@ def main(arguments: list[str] | None = None) -> int:
         share = bundle.card.get("training", {}).get("held_out", TrainConfig.held_out)
         uris: dict[Kind, str] = {"music": chosen.music, "noise": chosen.noise, "rir": chosen.rir}
         music, noises, rirs = (
-            _waveforms(_validation(what, uri, share)) for what, uri in uris.items()
+            waveforms(_validation(what, uri, share), _tell) for what, uri in uris.items()
         )
         made = make_background(music, noises, rirs, Fingerprinter.from_encoder(bundle.encoder))
         if made is None:
@@ -230,15 +214,8 @@ def _validation(what: Kind, uri: str, share: float) -> list[Item]:
     return chosen if what == "music" else chosen or items
 
 
-def _waveforms(items: Sequence[Item]) -> list[np.ndarray]:
-    """int16 samples of each recording; what cannot be used is left out, in a line."""
-    waveforms = []
-    for item in items:
-        try:
-            waveforms.append(to_pcm(decode(storage.read(item.location), min_seconds=0.0)))
-        except AudioError as error:
-            print(f"left out: {item.uri}: {error}", file=sys.stderr)
-    return waveforms
+def _tell(line: str) -> None:
+    print(line.strip(), file=sys.stderr)
 
 
 if __name__ == "__main__":

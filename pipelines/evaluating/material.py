@@ -3,7 +3,6 @@
 Only recordings of the split `test` are used, see grafp.datasets.
 """
 
-import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -13,15 +12,13 @@ import ray
 import ray.data
 
 from grafp import storage
-from grafp.audio import MAX_SECONDS, SAMPLE_RATE, decode, to_pcm
+from grafp.audio import MAX_SECONDS, SAMPLE_RATE, decode
 from grafp.catalog.catalog import Catalog
-from grafp.datasets import Kind, list_part
+from grafp.datasets import Kind, list_part, waveforms
 from grafp.datasets.parts import in_part
 from grafp.errors import AudioError, OptionError, StorageError
 from grafp.evaluation.protocol import Clip, draw_clips, make_clip
 from grafp.storage.sources import Item
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -122,19 +119,6 @@ def _of_test(kind: Kind, uri: str, option: str) -> list[Item]:
 def self_repeating(items: Sequence[Item]) -> set[str]:
     """URIs of recordings with a `self_repeat` above 0.45: the same music at several offsets."""
     return {item.uri for item in items if float(item.row.get("self_repeat") or 0) > 0.45}
-
-
-def waveforms(items: Sequence[Item]) -> list[np.ndarray]:
-    """Decode noises or impulse responses as int16, which workers share. Skips unreadable files."""
-    decoded = []
-    for item in items:
-        try:
-            samples_S = decode(storage.read(item.location), min_seconds=0.0)
-        except (AudioError, StorageError) as error:
-            logger.info(f"  left out: {item.uri}: {error}")
-            continue
-        decoded.append(to_pcm(samples_S))
-    return decoded
 
 
 def _cut_track(

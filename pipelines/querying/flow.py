@@ -166,6 +166,13 @@ def open_for_queries(catalog_uri: str) -> tuple[Catalog, Manifest]:
     return catalog, catalog.manifest
 
 
+def background_of(catalog: Catalog) -> BackgroundSearch | None:
+    """The background of the catalog's model, at the query hop. Raises ModelError."""
+    assert catalog.manifest is not None
+    background = catalog.background()
+    return BackgroundSearch.of(background, catalog.manifest.query_hop_s) if background else None
+
+
 def answered(
     recordings: ray.data.Dataset,
     catalog: Catalog,
@@ -182,10 +189,9 @@ def answered(
     assert catalog.manifest is not None
     hop_s = catalog.manifest.query_hop_s
     search = SpreadSearch.for_queries(catalog, actors=search_actors, decode=decode, method=method)
-    background = catalog.background()
-    beside = BackgroundSearch.of(background, hop_s) if background else None
+    background = background_of(catalog)
     return encoded(recordings, catalog.model_uri(), hop_s, encoders).map_batches(
-        MatchBatch(search, beside, acceptance, hop_s, top_k, change),
+        MatchBatch(search, background, acceptance, hop_s, top_k, change),
         batch_size=32,
         batch_format="pyarrow",
         num_cpus=0.3,

@@ -35,7 +35,7 @@ from pipelines.common.encode import encoded, fingerprints_of
 from pipelines.common.placement import ENCODERS, Encoders
 from pipelines.common.runtime import connect, finished_rows
 from pipelines.common.search import SpreadSearch
-from pipelines.querying.flow import open_for_queries
+from pipelines.querying.flow import background_of, open_for_queries
 
 logger = logging.getLogger(__name__)
 
@@ -123,13 +123,11 @@ def timeline_batch(
     by_recording: list[list[dict]] = [[] for _ in items]
     if items:  # Ray Data warns of work without input
         connect()
-        hop_s = manifest.query_hop_s
-        background = catalog.background()
         stage = FindDetections(
             SpreadSearch.for_queries(catalog, actors=search_actors, decode=decode),
-            BackgroundSearch.of(background, hop_s) if background else None,
+            background_of(catalog),
             acceptance,
-            hop_s,
+            manifest.query_hop_s,
             max_speed_change,
         )
         for row in _found(items, catalog, stage, max_seconds, encoders):

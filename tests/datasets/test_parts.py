@@ -14,11 +14,10 @@ from scipy.io import savemat
 from grafp import storage
 from grafp.audio import SAMPLE_RATE, decode, encode
 from grafp.audio.mixing import direct_first
-from grafp.datasets import Kind, list_part, list_recordings
+from grafp.datasets import Kind, list_part, list_recordings, waveforms
 from grafp.datasets.__main__ import main
 from grafp.errors import OptionError, UnreadableAudio
 from grafp.storage.sources import Item
-from pipelines.evaluating.material import waveforms
 
 
 def splits(items: list[Item]) -> dict[str, str]:

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 
 from grafp.audio import encode, to_pcm
+from grafp.datasets import waveforms
 from grafp.storage.sources import list_items
-from pipelines.evaluating.material import waveforms
 
 
 def test_samples_are_rounded_and_clipped() -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from damaged import DAMAGES
 from safetensors.numpy import load, save
 
 from grafp.errors import ModelError
@@ -77,15 +78,7 @@ def test_that_of_another_model_is_refused(background: Background) -> None:
     assert "python -m grafp.training.background" in told
 
 
-@pytest.mark.parametrize(
-    "damage",
-    [
-        pytest.param(lambda _: b"", id="empty"),
-        pytest.param(lambda data: data[: len(data) // 2], id="cut off"),
-        pytest.param(lambda data: b"\xff" * 100 + data, id="garbage first"),
-        pytest.param(lambda _: b"<html>\n<p>404</p>\n</html>\n", id="a web page"),
-    ],
-)
+@pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_file_is_refused(
     damage: Callable[[bytes], bytes], background: Background
 ) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from damaged import DAMAGES
 
 from grafp import storage
 from grafp.errors import ModelError
@@ -143,15 +144,7 @@ def test_a_folder_without_a_bundle_is_refused(store: str, saved: ModelBundle) ->
     assert load_bundle(where).model_id == saved.model_id
 
 
-@pytest.mark.parametrize(
-    "damage",
-    [
-        pytest.param(lambda _: b"", id="empty"),
-        pytest.param(lambda data: data[: len(data) // 2], id="cut off"),
-        pytest.param(lambda data: b"\xff" * 100 + data, id="garbage first"),
-        pytest.param(lambda _: b"<html>\n<p>404</p>\n</html>\n", id="a web page"),
-    ],
-)
+@pytest.mark.parametrize("damage", DAMAGES)
 @pytest.mark.parametrize("name", ["card.json", "weights.safetensors"])
 def test_a_damaged_file_is_refused(
     name: str, damage: Callable[[bytes], bytes], saved: ModelBundle

@@ -14,13 +14,13 @@ import grafp
 from grafp import storage
 from grafp.audio import SAMPLE_RATE, decode, encode, synthesis
 from grafp.audio.degrade import cut_degraded
+from grafp.datasets import waveforms
 from grafp.evaluation.protocol import Clip, make_clip
 from grafp.model.bundle import read_card
 from grafp.storage.sources import list_items
 from jobs import evaluate, query_batch
 from pipelines.common import cli
 from pipelines.common.placement import Encoders
-from pipelines.evaluating.material import waveforms
 from pipelines.indexing.flow import index_catalog
 
 TRACK_SECONDS = 12.0
