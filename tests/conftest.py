@@ -29,6 +29,7 @@ def short_sounds() -> Iterator[None]:
     """Sounds of a background that are no music last a second, not twelve: training ends sooner."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("grafp.training.background._STEADY", 16_000)
+        patch.setattr("grafp.training.background._CHORD", 2_667)
         yield
 
 

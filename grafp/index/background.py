@@ -25,6 +25,8 @@ class BackgroundSearch:
     tracks: Tracks
     vectors_ND: np.ndarray
     ids_N: np.ndarray
+    music: int
+    """The first so many of its tracks are music; sounds come after them."""
     stride: int = 1
     offset_correction: float = 0.0
     neighbors: int = 8
@@ -44,7 +46,8 @@ class BackgroundSearch:
         first_rows_T = np.cumsum(counts_T) - counts_T
         ids = [fingerprint_ids(t, np.arange(count)) for t, count in enumerate(counts_T.tolist())]
         tracks = Tracks(vectors_ND, ordinals_T, first_rows_T, counts_T)
-        return cls(tracks, vectors_ND, np.concatenate(ids))
+        music = int(kept_T[: background.tracks].sum())
+        return cls(tracks, vectors_ND, np.concatenate(ids), music)
 
     def nearest(self, queries_QD: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         k = min(k, len(self.vectors_ND))
@@ -70,6 +73,5 @@ def law_alone(background: Background, seconds: float, segments: int) -> Law:
     """
     laws = {s: Law(*row) for s, row in zip(LENGTHS_S, background.alone_L2.tolist(), strict=True)}
     law = between(laws, seconds)
-    excerpts = background.counts_T[: int(background.track_N.max()) + 1]
-    more = max(1, segments) / float(excerpts.mean())
+    more = max(1, segments) / float(background.counts_T[: background.tracks].mean())
     return Law(law.location + law.scale * math.log(more), law.scale)

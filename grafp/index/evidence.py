@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from grafp.index.alignment import MAX_SPEED_CHANGE, Searcher, find_matches
+from grafp.index.background import BackgroundSearch
 from grafp.index.scoring import TRIED, Match
 
 PART, FREE = 0.65, 0.2
@@ -29,7 +30,7 @@ class Beside:
 
     score: float
     sketch_SD: np.ndarray | None = field(default=None, repr=False, compare=False)
-    """Of the music that it reaches, see `Match.sketch_SD`."""
+    """Of the music that it reaches, see `Match.sketch_SD`; none of hum, tones and noise."""
 
 
 NOTHING = Beside(0.0)
@@ -106,28 +107,27 @@ def _too_few_pieces(matches: Sequence[Match], top_k: int) -> bool:
 
 def reached(
     queries: Sequence[np.ndarray],
-    background: Searcher | None,
+    background: BackgroundSearch | None,
     *,
     change: float = MAX_SPEED_CHANGE,
 ) -> list[Beside]:
-    """What each query reaches in music that is no answer.
-
-    `background`: see grafp.index.background; at the query hop.
-    """
+    """What each query reaches in music that is no answer; `background`: at the query hop."""
     if background is None:
         return [NOTHING] * len(queries)
     found = find_matches(queries, background, tried=1, change=change)
-    return [
-        Beside(matches[0].rank_score, matches[0].sketch_SD) if matches else NOTHING
-        for matches in found
-    ]
+    return [_beside(matches[0], background) if matches else NOTHING for matches in found]
+
+
+def _beside(match: Match, background: BackgroundSearch) -> Beside:
+    is_music = match.ordinal < background.music
+    return Beside(match.rank_score, match.sketch_SD if is_music else None)
 
 
 def weighed(matches: Sequence[Match], beside: Beside, top_k: int) -> list[Answer]:
     """Matches as answers; each piece is compared with the best of those that follow it.
 
     What the query reaches in the background does not speak against a piece that has its music: a
-    catalog may hold music that the background is made of.
+    catalog may hold music that the background is made of. Hum always does.
     """
     piece_W = _pieces(matches)
     score = {

@@ -41,6 +41,11 @@ class Background:
     """float32: location and scale of the evidence that the clips reach in one other excerpt, by
     length; see grafp.index.calibration.Law. For a recording that is searched by itself."""
 
+    @property
+    def tracks(self) -> int:
+        """How many excerpts are music; the sounds come after them."""
+        return int(self.track_N.max()) + 1
+
     def queries(self, seconds: float, hop_s: float) -> tuple[np.ndarray, list[np.ndarray]]:
         """The clips cut into queries of one of `LENGTHS_S`, at most `_CUTS` of each.
 

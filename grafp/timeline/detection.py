@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from grafp.index.alignment import MAX_SPEED_CHANGE, Searcher, best_matches
+from grafp.index.background import BackgroundSearch
 from grafp.index.evidence import Answer, reached, weighed
 from grafp.index.scoring import TRIED, Alignments
 from grafp.model.fingerprint import SEGMENT_SECONDS
@@ -75,7 +76,7 @@ class Detection:
 def find_detections(
     vectors_MD: np.ndarray,
     catalog: Searcher,
-    background: Searcher | None,
+    background: BackgroundSearch | None,
     hop_s: float,
     points: Callable[[Answer], bool],
     begin_s: float = 0.0,
@@ -120,7 +121,7 @@ def find_detections(
 def _seen(
     vectors_MD: np.ndarray,
     catalog: Searcher,
-    background: Searcher | None,
+    background: BackgroundSearch | None,
     hop_s: float,
     points: Callable[[Answer], bool],
     change: float,

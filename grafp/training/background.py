@@ -44,6 +44,7 @@ _REVERB = 0.5
 _LONGEST = round(CLIP_SECONDS * SAMPLE_RATE)
 _REFERENCE = 30 * SAMPLE_RATE  # of each track, samples
 _STEADY = 12 * SAMPLE_RATE  # of a sound that is no music
+_CHORD = 2 * SAMPLE_RATE  # of each of six different ones
 
 
 def make_background(
@@ -91,7 +92,7 @@ def _middle(track_S: np.ndarray) -> np.ndarray:
 def _with_scores(background: Background) -> Background:
     """What its clips reach in the excerpts of other tracks, and in one other excerpt alone."""
     excerpts = np.split(background.references_RD, np.cumsum(background.counts_T)[:-1])
-    tracks = range(int(background.track_N.max()) + 1)  # steady sounds come after them
+    tracks = range(background.tracks)
     others = [BackgroundSearch.of(background, HOP_SECONDS, without=track) for track in tracks]
     beside, laws = [], []
     for seconds in LENGTHS_S:
@@ -120,7 +121,8 @@ def steady_sounds(seed: int) -> list[np.ndarray]:
     random = np.random.default_rng([seed, 1])
     return [
         *(_hum(random, base) for base in (50.0, 60.0) for _ in range(8)),
-        *(_tones(random) for _ in range(16)),
+        *(_tones(random) for _ in range(32)),
+        *(np.concatenate([_tones(random)[:_CHORD] for _ in range(6)]) for _ in range(32)),
         *(_hiss(random, slope) for slope in (0.0, 0.5, 1.0) for _ in range(3)),
     ]
 

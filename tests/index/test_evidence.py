@@ -198,7 +198,7 @@ def test_the_number_of_shards_changes_nothing(
 
 @pytest.fixture(scope="module")
 def background(fine: dict[int, np.ndarray]) -> Background:
-    """Excerpts of 60, 40 and 20 fingerprints of tracks that are in no catalog."""
+    """A track of 60 fingerprints that is in no catalog, and sounds of 40 and 20."""
     parts = [on_grid(recording(count, 600 + count)) for count in (60, 40, 20)]
     counts_T = np.array([len(part) for part in parts], np.int32)
     return Background(
@@ -232,6 +232,18 @@ def test_a_background_has_the_hop_of_the_query(background: Background) -> None:
     query = fine_ND[50:350:5].astype(np.float32)  # twice as many in the same time
     assert reached([query], search)[0].score > 0.95
     assert search.tracks.counts_T.tolist() == [119, 79, 39]
+
+
+def test_sounds_of_the_background_speak_against_tracks_with_the_same_sound(
+    background: Background, tracks: dict[int, np.ndarray]
+) -> None:
+    """Hum is in many recordings, so it is no music of its own."""
+    query = clip(recording(40, 640), 5, 12, noise=0.8)
+    catalog = shards_of(tracks | {900: on_grid(recording(40, 640))})
+    beside = reached([query], BackgroundSearch.of(background, 0.1), change=0.0)
+    [[answer]] = identify([query], catalog, beside, change=0.0)
+    assert answer.match.ordinal == 900
+    assert answer.elsewhere == beside[0].score > 0.7
 
 
 def test_music_of_the_background_does_not_speak_against_itself(
