@@ -133,6 +133,7 @@ def _answer(query: Query, found: Found | None) -> Answer:
         error=None,
         true_track=query.track,
         true_start_s=query.start_s if query.track else None,
+        false_positive_rate=None,
     )
 
 

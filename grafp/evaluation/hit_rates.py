@@ -30,8 +30,6 @@ class ClipAnswer(Answer):
     """The answer to a clip, with its threshold and the best wrong match."""
 
     threshold: float
-    false_positive_rate: float | None
-    """None where the snapshot has no calibration, or nothing was near."""
     best_wrong: str | None
     """The best match that is not the true track; None if there is no other match."""
     best_wrong_score: float | None

@@ -60,6 +60,8 @@ class Answer:
     """None: not in the catalog."""
     true_start_s: float | None
     """None: only the track is known."""
+    false_positive_rate: float | None
+    """None: the snapshot has no calibration, or nothing was near."""
 
     @property
     def right_track(self) -> bool:

@@ -50,6 +50,7 @@ def compare(matches: pa.Table, truth: Truth) -> list[Answer]:
                 error=row["error"],
                 true_track=true_track,
                 true_start_s=true_start,
+                false_positive_rate=row["false_positive_rate"],
             )
         )
     return answers

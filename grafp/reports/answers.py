@@ -58,5 +58,6 @@ def _row(answer: Answer) -> list[str]:
         answer.error or answer.track or "nothing",
         "" if answer.start_s is None else f"{answer.start_s:.2f}",
         "" if answer.score is None else f"{answer.score:.3f}",
+        "" if answer.false_positive_rate is None else f"{100 * answer.false_positive_rate:.2g} %",
         "yes" if answer.matched else "no",
     ]

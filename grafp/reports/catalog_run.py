@@ -7,6 +7,7 @@ from typing import Any
 from grafp.catalog.catalog import Catalog
 from grafp.catalog.manifest import Manifest, index_health
 from grafp.errors import CatalogError
+from grafp.index.calibration import RATES, Calibration
 from grafp.reports.pages import render
 
 _SHOWN = 100
@@ -35,6 +36,8 @@ def run_report(
         manifest=manifest,
         counts=[(label, summary[name]) for name, label in _COUNTS.items()],
         facts=_facts(manifest, summary),
+        rates=[f"{100 * rate:g} %" for rate in RATES],
+        laws=_laws(manifest.calibration) if manifest.calibration else [],
         failed=summary["failed"],
         reasons=[(kind, f"{count:,}") for kind, count in reasons.most_common()],
         failures=[(f["uri"], f["reason"]) for f in summary["failures"][:_SHOWN]],
@@ -66,6 +69,18 @@ def _facts(manifest: Manifest, summary: dict[str, Any]) -> list[tuple[str, str]]
         ("List imbalance, now / when trained", _now_and_then(now, then, "imbalance")),
         ("Model", manifest.model_id),
     ]
+
+
+def _laws(calibration: Calibration) -> list[list[str]]:
+    """By length: queries, and for each target rate the evidence and where the true rate lies."""
+    rows = []
+    for seconds, one in calibration.by_length.items():
+        row = [f"{seconds} s", f"{one.clips:,}"]
+        for rate in RATES:
+            low, high = (f"{100 * true:.2g}" for true in one.intervals[f"{rate:g}"])
+            row.append(f"{one.law.evidence(rate):.3f} ({low} to {high} %)")
+        rows.append(row)
+    return rows
 
 
 def _now_and_then(now: dict[str, float], then: dict[str, float], name: str) -> str:

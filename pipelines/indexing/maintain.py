@@ -122,7 +122,7 @@ def verify(catalog_uri: str) -> dict:
     problems: list[str] = []
     with ThreadPoolExecutor(max_workers=4) as pool:
         problems += filter(None, pool.map(lambda f: _problem(catalog.get, f), manifest.files))
-        problems += filter(None, [_problem(lambda _: catalog.model(), None)])
+        problems += filter(None, [_problem(lambda _: catalog.background(), None)])  # and model
         embeddings: dict[str, list[TrackRef]] = {}
         if not any(manifest.tracks.key in problem for problem in problems):
             embeddings = by_file(live_refs(catalog.tracks().to_pylist()).values())

@@ -22,6 +22,7 @@ from grafp.model.bundle import SHIPPED
 from jobs import merge_index, query_batch
 from pipelines.common import cli
 from pipelines.common.placement import Encoders
+from pipelines.indexing import maintain
 from pipelines.indexing.flow import index_catalog
 from pipelines.querying.flow import query_batch as ask
 from pipelines.querying.timeline import timeline_batch
@@ -107,6 +108,8 @@ def test_a_catalog_of_few_tracks_is_calibrated(root: str) -> None:
     assert set(calibration.by_length) == {f"{seconds:g}" for seconds in LENGTHS_S}
     assert calibration.fingerprints == manifest_of(root).counts["fingerprints"]
     assert calibration.in_catalog == 0
+    page = storage.read(f"{root}/runs/{manifest_of(root).snapshot}/report.html").decode()
+    assert page.count(" to ") == 5 * 3  # intervals of five lengths at three rates
     needed = [calibration.law(seconds).evidence(0.001) for seconds in (1.0, 5.0, 10.0)]
     assert needed == sorted(needed, reverse=True)
     assert background_of(root).read_bytes() == (SHIPPED / "small" / FILE).read_bytes()
@@ -196,6 +199,7 @@ def test_the_background_of_another_model_is_one_line(
     assert stderr.startswith("error: ")
     assert "made by another model" in stderr
     assert stderr.count("\n") == 1
+    assert maintain.verify(copy)["damaged"] == 1
 
 
 def test_a_background_of_another_model_is_refused_before_any_work(

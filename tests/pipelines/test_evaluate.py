@@ -174,6 +174,7 @@ def test_cells_count_what_belongs_to_them() -> None:
             query=str(clip.number), track="a", start_s=clip.position, score=0.9, matched=True,
             error=None, true_track=clip.track if clip.seconds == 1.0 else None,
             true_start_s=clip.position + (0.06 if clip.snr_db == 0.0 else 0.04),
+            false_positive_rate=None,
         )
         for clip in clips
     ]  # fmt: skip

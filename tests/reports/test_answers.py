@@ -50,7 +50,7 @@ def answer(
     true_start_s: float | None = None,
     matched: bool = True,
 ) -> Answer:
-    return Answer("q", track, start_s, 0.5, matched, None, true_track, true_start_s)
+    return Answer("q", track, start_s, 0.5, matched, None, true_track, true_start_s, None)
 
 
 def test_each_rate_counts_what_it_says() -> None:
@@ -132,7 +132,7 @@ def test_a_report_is_written_for_machines_and_for_readers(tmp_path: Path) -> Non
         found("right.wav", "a", 20.0, 0.9),
         found("right.wav", "b", 3.0, 0.5, rank=2, matched=False),
         found("late.wav", "a", 22.0, 0.8, query_start_s=2.0),  # its first 2 s lie before the track
-        found(NASTY, "<b>{wrong}</b>", 1.0, 0.7),
+        found(NASTY, "<b>{wrong}</b>", 1.0, 0.7, false_positive_rate=0.000321),
         row("bad.wav", error="too_short: lasts 0.30 s"),
         row("unknown.wav"),
     ]
@@ -157,6 +157,8 @@ def test_a_report_is_written_for_machines_and_for_readers(tmp_path: Path) -> Non
     assert "&lt;i&gt;right&lt;/i&gt;" in html
     assert "<script" not in html
     assert "too_short: lasts 0.30 s" in html
+    assert "0.032 %" in html
+    assert report["answers"][2]["false_positive_rate"] == 0.000321
     assert "late.wav" not in html  # only wrong answers are listed
     assert "unknown.wav" not in html
 

@@ -148,6 +148,7 @@ def test_a_run_s_report_shows_failures_and_lineage() -> None:
     assert ["?", "1"] in rows
     assert [NASTY, "1.0", "b", "2.0", "0.900"] in rows
     assert ["s1", "today", "1,200", "5"] in rows
+    assert "has no calibration" in report
     assert "<b>4,321</b><h3>removed</h3>" in report
 
 
