@@ -10,7 +10,8 @@ all, 15 to 25 dB below the music. A detection is right if its track and its offs
 0.5 s) are right and it covers half of the true one. True boundaries lie in the middle of
 cross-fades.
 
---speed-change 5 plays every excerpt at a random speed of up to 5 % either way.
+--speed-change 5 plays every excerpt at a random speed of up to 5 % either way. --nothing-known
+plays only music that is kept out of the catalog.
 
 --split validation is for choices: the train split is indexed, and the tenth of it that
 jobs/train.py sets apart is played, among the noise of the train split.
@@ -77,6 +78,7 @@ def options() -> argparse.Namespace:
         metavar="PERCENT",
         help="of each excerpt, at most",
     )
+    parser.add_argument("--nothing-known", action="store_true", help="play unknown music only")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of the program")
     parser.add_argument(
         "--workers", type=cli.positive_int, metavar="N", help="encoders (default: one per CPU)"
@@ -93,6 +95,7 @@ def main(chosen: argparse.Namespace) -> tuple[dict, int]:
     from pipelines.querying.timeline import timeline_batch
 
     indexed, known, unknown = _collection(chosen)
+    known = [] if chosen.nothing_known else known
     catalog = storage.join(chosen.out, "catalog")
     index_catalog(indexed, catalog, encoders=Encoders(chosen.workers))
     random = np.random.default_rng(chosen.seed)
@@ -163,9 +166,9 @@ def _samples(item: "Item") -> np.ndarray:
 def arrange(known: list, unknown: list, hours: float, random: np.random.Generator) -> list[Played]:
     """The excerpts in order: each track once if there are enough, then again elsewhere in it."""
     count = round(30 * hours)
-    strangers = count // 4
-    played = [_cut(item, True, random) for item in _drawn(known, count - strangers - 3, random)]
-    again = [replace(played[i]) for i in random.choice(len(played), 3, replace=False)]
+    strangers, twice = (count // 4, 3) if known else (count, 0)
+    played = [_cut(item, True, random) for item in _drawn(known, count - strangers - twice, random)]
+    again = [replace(one) for one in _some(played, twice, random)]
     played += [_cut(item, False, random) for item in _drawn(unknown, strangers, random)]
     played = [played[i] for i in random.permutation(len(played))]
     for one in again:  # half the programme later, or earlier
@@ -184,8 +187,12 @@ def arrange(known: list, unknown: list, hours: float, random: np.random.Generato
     return placed
 
 
+def _some(played: list[Played], count: int, random: np.random.Generator) -> list[Played]:
+    return [played[i] for i in random.choice(len(played), count, replace=False)] if count else []
+
+
 def _drawn(items: list, count: int, random: np.random.Generator) -> list:
-    rounds = -(-count // len(items))
+    rounds = -(-count // max(1, len(items)))
     order = np.concatenate([random.permutation(len(items)) for _ in range(rounds)])
     return [items[i] for i in order[:count]]
 
@@ -299,7 +306,7 @@ def score(
         "found": len(found),
         "right": len(pairs),
         "precision": round(len(pairs) / max(1, len(found)), 3),
-        "recall": round(len(pairs) / len(known), 3),
+        "recall": round(len(pairs) / max(1, len(known)), 3),
         "time_right": round(float(np.mean(truth_T == said_T)), 4),
         "speed_error_percent": _spread(
             [100 * abs(row["speed"] - known[number].speed) for number, row in pairs.items()]
