@@ -92,6 +92,8 @@ def main(chosen: argparse.Namespace) -> tuple[dict, int]:
 
 
 def _test(chosen: argparse.Namespace) -> dict:
+    from grafp.storage.sources import held_out
+
     music = [item for item in part(chosen.corpus, "test", "music") if _seconds(item) >= 11]
     unknown, known = music[::3], [item for n, item in enumerate(music) if n % 3]
     make = partial(degraded, chosen)
@@ -112,6 +114,7 @@ def _test(chosen: argparse.Namespace) -> dict:
         print(f"\nA catalog of {size} tracks")
         summary[f"{size} tracks"] = _table(_indexed(chosen, f"{size}", some), mine, few, some)
     train = [item for item in _training_music(chosen.corpus) if _seconds(item) >= 11]
+    train = [item for item in train if not held_out(item)]  # of the rest the background is made
     print(f"\nA catalog of {len(known) + len(train)} tracks")
     large = _indexed(chosen, "large", [*known, *train])
     summary["large"] = _table(large, first_of(familiar, chosen.few), few, known)

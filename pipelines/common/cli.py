@@ -62,10 +62,10 @@ def known_error(error: BaseException | None) -> GrafpError | None:
     """The project's own error behind another: Ray keeps a worker's as `cause`, or its text."""
     text = str(error)
     while error is not None:
-        cause = getattr(error, "cause", None) or error.__cause__
-        if isinstance(error, GrafpError) and not isinstance(cause, GrafpError):
+        inside = getattr(error, "cause", None)
+        if isinstance(error, GrafpError) and inside is None:
             return error
-        error = cause
+        error = inside or error.__cause__
     if told := _WORKERS_ERROR.findall(text):  # Ray Data keeps no more than the text
         name, reason = told[-1]
         return getattr(errors, name, GrafpError)(reason)

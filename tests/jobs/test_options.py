@@ -11,6 +11,7 @@ from typing import Annotated, Any, ClassVar, Literal
 import pytest
 
 from grafp.errors import OptionError, StorageError
+from grafp.model.bundle import read_card
 from grafp.options import Count, Kind, Uri, build_parser, number, numbers, parse, parse_given
 from grafp.plan import Case
 from jobs import train
@@ -319,3 +320,12 @@ def test_a_known_error_is_one_line(
 
     assert cli.run(main, Example(catalog="x")) == code
     assert capsys.readouterr().err == f"error: {error}\n"
+
+
+def test_the_error_that_says_most_is_told(capsys: pytest.CaptureFixture) -> None:
+    def main(_: Example) -> tuple[dict[str, Any], int]:
+        read_card("nowhere")
+        raise AssertionError
+
+    assert cli.run(main, Example(catalog="x")) == cli.FAILED
+    assert capsys.readouterr().err.startswith("error: nowhere: not a model bundle (nowhere/card")

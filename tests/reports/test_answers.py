@@ -115,6 +115,7 @@ def row(query: str, rank: int = 1, **values: Any) -> dict[str, Any]:
     empty = {
         "query_start_s": None, "query_end_s": None, "track": None, "track_start_s": None,
         "score": None, "matched": False, "threshold": 0.4, "error": None,
+        "false_positive_rate": None,
     }  # fmt: skip
     return {"query": query, "rank": rank, **empty, **values}
 
