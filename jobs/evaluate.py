@@ -30,7 +30,7 @@ from grafp.options import Count, Kind, Uri, Whole, numbers, whole_numbers
 from pipelines.common import cli
 
 _NEEDED = ("catalog", "audio", "noise", "rir")
-_OF_AUDIO = (*_NEEDED, "unknown", "workers", "gpu", "protocol", "snr")
+_OF_AUDIO = (*_NEEDED, "unknown", "workers", "gpu", "protocol", "query_hop", "snr")
 """Options that --embeddings does not use."""
 
 
@@ -64,6 +64,9 @@ class Options(cli.EncoderOptions):
     search: Literal["index", "lsh"] = "index"
     """How fingerprints are looked up: in the catalog's index, or by random-hyperplane hashes like
     the paper's TE + LSH, which this job computes in memory."""
+    query_hop: Literal["fine", "catalog"] = "fine"
+    """How often a clip has a fingerprint: every 0.1 s or oftener, or as seldom as the tracks of the
+    catalog (the paper's Fig. 2)."""
     seed: Whole = 0
     """Seed of cuts, noise and impulse responses."""
     unknown: Uri | None = None
@@ -84,7 +87,7 @@ class Options(cli.EncoderOptions):
         for one in fields(self):
             default = one.default if one.default_factory is MISSING else one.default_factory()
             if one.name in _OF_AUDIO and getattr(self, one.name) != default:
-                raise OptionError(f"--{one.name}: not with --embeddings")
+                raise OptionError(f"--{one.name.replace('_', '-')}: not with --embeddings")
 
 
 def options(arguments: list[str] | None = None) -> Options:
@@ -121,6 +124,7 @@ def main(chosen: Options) -> tuple[dict[str, Any], int]:
         seed=chosen.seed,
         protocol=chosen.protocol,
         search=chosen.search,
+        query_hop=chosen.query_hop,
         unknown=chosen.unknown,
         distractors=chosen.distractors,
         encoders=Encoders(chosen.workers, chosen.gpu),

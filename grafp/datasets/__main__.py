@@ -11,26 +11,19 @@ on standard output counts the recordings as JSON.
 Exit code: 0 done, 1 failed, 2 bad arguments.
 """
 
-import csv
-import io
 import json
 import logging
-import os
 import sys
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated
 
-import pyarrow as pa
-
-from grafp import storage
-from grafp.datasets import Kind, list_recordings
-from grafp.datasets.fma import SUBSETS, recordings
+from grafp.datasets import Kind
+from grafp.datasets.fma import SUBSETS
+from grafp.datasets.tables import listed, write_table
 from grafp.errors import GrafpError, OptionError
 from grafp.options import Uri, choice, parse, refuse
-from grafp.storage.sources import Item, is_table
-from grafp.storage.tables import to_parquet
+from grafp.storage.sources import is_table
 
 
 @dataclass(kw_only=True)
@@ -47,32 +40,6 @@ class Options:
     def __post_init__(self) -> None:
         if not is_table(self.out):
             raise OptionError(f"--out {self.out}: give a name that ends in .csv or .parquet")
-
-
-def write_table(out: str, items: Sequence[Item]) -> None:
-    """Write recordings as a table, CSV or Parquet by its name. Raises StorageError."""
-    base = os.path.dirname(storage.absolute(out)) + "/"
-    rows = [{"path": item.location.removeprefix(base), **item.row} for item in items]
-    columns = list(dict.fromkeys(name for row in rows for name in row))
-    if out.lower().endswith(".parquet"):
-        table = pa.table({name: [row.get(name) for row in rows] for name in columns})
-        storage.write(out, to_parquet(table))
-        return
-    text = io.StringIO()
-    writer = csv.DictWriter(text, columns)
-    writer.writeheader()
-    writer.writerows(rows)
-    storage.write(out, text.getvalue().encode())
-
-
-def listed(folder: str, kind: Kind, subset: str | None = None) -> list[Item]:
-    """The recordings of a folder. Raises OptionError, StorageError."""
-    if subset is None:
-        return list_recordings(kind, folder)
-    items = recordings(folder, storage.list_files(folder), subset)
-    if items is None:
-        raise OptionError(f"--subset {subset}: {folder} is not FMA; leave --subset out")
-    return items
 
 
 def main(arguments: list[str] | None = None) -> int:

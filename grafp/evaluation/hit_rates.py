@@ -6,23 +6,13 @@ from typing import Any
 
 import numpy as np
 
+from grafp.evaluation import paper
 from grafp.evaluation.metrics import Answer, Rate, score_answers
 from grafp.evaluation.protocol import Clip
 
 CONDITIONS = {False: "noise", True: "noise + reverb"}
 TOLERANCES_S = (0.05, 0.1, 0.125, 0.25)
 """The paper's granularities, Fig. 2."""
-_PAPER_SNR = (0.0, 5.0, 10.0, 15.0, 20.0)
-_PAPER = {  # top-1 hit rate within 50 ms, %, of GraFPrint on fma-medium
-    (False, 1.0): (63.9, 83.6, 93.5, 97.0, 98.8),
-    (False, 2.0): (85.7, 95.1, 98.6, 99.4, 99.8),
-    (False, 3.0): (93.3, 98.3, 99.3, 99.6, 99.9),
-    (False, 5.0): (97.7, 99.7, 99.5, 99.8, 99.9),
-    (True, 1.0): (52.3, 68.1, 79.2, 85.3, 89.4),
-    (True, 2.0): (80.0, 88.6, 94.7, 94.6, 96.4),
-    (True, 3.0): (88.7, 92.9, 96.4, 96.4, 96.6),
-    (True, 5.0): (93.3, 95.9, 97.3, 97.6, 97.7),
-}
 
 
 @dataclass(frozen=True)
@@ -48,8 +38,8 @@ class Cell:
     @property
     def paper(self) -> float | None:
         """The paper's number for this cell, on its own data, %."""
-        row = _PAPER.get((self.reverb, self.seconds))
-        return row[_PAPER_SNR.index(self.snr_db)] if row and self.snr_db in _PAPER_SNR else None
+        rows = paper.TABLE_2[paper.GRAFPRINT]
+        return paper.cell(rows, self.reverb, self.seconds, self.snr_db)
 
 
 def grid(clips: Sequence[Clip], answers: Sequence[Answer]) -> list[Cell]:
@@ -150,10 +140,15 @@ def granularity(
     }
 
 
+def cell_name(reverb: bool, seconds: float, snr_db: float) -> str:
+    """The key of a cell in report.json."""
+    return f"{CONDITIONS[reverb]}, {seconds:g} s, {snr_db:g} dB"
+
+
 def cells_dict(cells: Sequence[Cell]) -> dict[str, dict[str, dict[str, float | None]]]:
     """Rates with intervals by the cell's name, for JSON."""
     return {
-        f"{CONDITIONS[cell.reverb]}, {cell.seconds:g} s, {cell.snr_db:g} dB": {
+        cell_name(cell.reverb, cell.seconds, cell.snr_db): {
             name: rate.to_dict() for name, rate in cell.rates.items() if rate.total
         }
         for cell in cells

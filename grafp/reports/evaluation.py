@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from grafp.evaluation import paper
 from grafp.evaluation.failures import Case
 from grafp.evaluation.hit_rates import (
     CONDITIONS,
@@ -31,12 +32,6 @@ _TOTALS = {
     "false_negative": ("refused or wrong", "known clips at the threshold"),
     "false_positive": ("accepted wrongly", "unknown clips at the threshold"),
 }
-# The paper's Table III: 1 s, noise + reverb, on fma-large, within 50 ms, %.
-_PAPER_SCALED = {
-    "GraFPrint, 106,000 excerpts (paper)": (42.7, 61.8, 71.6, 81.3, 83.8),
-    "AST baseline, the same (paper)": (22.2, 26.7, 29.3, 37.0, 40.8),
-}
-_PAPER_SCALED_SNR = (0.0, 5.0, 10.0, 15.0, 20.0)
 
 
 def evaluation_report(
@@ -109,9 +104,9 @@ def _by_ratio(cells: Sequence[Cell]) -> list[Chart]:
             row = [cell for cell in mine if cell.seconds == length and cell.rates["hit_50ms"].total]
             ratios = [cell.snr_db for cell in row]
             lines.append(_line(f"{length:g} s", ratios, [c.rates["hit_50ms"] for c in row], color))
-            paper = {cell.snr_db: cell.paper for cell in row if cell.paper is not None}
-            if len(paper) > 1:
-                x, y = list(paper), list(paper.values())
+            published = {cell.snr_db: cell.paper for cell in row if cell.paper is not None}
+            if len(published) > 1:
+                x, y = list(published), list(published.values())
                 lines.append(Line("", x, y, color, dashed=True, points=False))
         note = "; dashed: the paper" if any(line.dashed for line in lines) else ""
         axis = Axis("signal-to-noise ratio, dB", sorted({cell.snr_db for cell in mine}))
@@ -209,9 +204,10 @@ def _scaling(scales: Sequence[Scale]) -> dict[str, Any]:
         _line(f"{ratio:g} dB", sizes, [scale.cells[n].rates["hit_50ms"] for scale in scales], n)
         for n, ratio in enumerate(ratios)
     ]
-    paper = {
-        name: dict(zip(_PAPER_SCALED_SNR, values, strict=True))
-        for name, values in (_PAPER_SCALED.items() if first.seconds == 1.0 else ())
+    published = {
+        f"{method}, 106,000 excerpts (paper)": rows[first.reverb, first.seconds]
+        for method, rows in paper.TABLE_3.items()
+        if (first.reverb, first.seconds) in rows
     }
     return {
         "what": f"{first.seconds:g} s, {CONDITIONS[first.reverb]}",
@@ -220,7 +216,8 @@ def _scaling(scales: Sequence[Scale]) -> dict[str, Any]:
             (scale, total(cell.rates["false_positive"] for cell in scale.cells)) for scale in scales
         ],
         "paper": [
-            (name, [values.get(ratio, "") for ratio in ratios]) for name, values in paper.items()
+            (name, [dict(zip(paper.SNR_DB, values)).get(ratio, "") for ratio in ratios])
+            for name, values in published.items()
         ],
         "charts": [
             line_chart("Within 50 ms, by catalog", lines, Axis("tracks", sizes, True), _SHARE)

@@ -118,20 +118,25 @@ class SpreadSearch:
         *,
         actors: int | None = None,
         decode: bool = False,
+        stride: int | None = None,
         method: type[ShardSearch] = ShardSearch,
     ) -> "SpreadSearch":
         """A search of the published snapshot with the offset correction of its model.
+
+        `stride` is that of the queries, see above.
 
         Raises ClusterError, and CatalogError when the model is not the catalog's.
         """
         manifest = catalog.manifest
         assert manifest is not None
-        correction = catalog.model().offset_correction_s / manifest.query_hop_s
+        query_hop_s = manifest.hop_s / (stride or manifest.stride)
+        correction = catalog.model().offset_correction_s / query_hop_s
         return cls(
             catalog.root,
             manifest,
             actors=actors,
             decode=decode,
+            stride=stride,
             offset_correction=correction,
             method=method,
         )

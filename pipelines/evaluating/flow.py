@@ -32,6 +32,7 @@ from grafp.reports.evaluation import evaluation_report
 from grafp.storage.sources import Item
 from pipelines.common.placement import ENCODERS, Encoders
 from pipelines.common.runtime import connect, finished_rows
+from pipelines.evaluating.catalog_hop import answered_at_catalog_hop
 from pipelines.evaluating.distractors import is_distractor, with_distractors
 from pipelines.evaluating.material import Material, self_repeating
 from pipelines.querying.flow import answered
@@ -39,6 +40,7 @@ from pipelines.querying.flow import answered
 logger = logging.getLogger(__name__)
 
 PROTOCOLS = ("field", "paper")
+QUERY_HOPS = ("fine", "catalog")
 SEARCHES: dict[str, type[ShardSearch]] = {"index": ShardSearch, "lsh": HashSearch}
 
 
@@ -55,6 +57,7 @@ def evaluate_catalog(
     seed: int,
     protocol: str = "field",
     search: str = "index",
+    query_hop: str = "fine",
     unknown: str | None = None,
     distractors: Sequence[int] = (),
     encoders: Encoders = ENCODERS,
@@ -64,6 +67,8 @@ def evaluate_catalog(
     Args:
         protocol: how clips are cut, one of PROTOCOLS.
         search: how fingerprints are looked up, one of SEARCHES.
+        query_hop: how often a clip has a fingerprint, one of QUERY_HOPS: every 0.1 s or oftener,
+            or as seldom as the catalog's tracks have one.
         unknown: recordings that are not in the catalog; they give a quarter as many clips.
         distractors: for each number, the shortest reverberant clips are also searched in a copy
             of the catalog with so many invented tracks, under OUT (the paper's Table III).
@@ -77,13 +82,20 @@ def evaluate_catalog(
     material = Material.collect(catalog, recordings, noise, rir, unknown, max(seconds))
     grid_s = catalog.manifest.hop_s if protocol == "paper" else None
     drawn = material.draw(queries, seed, seconds=seconds, snr_db=snr_db, grid_s=grid_s)
-    ask = partial(evaluate, material=material, method=SEARCHES[search], encoders=encoders)
+    ask = partial(
+        evaluate,
+        material=material,
+        method=SEARCHES[search],
+        coarse=query_hop == "catalog",
+        encoders=encoders,
+    )
     clips, answers = _without_errors(drawn, ask(catalog_uri, clips=drawn))
     logger.info(markdown(grid(clips, answers)))
     scales = in_larger_catalogs(catalog, distractors, out, clips, answers, ask, catalog.model())
     facts = _facts(catalog_uri, catalog.manifest, material)
     facts |= {"protocol": protocol, "clips": len(clips), "seed": seed}
     facts["search"] = search_name(search)
+    facts |= {"hop_s": catalog.manifest.hop_s, "query_hop": query_hop}
     cases = _cases(clips, answers, material, recordings)
     result = write_report(out, clips, answers, facts, scales, cases)
     return {"queries": len(clips), "seconds": round(time.monotonic() - started, 2), **result}
@@ -121,9 +133,12 @@ def evaluate(
     clips: Sequence[Clip],
     *,
     method: type[ShardSearch] = ShardSearch,
+    coarse: bool = False,
     encoders: Encoders = ENCODERS,
 ) -> list[ClipAnswer]:
     """The best answer to every clip, in their order; matched if it reaches the model's threshold.
+
+    `coarse`: clips have fingerprints as seldom as the catalog's tracks.
 
     Of a track that repeats itself exactly only the track is scored, see `self_repeating`.
     """
@@ -134,7 +149,8 @@ def evaluate(
     asked = {clip.number: clip for clip in clips}
     answers: dict[int, ClipAnswer] = {}
     # The second match may be the best wrong one.
-    found = answered(material.cut(clips), catalog, encoders, acceptance, top_k=2, method=method)
+    how = answered_at_catalog_hop if coarse else answered
+    found = how(material.cut(clips), catalog, encoders, acceptance, top_k=2, method=method)
     known = {uri for copies in uris.values() for uri in copies}
     repeating = self_repeating(material.known)
     for row in finished_rows(found, len(clips)):

@@ -111,6 +111,33 @@ def test_hashes_find_the_tracks_too_and_the_report_says_so(
     assert "LSH, 256 bits" in Path(folders["out"], "report.html").read_text()
 
 
+def test_clips_may_have_fingerprints_as_seldom_as_the_catalog(
+    folders: dict[str, str], capsys: pytest.CaptureFixture
+) -> None:
+    """A clip of 1.9 s: 10 fingerprints every 0.1 s, 2 every 0.5 s, of which both are used."""
+    coarse = f"{folders['catalog']}-coarse"
+    index_catalog(folders["music"], coarse, hop_s=0.5, encoders=Encoders(1))
+    numbers = {}
+    for query_hop in ("fine", "catalog"):
+        wanted = {"--query-hop": query_hop, "--catalog": coarse, "--seconds": "1.9"}
+        wanted |= {
+            "--protocol": "paper",
+            "--queries": "4",
+            "--out": f"{folders['out']}-{query_hop}",
+        }
+        assert cli.run(evaluate.main, evaluate.options(arguments(folders, **wanted))) == cli.DONE
+        summary = json.loads(capsys.readouterr().out.splitlines()[-1])
+        assert summary["cells"]["noise, 1.9 s, 30 dB"]["hit_track"]["hits"] == 4
+        rows = pq.read_table(f"{wanted['--out']}/clips.parquet").to_pylist()
+        assert all(row["true_start_s"] % 0.5 == 0 for row in rows)
+        right = [row for row in rows if row["track"] == row["true_track"] and not row["reverb"]]
+        assert all(abs(row["start_s"] - row["true_start_s"]) < 0.25 for row in right)
+        numbers[query_hop] = [row["score"] for row in rows]
+        report = json.loads(Path(wanted["--out"], "report.json").read_text())
+        assert (report["hop_s"], report["query_hop"]) == (0.5, query_hop)
+    assert numbers["fine"] != numbers["catalog"]
+
+
 @pytest.mark.slow
 def test_the_papers_protocol_and_a_larger_catalog(
     folders: dict[str, str], capsys: pytest.CaptureFixture

@@ -2,12 +2,12 @@
 
 import re
 from dataclasses import replace
-from html.parser import HTMLParser
 from typing import Any
 
 import numpy as np
 import pytest
 from jinja2 import UndefinedError
+from pages import Tables, loads_nothing
 
 from grafp.catalog.catalog import Catalog
 from grafp.catalog.manifest import Manifest, StoredFile
@@ -20,38 +20,6 @@ from grafp.reports.pages import render
 
 NASTY = "<script>alert('x')</script> & \"ä\".wav"
 FACTS = {"catalog": NASTY, "protocol": "field", "clips": 1234, "withdrawn": 2}
-
-
-class Tables(HTMLParser):
-    """The text of the cells of all tables, by row."""
-
-    def __init__(self, report: str) -> None:
-        super().__init__()
-        self.rows: list[list[str]] = []
-        self._open = False
-        self.feed(report)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:  # noqa: ARG002
-        if tag == "tr":
-            self.rows.append([])
-        if tag in ("td", "th"):
-            self.rows[-1].append("")
-            self._open = True
-
-    def handle_endtag(self, tag: str) -> None:
-        self._open = self._open and tag not in ("td", "th")
-
-    def handle_data(self, data: str) -> None:
-        if self._open:
-            self.rows[-1][-1] += data
-
-
-def loads_nothing(report: str) -> None:
-    targets = re.findall(r'(?:src|href)="([^"]*)"|url\(([^)]*)\)', report)
-    assert all(t.startswith(("#", "data:")) for pair in targets for t in pair if t)
-    assert "@import" not in report
-    assert "<script" not in report
-    assert "<link" not in report
 
 
 def answer(clip: Clip, track: str, **values: Any) -> ClipAnswer:
