@@ -56,6 +56,7 @@ class Outcome:
 
     track_N: list[str | None]
     reached_N: np.ndarray
+    """Less what the clip is too steady."""
     elsewhere_N: np.ndarray
     """See grafp.index.evidence.Answer."""
 
@@ -317,7 +318,8 @@ def _identify(root: str, queries: list[np.ndarray]) -> list[tuple[str | None, fl
         for found in identify(some, search, reached(some, beside)):
             best = found[0] if found else None
             track = uris[best.match.ordinal][0] if best else None
-            answers.append((track, best.reached if best else -1.0, best.elsewhere if best else 0.0))
+            reached_it = best.reached - best.too_steady if best else -1.0
+            answers.append((track, reached_it, best.elsewhere if best else 0.0))
     return answers
 
 

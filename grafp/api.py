@@ -108,7 +108,7 @@ def _rate(clip: np.ndarray, segments: int, score: float, background: Background)
     [beside] = reached([clip], BackgroundSearch.of(background, HOP_SECONDS))
     seconds = (len(clip) - 1) * HOP_SECONDS + SEGMENT_SECONDS
     law = law_alone(background, seconds, segments)
-    return law.false_positive_rate(score - against(beside.score))
+    return law.false_positive_rate(score - against(beside.score) - beside.too_steady)
 
 
 @cache

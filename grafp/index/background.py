@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -16,6 +17,9 @@ from grafp.index.calibration import Law, between
 from grafp.index.ids import fingerprint_ids
 from grafp.index.scoring import Alignments, Match, Tracks
 from grafp.model.background import LENGTHS_S, Background
+from grafp.model.fingerprint import SEGMENT_SECONDS
+
+_STEADY = 0.99  # of clean music is less steady
 
 
 @dataclass(frozen=True)
@@ -27,6 +31,8 @@ class BackgroundSearch:
     ids_N: np.ndarray
     music: int
     """The first so many of its tracks are music; sounds come after them."""
+    hop_s: float
+    """Between two fingerprints, seconds."""
     stride: int = 1
     offset_correction: float = 0.0
     neighbors: int = 8
@@ -47,7 +53,39 @@ class BackgroundSearch:
         ids = [fingerprint_ids(t, np.arange(count)) for t, count in enumerate(counts_T.tolist())]
         tracks = Tracks(vectors_ND, ordinals_T, first_rows_T, counts_T)
         music = int(kept_T[: background.tracks].sum())
-        return cls(tracks, vectors_ND, np.concatenate(ids), music)
+        return cls(tracks, vectors_ND, np.concatenate(ids), music, query_hop_s)
+
+    def too_steady(self, query_MD: np.ndarray) -> float:
+        """How much steadier a query is than music: 0 for nearly all music, up to 0.7 for hum."""
+        seconds = (len(query_MD) - 1) * self.hop_s + SEGMENT_SECONDS
+        limits, apart = self._steadiest, self._apart
+        if len(query_MD) <= apart or not limits:
+            return 0.0
+        limit = np.interp(math.log(seconds), [math.log(s) for s in limits], list(limits.values()))
+        return max(0.0, float(steadiness(query_MD, apart) - limit))
+
+    @property
+    def _apart(self) -> int:
+        """From this many hops on, two fingerprints have no second in common."""
+        return round(SEGMENT_SECONDS / self.hop_s)
+
+    @cached_property
+    def _steadiest(self) -> dict[float, float]:
+        """By length in seconds, what nearly all passages of the clean excerpts stay below."""
+        ends_T = np.cumsum(self.tracks.counts_T)[: self.music]
+        excerpts = np.split(self.vectors_ND[: ends_T[-1]], ends_T[:-1]) if self.music else []
+        limits = {}
+        for seconds in LENGTHS_S[1:]:
+            length = 1 + round((seconds - SEGMENT_SECONDS) / self.hop_s)
+            passages = [
+                np.lib.stride_tricks.sliding_window_view(one_ND, length, 0)[:: self._apart]
+                for one_ND in excerpts
+                if len(one_ND) >= length
+            ]
+            if passages:
+                passages_PMD = np.concatenate(passages).swapaxes(1, 2)
+                limits[seconds] = float(np.quantile(steadiness(passages_PMD, self._apart), _STEADY))
+        return limits
 
     def nearest(self, queries_QD: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
         k = min(k, len(self.vectors_ND))
@@ -64,6 +102,19 @@ class BackgroundSearch:
 
     def matches(self, asked: Sequence[Alignments], tried: int, change: float) -> list[list[Match]]:
         return [self.tracks.matches(one, self.stride, tried, change) for one in asked]
+
+
+def steadiness(query_MD: np.ndarray, apart: int) -> np.ndarray:
+    """Mean inner product of all pairs of fingerprints at least `apart` rows from each other.
+
+    Args:
+        query_MD: (..., segments, 128) with more than `apart` segments.
+    """
+    after_MD = np.cumsum(query_MD[..., ::-1, :], axis=-2)[..., ::-1, :]
+    count = query_MD.shape[-2] - apart
+    sums = np.einsum("...md,...md->...", query_MD[..., :count, :], after_MD[..., apart:, :])
+    mean: np.ndarray = sums / (count * (count + 1) / 2)
+    return mean
 
 
 def law_alone(background: Background, seconds: float, segments: int) -> Law:

@@ -6,6 +6,9 @@ that the query reaches in other music: in other tracks of the catalog, and in a 
 no answer. Two tracks that agree with each other along the query have the same music, such as two
 encodings of one recording. They are one piece, and share its evidence.
 
+Hum and long tones resemble any held note. They are steadier than music: their fingerprints are all
+alike. What a query is steadier than clean music counts against its answers.
+
 What counts was chosen on validation music; benchmarks/acceptance.py prints other choices beside it.
 """
 
@@ -31,6 +34,8 @@ class Beside:
     score: float
     sketch_SD: np.ndarray | None = field(default=None, repr=False, compare=False)
     """Of the music that it reaches, see `Match.sketch_SD`; none of hum, tones and noise."""
+    too_steady: float = 0.0
+    """See `BackgroundSearch.too_steady`."""
 
 
 NOTHING = Beside(0.0)
@@ -48,10 +53,12 @@ class Answer:
     piece: int
     """Numbers the pieces of music among the answers from 0; tracks with the same music share
     one."""
+    too_steady: float = 0.0
+    """How much steadier the query is than music."""
 
     @property
     def evidence(self) -> float:
-        return self.reached - against(self.elsewhere)
+        return self.reached - against(self.elsewhere) - self.too_steady
 
     @property
     def beside(self) -> float:
@@ -115,12 +122,15 @@ def reached(
     if background is None:
         return [NOTHING] * len(queries)
     found = find_matches(queries, background, tried=1, change=change)
-    return [_beside(matches[0], background) if matches else NOTHING for matches in found]
+    return [
+        _beside(query_MD, matches[0], background) if matches else NOTHING
+        for query_MD, matches in zip(queries, found, strict=True)
+    ]
 
 
-def _beside(match: Match, background: BackgroundSearch) -> Beside:
-    is_music = match.ordinal < background.music
-    return Beside(match.rank_score, match.sketch_SD if is_music else None)
+def _beside(query_MD: np.ndarray, match: Match, background: BackgroundSearch) -> Beside:
+    sketch_SD = match.sketch_SD if match.ordinal < background.music else None
+    return Beside(match.rank_score, sketch_SD, background.too_steady(query_MD))
 
 
 def weighed(matches: Sequence[Match], beside: Beside, top_k: int) -> list[Answer]:
@@ -146,7 +156,7 @@ def weighed(matches: Sequence[Match], beside: Beside, top_k: int) -> list[Answer
         for piece in score
     }
     return [
-        Answer(match, score[piece], max(following[piece]), piece)
+        Answer(match, score[piece], max(following[piece]), piece, beside.too_steady)
         for match, piece in zip(matches, piece_W, strict=True)
         if piece < top_k
     ]

@@ -5,7 +5,7 @@ import pytest
 from vectors import clip, on_grid, recording, shards_of, unit
 
 from grafp.index.alignment import find_matches
-from grafp.index.background import BackgroundSearch
+from grafp.index.background import BackgroundSearch, steadiness
 from grafp.index.evidence import NOTHING, PART, Answer, Beside, identify, reached
 from grafp.index.scoring import TRIED
 from grafp.index.shards import ShardSearch
@@ -260,3 +260,30 @@ def test_music_of_the_background_does_not_speak_against_itself(
     assert answer.elsewhere < 0.4
     [[without]] = identify([query], catalog, [Beside(beside[0].score)], change=0.0)
     assert without.evidence < answer.evidence - 0.2
+
+
+def test_steadiness_is_the_mean_of_fingerprints_that_are_apart() -> None:
+    query_MD = clip(recording(30, 7), 0, 30, noise=0.3)
+    pairs = [query_MD[i] @ query_MD[j] for i in range(30) for j in range(i + 10, 30)]
+    assert len(pairs) == 20 * 21 / 2
+    assert steadiness(query_MD, 10) == pytest.approx(np.mean(pairs), abs=1e-5)
+    both = steadiness(np.stack([query_MD, np.ones_like(query_MD) / 128**0.5]), 10)
+    assert both == pytest.approx([np.mean(pairs), 1.0], abs=1e-5)
+
+
+def test_what_is_steadier_than_music_has_less_evidence(
+    background: Background, query: np.ndarray, tracks: dict[int, np.ndarray]
+) -> None:
+    search = BackgroundSearch.of(background, 0.1)
+    note_D = recording(1, 4_000)[0]
+    noise_MD = 0.5 * unit(np.random.default_rng(0).standard_normal((31, 128)))
+    note_MD = unit(note_D + noise_MD).astype(np.float32)
+    hum, music, short = reached([note_MD, query, note_MD[:10]], search, change=0.0)
+    assert 0.5 < hum.too_steady < 0.8
+    assert (music.too_steady, short.too_steady) == (0.0, 0.0)
+    catalog = shards_of(tracks | {900: on_grid(unit(np.tile(note_D, (400, 1))))})
+    [[answer]] = identify([note_MD], catalog, [hum], change=0.0)
+    [[without]] = identify([note_MD], catalog, [Beside(hum.score)], change=0.0)
+    assert answer.match.ordinal == 900
+    assert answer.evidence == pytest.approx(without.evidence - hum.too_steady)
+    assert answer.match.score - answer.beside == pytest.approx(answer.evidence)
