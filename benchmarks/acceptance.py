@@ -101,12 +101,12 @@ def _test(chosen: argparse.Namespace) -> dict:
     strange = make("unknown", unknown, chosen.unknown, snr=(0, 20), reverb=0.5)
     familiar = make("known", known, chosen.known, snr=(0, 20), reverb=0.5)
     loud = make("known-0db", known, chosen.few, snr=(0, 0), reverb=0.0)
+    few = first_of(strange, chosen.few)
     catalog = _indexed(chosen, "all", known)
     print(f"\n{len(known)} tracks in the catalog, {len(unknown)} unknown tracks")
     summary = {"all": _table(catalog, familiar, strange, known)}
     print("\nThe same, known clips in noise at 0 dB without impulse response")
-    summary["0 dB"] = _table(catalog, loud, strange, known)
-    few = first_of(strange, chosen.few)
+    summary["0 dB"] = _table(catalog, loud, few, known)
     print("\nUnknown clips that are no such music, accepted, %")
     summary["other"] = _other(chosen, catalog)
     for size in _SIZES:
