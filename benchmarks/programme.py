@@ -193,7 +193,7 @@ def _some(played: list[Played], count: int, random: np.random.Generator) -> list
 
 def _drawn(items: list, count: int, random: np.random.Generator) -> list:
     rounds = -(-count // max(1, len(items)))
-    order = np.concatenate([random.permutation(len(items)) for _ in range(rounds)])
+    order = [i for _ in range(rounds) for i in random.permutation(len(items))]
     return [items[i] for i in order[:count]]
 
 
