@@ -111,6 +111,7 @@ def test_hashes_find_the_tracks_too_and_the_report_says_so(
     assert "LSH, 256 bits" in Path(folders["out"], "report.html").read_text()
 
 
+@pytest.mark.slow
 def test_clips_may_have_fingerprints_as_seldom_as_the_catalog(
     folders: dict[str, str], capsys: pytest.CaptureFixture
 ) -> None:

@@ -117,6 +117,7 @@ def _query(
     }
 
 
+@pytest.mark.slow
 def test_arrays_give_the_hit_rates_of_the_audio(
     folder: Path, model: grafp.Model, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:

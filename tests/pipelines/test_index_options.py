@@ -85,6 +85,7 @@ def test_the_papers_index_is_recorded_and_answers(
         assert (code, summary["matched"]) == (cli.DONE, 2)
 
 
+@pytest.mark.slow
 def test_later_runs_and_copies_keep_it(indexed: Path, tmp_path: Path, capsys) -> None:
     shutil.copytree(indexed / "catalog", tmp_path / "catalog")
     shutil.copytree(indexed / "music", tmp_path / "music")
@@ -154,6 +155,7 @@ def test_search_actors_have_the_catalogs_settings(indexed: Path) -> None:
     assert (sent.neighbors, sent.candidates) == (20, 64)
 
 
+@pytest.mark.slow
 def test_too_little_music_for_the_lists_is_one_line(tmp_path: Path, capsys) -> None:
     write_music(tmp_path, range(2))
     code, _, error = index(tmp_path, capsys, "--lists", "256")

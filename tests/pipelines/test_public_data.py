@@ -45,6 +45,7 @@ def trained_on(out: str) -> dict[str, list[np.ndarray]]:
     }
 
 
+@pytest.mark.slow
 def test_evaluation_uses_nothing_that_training_used(
     folders: Folders, tmp_path: Path, ray_here: None, capsys: pytest.CaptureFixture
 ) -> None:

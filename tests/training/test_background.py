@@ -97,6 +97,7 @@ def test_what_clips_reach_is_of_other_tracks(background: Background) -> None:
         assert beside > plain - 0.02
 
 
+@pytest.mark.slow
 def test_the_seed_decides(
     background: Background,
     tracks: list[np.ndarray],
