@@ -17,7 +17,7 @@ _STEPS_H = np.arange(-2.0, 2.1, 0.5)  # of the start, hops; the outer ones only 
 _FINER_STEPS_H = np.arange(-1.0, 1.1, 0.5)  # at other speeds, around the best of the coarse search
 _MOST_STEPS = 16  # of the speed, either way
 _FINER = np.linspace(-0.5, 0.5, 5)  # of a step of the speed
-_LEAST_GAIN = 0.008  # of the score, for another speed than 1
+_LEAST_GAIN = 0.008  # of the score, for another speed than that of the catalog
 _NEIGHBORS_ALIKE = 0.73  # mean product of two fingerprints a hop apart, `small` on music
 _SILENCE = 1e-3  # squared length below which a mean of two fingerprints is silence
 
@@ -91,7 +91,8 @@ def refine(
     near_W, speed_W = _roughly_best(similarity_WKM, windows, middle_W, speed_WR)
     finer_WR = speed_W[:, None] + change_R[count + 1] * _FINER
     free = _best(similarity_WKM, windows, near_W, finer_WR, _FINER_STEPS_H)
-    return plain.replaced(free, free.rank_score_W > plain.rank_score_W + _LEAST_GAIN)
+    gain_W = np.where(speed_W1[:, 0] == 1, _LEAST_GAIN, 0.0)
+    return plain.replaced(free, free.rank_score_W > plain.rank_score_W + gain_W)
 
 
 def _positions(
