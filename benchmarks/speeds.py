@@ -104,7 +104,7 @@ def _clips(location: str, seed: int, count: int, material: dict) -> list[tuple]:
     """Kind, change, whether reverberant, middle in the track (s), and fingerprints, of each."""
     from grafp import load_model, storage
     from grafp.audio import decode
-    from grafp.audio.degrade import cut_degraded
+    from grafp.audio.degrade import cut_degraded, noise_excerpt
 
     fingerprint, random = load_model().fingerprint, np.random.default_rng(seed)
     track_S = decode(storage.read(location))
@@ -121,7 +121,7 @@ def _clips(location: str, seed: int, count: int, material: dict) -> list[tuple]:
                 spare,
                 10.0,
                 snr_db=10.0,
-                noise_S=noise_S[int(random.integers(max(1, len(noise_S) - length + 1))) :],
+                noise_S=noise_excerpt(noise_S, length, random),
                 rir_S=rir_S if number % 2 else None,
             )
             clips.append((kind, change, bool(number % 2), middle / RATE, fingerprint(clip_S)))

@@ -1,7 +1,8 @@
 """The library in a notebook: load a model, fingerprint files, locate a clip in a recording."""
 
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -17,6 +18,9 @@ from grafp.model.bundle import (
 )
 from grafp.model.fingerprint import HOP_SECONDS, SEGMENT_SECONDS
 from grafp.model.inference import Fingerprinter
+
+if TYPE_CHECKING:
+    from grafp.index.background import BackgroundSearch
 
 
 @dataclass(frozen=True)
@@ -43,6 +47,10 @@ class Model:
         if isinstance(recording, str):
             recording = decode(storage.read(recording))
         return self.fingerprinter(recording)
+
+    @cached_property
+    def _beside(self) -> "BackgroundSearch | None":
+        return _opened(self.background)
 
 
 @dataclass(frozen=True)
@@ -89,31 +97,45 @@ def locate(
     """
     from grafp.index.alignment import align  # only here: the rest needs no index
 
-    correction_s, background = (
-        (model.offset_correction_s, model.background) if model else _default()
+    correction_s, background, beside = (
+        (model.offset_correction_s, model.background, model._beside) if model else _default()
     )
     match = align(clip, recording, correction_s / HOP_SECONDS, max_speed_change)
     if match is None or match.score < min_score:
         return None
     start_s = max(0.0, match.start * HOP_SECONDS)
-    rate = _rate(clip, len(recording), match.rank_score, background) if background else None
+    rate = None
+    if background and beside:
+        rate = _rate(clip, len(recording), match.rank_score, background, beside)
     return Location(start_s, match.score, match.speed, rate)
 
 
-def _rate(clip: np.ndarray, segments: int, score: float, background: Background) -> float:
+def _rate(
+    clip: np.ndarray,
+    segments: int,
+    score: float,
+    background: Background,
+    search: "BackgroundSearch",
+) -> float:
     """The false-positive rate of a score in a recording of so many segments."""
-    from grafp.index.background import BackgroundSearch, law_alone
+    from grafp.index.background import law_alone
     from grafp.index.evidence import against, reached
 
-    [beside] = reached([clip], BackgroundSearch.of(background, HOP_SECONDS))
+    [beside] = reached([clip], search)
     seconds = (len(clip) - 1) * HOP_SECONDS + SEGMENT_SECONDS
     law = law_alone(background, seconds, segments)
     return law.false_positive_rate(score - against(beside.score) - beside.too_steady)
 
 
 @cache
-def _default() -> tuple[float, Background | None]:
-    """Offset correction and background of the default model."""
+def _default() -> "tuple[float, Background | None, BackgroundSearch | None]":
+    """Offset correction and background of the default model, the latter also opened."""
     card, data = read_card(DEFAULT_MODEL), read_background(DEFAULT_MODEL)
     background = parse_background(data, card.sha256, DEFAULT_MODEL) if data else None
-    return card.offset_correction_s, background
+    return card.offset_correction_s, background, _opened(background)
+
+
+def _opened(background: Background | None) -> "BackgroundSearch | None":
+    from grafp.index.background import BackgroundSearch
+
+    return BackgroundSearch.of(background, HOP_SECONDS) if background else None

@@ -81,7 +81,7 @@ def random_clip(
         int(random.integers(len(track_S) - length + 1)),
         seconds,
         snr_db=float(random.uniform(*snr_db)),
-        noise_S=_excerpt(_one(noises, random), length, random) if noises else None,
+        noise_S=noise_excerpt(_one(noises, random), length, random) if noises else None,
         rir_S=_one(rirs, random) if rirs and random.random() < reverb else None,
     )
 
@@ -90,7 +90,7 @@ def _one(sounds: Sequence[np.ndarray], random: np.random.Generator) -> np.ndarra
     return sounds[int(random.integers(len(sounds)))]
 
 
-def _excerpt(noise_S: np.ndarray, length: int, random: np.random.Generator) -> np.ndarray:
+def noise_excerpt(noise_S: np.ndarray, length: int, random: np.random.Generator) -> np.ndarray:
     """A noise from a random sample on, as long as a clip where it lasts."""
     return noise_S[int(random.integers(max(1, len(noise_S) - length + 1))) :]
 

@@ -18,12 +18,13 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Annotated
 
-from grafp.datasets import Kind
-from grafp.datasets.fma import SUBSETS
-from grafp.datasets.tables import listed, write_table
+from grafp import storage
+from grafp.datasets import Kind, list_recordings
+from grafp.datasets.fma import SUBSETS, recordings
+from grafp.datasets.tables import write_table
 from grafp.errors import GrafpError, OptionError
 from grafp.options import Uri, choice, parse, refuse
-from grafp.storage.sources import is_table
+from grafp.storage.sources import Item, is_table
 
 
 @dataclass(kw_only=True)
@@ -40,6 +41,16 @@ class Options:
     def __post_init__(self) -> None:
         if not is_table(self.out):
             raise OptionError(f"--out {self.out}: give a name that ends in .csv or .parquet")
+
+
+def listed(folder: str, kind: Kind, subset: str | None = None) -> list[Item]:
+    """The recordings of a folder. Raises OptionError, StorageError."""
+    if subset is None:
+        return list_recordings(kind, folder)
+    items = recordings(folder, storage.list_files(folder), subset)
+    if items is None:
+        raise OptionError(f"--subset {subset}: {folder} is not FMA; leave --subset out")
+    return items
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -1,4 +1,4 @@
-"""Data sets as tables, and subsets of FMA that a folder is not named after."""
+"""Data sets as tables."""
 
 import csv
 import io
@@ -8,9 +8,6 @@ from collections.abc import Sequence
 import pyarrow as pa
 
 from grafp import storage
-from grafp.datasets import Kind, list_recordings
-from grafp.datasets.fma import recordings
-from grafp.errors import OptionError
 from grafp.storage.sources import Item
 from grafp.storage.tables import to_parquet
 
@@ -29,13 +26,3 @@ def write_table(out: str, items: Sequence[Item]) -> None:
     writer.writeheader()
     writer.writerows(rows)
     storage.write(out, text.getvalue().encode())
-
-
-def listed(folder: str, kind: Kind, subset: str | None = None) -> list[Item]:
-    """The recordings of a folder. Raises OptionError, StorageError."""
-    if subset is None:
-        return list_recordings(kind, folder)
-    items = recordings(folder, storage.list_files(folder), subset)
-    if items is None:
-        raise OptionError(f"--subset {subset}: {folder} is not FMA; leave --subset out")
-    return items

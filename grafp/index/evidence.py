@@ -9,7 +9,7 @@ encodings of one recording. They are one piece, and share its evidence.
 Hum and long tones resemble any held note. They are steadier than music: their fingerprints are all
 alike. What a query is steadier than clean music counts against its answers.
 
-What counts was chosen on validation music; benchmarks/acceptance.py prints other choices beside it.
+The part was chosen on validation music; benchmarks/acceptance.py prints others beside it.
 """
 
 from collections.abc import Sequence

@@ -116,4 +116,4 @@ def _named(option: str, what: Callable[..., T], *given: Any) -> T:
     try:
         return what(*given)
     except (OptionError, StorageError) as error:
-        raise type(error)(f"{option} {error}") from error.__cause__
+        raise type(error)(f"{option} {error}") from error
