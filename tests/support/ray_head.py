@@ -46,9 +46,11 @@ def running(folder: Path) -> Iterator[Head]:
     """A head whose clients work in `folder`, where their token is."""
     (folder / "token").write_text(secrets.token_hex(32))
     (folder / "wrong").write_text(secrets.token_hex(32))
-    gcs, dashboard = _free_port(), _free_port()
+    gcs, dashboard, agent = _free_port(), _free_port(), _free_port()
     started = Head(folder, f"127.0.0.1:{gcs}", f"http://127.0.0.1:{dashboard}")
     command = [RAY, "start", "--head", "--block", f"--port={gcs}", f"--dashboard-port={dashboard}"]
+    # The usual port of the agent may be that of another Ray in the tests.
+    command += [f"--dashboard-agent-listen-port={agent}"]
     process = subprocess.Popen(
         [*command, "--num-cpus=2", "--node-ip-address=127.0.0.1"],
         env={**started.env(), "RAY_idle_worker_killing_time_threshold_ms": "60000"},
