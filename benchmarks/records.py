@@ -92,20 +92,21 @@ def _entries(shards: int) -> list[Any]:
     def entry(number: int) -> ShardEntry:
         digest = hashlib.sha256(str(number).encode()).hexdigest()
         key = f"index/pq64x4fs-{digest[:12]}/{digest[:16]}"
-        index = StoredFile(f"{key}.faiss", 73_000_000, digest)
-        vectors = StoredFile(f"{key}.vectors", 256_000_000, digest)
-        tracks = StoredFile(f"{key}.tracks.parquet", 20_000, digest)
-        return ShardEntry(digest[:16], index, vectors, tracks, 1_000_000, 1.234, 0.9876)
+        codes = StoredFile(f"{key}.codes.parquet", 44_000_000, digest)
+        lists = 128 * number, 128 * (number + 1)
+        return ShardEntry(digest[:16], codes, *lists, 1_000_000, 1.234, 0.9876)
 
     return [entry(number) for number in range(shards)]
 
 
 def _manifest_bytes(entries: list[Any]) -> float:
     """Of each shard in a manifest."""
-    from grafp.catalog.manifest import Manifest
+    from grafp.catalog.manifest import Layer, Manifest
 
+    file = entries[0].codes
+    layers = [Layer(entries, file)]
     manifest = Manifest(
-        "s", None, "", "m", "", 0.1, None, None, None, entries, entries[0].tracks, 0, {}
+        "s", None, "", "m", "", 0.1, None, None, None, layers, file, file, file, 0, {}
     )
     return len(manifest.to_json()) / len(entries)
 
@@ -124,6 +125,7 @@ def _track(number: int) -> dict[str, Any]:
         "model_id": "small-01234567",
         "hop_s": 0.1, "n_segments": 1991 + number % 97,
         "embedding_file": f"embeddings/small-01234567/20260101T000000-abcdef/{file}.parquet",
+        "embeddings_at": 520_000 * (number % 32),
     }  # fmt: skip
 
 

@@ -143,9 +143,10 @@ def _grown(row: dict[str, Any], size: int) -> dict[str, Any]:
 
 def _populated(trained: bytes, vectors_ND: np.ndarray, most: int) -> tuple[list, float, int]:
     """Shards, two populated at once; core seconds and bytes of the index."""
+    from grafp.index.shards import HalfVectors, Shard
+
     from grafp.index.ids import fingerprint_ids
     from grafp.index.ivfpq import parse_index, populate
-    from grafp.index.shards import HalfVectors, Shard
 
     most -= most % TRACK_SEGMENTS  # whole tracks
 

@@ -36,7 +36,7 @@ def test_queries_come_at_the_manifests_hop(hop: float) -> None:
     from grafp.catalog.manifest import Manifest, StoredFile
 
     file = StoredFile("", 0, "")
-    manifest = Manifest("", None, "", "", "", hop, None, None, None, [], file, 0, {})
+    manifest = Manifest("", None, "", "", "", hop, None, None, None, [], file, file, file, 0, {})
     expected = math.floor((5.0 - 1.0) / manifest.query_hop_s + 1e-9) + 1
     assert Case(1, hop=hop).query_segments() == expected
 
@@ -46,7 +46,8 @@ def test_a_real_index_is_as_large_as_planned() -> None:
     import numpy as np
 
     from grafp.index.ids import fingerprint_ids
-    from grafp.index.ivfpq import populate, train_index
+    from grafp.index.ivfpq import encode, parse_index, train_index
+    from grafp.index.lists import Lists
     from grafp.index.size import IndexParameters
 
     rng = np.random.default_rng(0)
@@ -56,9 +57,11 @@ def test_a_real_index_is_as_large_as_planned() -> None:
     faiss.omp_set_num_threads(1)  # threads that wait for each other are slow on a busy machine
     trained = train_index(vectors_ND[:3_000].astype(np.float32), parameters)
     faiss.omp_set_num_threads(threads)
-    index = populate(trained, vectors_ND, fingerprint_ids(0, np.arange(len(vectors_ND))))
+    codes = encode(trained, vectors_ND, fingerprint_ids(0, np.arange(len(vectors_ND))))
+    lists = Lists.filled(parse_index(trained), codes, range(parameters.nlist))
     planned = calculator.bytes_each(parameters, len(vectors_ND), parameters.codec)
-    assert len(index) / len(vectors_ND) == pytest.approx(planned, rel=0.1)
+    held = len(faiss.serialize_index(lists.index)) / len(vectors_ND)
+    assert held == pytest.approx(planned, rel=0.1)
 
 
 def test_units() -> None:

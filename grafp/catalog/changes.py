@@ -10,8 +10,11 @@ from grafp.storage.sources import Item
 
 MAX_ATTEMPTS = 3
 """A recording that failed so often is left alone until its file changes."""
-_BYTES_STORED = 2 * 2 * DIMENSION + 44
-"""Of a fingerprint: float16 in embedding files and in shards; index, by benchmarks/scale.py."""
+_BYTES_STORED = 2 * DIMENSION + 44
+"""Of a fingerprint: float16 in embedding files; its list, id and code in shards."""
+_SHARED = (
+    "ordinal", "stored_as", "embedding_file", "embeddings_at", "n_segments", "duration_s",
+)  # fmt: skip
 _BYTES_A_SECOND = {one.extension: one.bytes_a_second for one in FORMATS}
 
 
@@ -107,8 +110,7 @@ def join(
         row |= {"source": source, "ordinal": None, "stored_as": None}
         twin = known.get(row["content_sha256"]) if row["status"] in ("ok", "skipped") else None
         if twin:
-            same = ("ordinal", "stored_as", "embedding_file", "n_segments", "duration_s")
-            row |= {name: twin[name] for name in same} | {"status": "ok"}
+            row |= {name: twin[name] for name in _SHARED} | {"status": "ok"}
         elif row["status"] == "ok":
             row |= {"ordinal": next_ordinal, "stored_as": row["track_id"]}
             known[row["content_sha256"]] = row

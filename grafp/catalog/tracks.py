@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from grafp.storage.tables import from_parquet, table_of, to_parquet
 
@@ -36,9 +35,9 @@ TRACK_SCHEMA = pa.schema(
         ("hop_s", pa.float64()),
         ("n_segments", pa.int64()),
         ("embedding_file", pa.string()),
+        ("embeddings_at", pa.int64()),  # byte of that file; float16, one after another
     ]
 )
-_STATUS_BEFORE = "withdrawn"  # what catalogs of format 3 say for removed
 
 
 @dataclass(frozen=True)
@@ -48,6 +47,7 @@ class TrackRef:
     ordinal: int
     stored_as: str
     embedding_file: str
+    embeddings_at: int
     n_segments: int
     content_sha256: str
 
@@ -64,13 +64,7 @@ def tracks_to_bytes(rows: Iterable[Row]) -> bytes:
 
 def tracks_from_bytes(data: bytes, columns: list[str] | None = None) -> pa.Table:
     """The track table of a Parquet file, or some of its columns."""
-    table = from_parquet(data, columns)
-    number = table.schema.get_field_index("status")
-    if number < 0:
-        return table
-    status = table.column(number)
-    status = pc.if_else(pc.equal(status, _STATUS_BEFORE), "removed", status)
-    return table.set_column(number, "status", status)
+    return from_parquet(data, columns)
 
 
 def live_refs(rows: Iterable[Row]) -> dict[int, TrackRef]:

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from grafp.index.calibration import Calibration
 
 DEFAULT_FPR = 0.001
+DECISIVE_FPR = 1e-6
+"""An answer of such a rate needs no further search: a hundredth of the lowest target."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,11 @@ class Acceptance:
             return self.min_score(seconds)
         assert self.calibration is not None
         return beside + self.calibration.law(seconds).evidence(self.fpr)
+
+    def decisive(self, evidence: float, seconds: float) -> bool:
+        """Whether an answer leaves no doubt; never where there are no rates."""
+        rate = self.false_positive_rate(evidence, seconds)
+        return rate is not None and rate <= min(DECISIVE_FPR, 0.01 * self.fpr)
 
     def false_positive_rate(self, evidence: float, seconds: float) -> float | None:
         """The share of recordings that are not in the catalog and reach as much evidence."""

@@ -7,7 +7,7 @@ grafp.index.scoring). The model's offset correction is taken off here, for queri
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -44,10 +44,13 @@ class Searcher(Protocol):
     def candidates(self) -> int:
         """Proposals to score exactly for each query."""
 
-    def nearest(self, queries_QD: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    def nearest(
+        self, queries_QD: np.ndarray, k: int, nprobe: int | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
         """The k nearest fingerprints of each query: similarities and ids, (queries, k).
 
-        Best first, equals by id; id -1 where there are no more.
+        Best first, equals by id; id -1 where there are no more. `nprobe`: lists to search for
+        each, instead of the catalog's number.
         """
 
     def products(self, asked: Sequence[Alignments]) -> list[np.ndarray]:
@@ -55,6 +58,20 @@ class Searcher(Protocol):
 
     def matches(self, asked: Sequence[Alignments], tried: int, change: float) -> list[list[Match]]:
         """See `Tracks.matches`; for each query the best tracks of the whole catalog."""
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How little of a query is searched, and how near to it, before all of it is."""
+
+    fingerprints: int
+    """So many of a query, spread evenly."""
+    lists: int
+    """So many for each of them."""
+
+    def rows(self, length: int) -> np.ndarray:
+        """Numbers of the fingerprints of a query that are searched."""
+        return np.unique(np.linspace(0, length - 1, min(length, self.fingerprints)).astype(int))
 
 
 def find_matches(
@@ -65,6 +82,7 @@ def find_matches(
     neighbors: int | None = None,
     candidates: int | None = None,
     change: float = MAX_SPEED_CHANGE,
+    effort: Effort | None = None,
 ) -> list[list[Match]]:
     """The best position in each of the best tracks, for every query, best first.
 
@@ -76,11 +94,22 @@ def find_matches(
         tried: tracks per query.
         neighbors, candidates: instead of the catalog's.
         change: greatest change of the speed, as a share.
+        effort: search only so much; default: all fingerprints in the catalog's number of lists.
     """
     if not sum(map(len, queries)):
         return [[] for _ in queries]
     bounds = np.cumsum([0, *map(len, queries)])
-    similarity_QK, id_QK = catalog.nearest(np.concatenate(queries), neighbors or catalog.neighbors)
+    everything_QD, k = np.concatenate(queries), neighbors or catalog.neighbors
+    rows = np.arange(len(everything_QD))
+    if effort:
+        searched = [effort.rows(len(query)) for query in queries if len(query)]
+        firsts = [first for first, query in zip(bounds, queries) if len(query)]
+        rows = np.concatenate([first + each for first, each in zip(firsts, searched, strict=True)])
+    similarity_QK = np.full((len(everything_QD), k), -np.inf, np.float32)
+    id_QK = np.full(similarity_QK.shape, -1)
+    lists = effort.lists if effort else None
+    found_RK, id_RK = catalog.nearest(everything_QD[rows], k, lists)
+    similarity_QK[rows, : id_RK.shape[1]], id_QK[rows, : id_RK.shape[1]] = found_RK, id_RK
     parts = [slice(*bounds[number : number + 2]) for number in range(len(queries))]
     nearest = [(similarity_QK[p], id_QK[p]) for p in parts]
     return best_matches(queries, nearest, catalog, tried, change, candidates)

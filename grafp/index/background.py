@@ -87,7 +87,12 @@ class BackgroundSearch:
                 limits[seconds] = float(np.quantile(steadiness(passages_PMD, self._apart), _STEADY))
         return limits
 
-    def nearest(self, queries_QD: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    def nearest(
+        self,
+        queries_QD: np.ndarray,
+        k: int,
+        nprobe: int | None = None,  # noqa: ARG002 - it has no lists
+    ) -> tuple[np.ndarray, np.ndarray]:
         k = min(k, len(self.vectors_ND))
         queries_QD = np.ascontiguousarray(queries_QD, np.float32)
         if knn is None:

@@ -12,15 +12,17 @@ alike. What a query is steadier than clean music counts against its answers.
 The part was chosen on validation music; benchmarks/acceptance.py prints others beside it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from grafp.index.alignment import MAX_SPEED_CHANGE, Searcher, find_matches
+from grafp.index.alignment import MAX_SPEED_CHANGE, Effort, Searcher, find_matches
 from grafp.index.background import BackgroundSearch
 from grafp.index.scoring import TRIED, Match
 
+QUICK = Effort(fingerprints=6, lists=16)
+"""What finds nearly all clips of 5 s, at a fortieth of the work."""
 PART, FREE = 0.65, 0.2
 """Of the best score elsewhere, this part counts; above 0.57 all of it but so much."""
 _FURTHER = 16  # times as many neighbors and candidates, where copies take all
@@ -81,6 +83,7 @@ def identify(
     *,
     top_k: int = 1,
     change: float = MAX_SPEED_CHANGE,
+    decisive: Callable[[Answer], bool] | None = None,
 ) -> list[list[Answer]]:
     """The best `top_k` pieces of music for every query, with every track that has one; best first.
 
@@ -89,8 +92,29 @@ def identify(
         catalog: all shards, here or elsewhere.
         beside: what each query reaches in a background, see `reached`.
         change: greatest change of the speed, as a share.
+        decisive: whether an answer leaves no doubt. Where one piece is asked for, such an answer
+            to a search of little effort is the answer; only the other queries are searched on.
     """
-    found = find_matches(queries, catalog, tried=max(TRIED, top_k + 1), change=change)
+    if not decisive or top_k > 1:
+        return _searched(queries, catalog, beside, top_k, change, None)
+    answers = _searched(queries, catalog, beside, top_k, change, QUICK)
+    left = [n for n, found in enumerate(answers) if not (found and decisive(found[0]))]
+    again = [queries[n] for n in left], catalog, [beside[n] for n in left]
+    for n, found in zip(left, _searched(*again, top_k, change, None), strict=True):
+        answers[n] = found
+    return answers
+
+
+def _searched(
+    queries: Sequence[np.ndarray],
+    catalog: Searcher,
+    beside: Sequence[Beside],
+    top_k: int,
+    change: float,
+    effort: Effort | None,
+) -> list[list[Answer]]:
+    tried = max(TRIED, top_k + 1)
+    found = find_matches(queries, catalog, tried=tried, change=change, effort=effort)
     # Where copies take all that was tried, there may be more of them. They are the nearest
     # neighbors too, so other music is further away.
     full = [n for n, matches in enumerate(found) if _too_few_pieces(matches, top_k)]
@@ -101,6 +125,7 @@ def identify(
         neighbors=_FURTHER * catalog.neighbors,
         candidates=_FURTHER * catalog.candidates,
         change=change,
+        effort=effort,
     )
     for n, matches in zip(full, more, strict=True):
         found[n] = matches

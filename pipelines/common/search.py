@@ -1,9 +1,10 @@
-"""A catalog's shards spread over Ray actors, each of which holds only its own."""
+"""A catalog spread over Ray actors, each of which holds some lists and some tracks."""
 
-import heapq
+import itertools
 import os
 import random
 from collections.abc import Sequence
+from functools import lru_cache
 
 import faiss
 import numpy as np
@@ -11,58 +12,69 @@ import ray
 import ray.actor
 
 from grafp.catalog.catalog import Catalog
-from grafp.catalog.manifest import Manifest, ShardEntry
-from grafp.catalog.shard_files import open_shards
+from grafp.catalog.manifest import Manifest, StoredFile
+from grafp.catalog.opened import Part, open_search
+from grafp.catalog.shard_files import read_places
 from grafp.errors import CatalogError, ClusterError
+from grafp.index.ivfpq import Probes, choose_lists, parse_index, quantizer_of
 from grafp.index.scoring import Alignments, Match, best_of
-from grafp.index.shards import ShardSearch, merge_nearest
-from grafp.index.size import ACTOR_BYTES
+from grafp.index.search import IndexSearch, Spent, merge_nearest
+from grafp.index.size import ACTOR_BYTES, CODE_BYTES
+from grafp.model.fingerprint import DIMENSION
 from pipelines.common import placement
 
-_SMALL_BYTES = 64 << 20
+_SMALL = 1_500_000
+"""Fingerprints that each task had better open itself: starting actors takes seconds."""
 _CPUS = 0.01
 """Not none, or it would be placed on a head that does no work; little, since it mostly waits."""
+_LISTED = 12  # bytes of a fingerprint's id and its share of lists and padding
 
 
 @ray.remote(num_cpus=_CPUS, max_restarts=-1, max_task_retries=-1, scheduling_strategy="SPREAD")
 class _Holder:
-    """Some shards of a snapshot, opened."""
+    """A part of a snapshot, opened."""
 
     def __init__(
         self,
         root: str,
         manifest_json: bytes,
-        shards: list[str],
+        part: Part,
         decode: bool,
         stride: int,
-        method: type[ShardSearch],
+        method: type[IndexSearch],
     ) -> None:
         faiss.omp_set_num_threads(len(os.sched_getaffinity(0)))
         manifest = Manifest.from_json(manifest_json, root)
         self._damage: CatalogError | None = None
         try:
-            opened = open_shards(root, manifest, only=shards, decode=decode)
-            self._search = method(opened, manifest.nprobe, stride)
+            self._search = open_search(
+                root, manifest, part, stride=stride, decode=decode, method=method
+            )
         except CatalogError as error:  # raised when asked: Ray tells of a failed start at length
             self._damage = error
 
-    def nearest(self, queries_QD: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    def within(self, probes: Probes, k: int) -> tuple[np.ndarray, np.ndarray, Spent]:
         if self._damage:
             raise self._damage
-        return self._search.nearest(queries_QD, k)
+        before = self._search.spent
+        return *self._search.within(probes, k), self._search.spent - before
 
     def products(self, asked: Sequence[Alignments]) -> list[np.ndarray]:
+        if self._damage:
+            raise self._damage
         return self._search.products(asked)
 
     def matches(self, asked: Sequence[Alignments], tried: int, change: float) -> list[list[Match]]:
+        if self._damage:
+            raise self._damage
         return self._search.matches(asked, tried, change)
 
 
 class SpreadSearch:
     """A `grafp.index.alignment.Searcher` over actors; can be sent to Ray's workers.
 
-    A track is in one actor, which scores and refines alone: a batch of queries asks every actor
-    twice, for the nearest fingerprints and for the matches.
+    A list is in one actor, and so is the exact side of a track: a batch of queries asks those that
+    hold its lists for the nearest fingerprints, and those that hold the tracks for the matches.
     """
 
     def __init__(
@@ -74,41 +86,40 @@ class SpreadSearch:
         decode: bool = False,
         stride: int | None = None,
         offset_correction: float = 0.0,
-        method: type[ShardSearch] = ShardSearch,
+        method: type[IndexSearch] = IndexSearch,
     ) -> None:
         """Start the actors; they end when this object and its copies are gone.
 
         Args:
             root: the catalog's; its snapshot need not be published.
-            actors: how many share the shards; default: as their size asks for.
-            decode: see `grafp.catalog.shard_files.open_shards`.
+            actors: how many share the catalog; default: as its size asks for.
+            decode: see `grafp.catalog.opened.open_search`.
             stride: 1 if queries come at the catalog's hop; default: the manifest's.
             offset_correction: see `Searcher`.
-            method: how each actor searches its shards.
+            method: how each actor searches its part.
 
         Raises ClusterError when the indexes do not fit into the memory of all machines.
         """
         self.stride = stride or manifest.stride
         self.offset_correction = offset_correction
         self.neighbors, self.candidates = manifest.neighbors, manifest.candidates
-        groups = _groups(manifest.shards, actors, decode)
-        claims = _claims(groups, decode)
-        # As many copies as machines hold at least one group each, so that none waits for memory.
-        roomy = [m for m in placement.machines() if m.get("memory", 0.0) >= max(claims)]
-        copies = max(1, len(roomy) // len(groups)) if actors is None else 1
+        assert manifest.trained_index
+        self._root, self._trained, self._nprobe = root, manifest.trained_index, manifest.nprobe
+        self._by_lists = method.by_lists
+        self.spent = Spent()
+        self._parts = _parts(root, manifest, actors, decode)
+        claim = _claim(manifest, len(self._parts), decode)
+        # As many copies as machines hold at least one part each, so that none waits for memory.
+        roomy = [m for m in placement.machines() if m.get("memory", 0.0) >= claim]
+        copies = max(1, len(roomy) // len(self._parts)) if actors is None else 1
         self._holders = [
             [
                 _Holder.options(memory=claim).remote(  # type: ignore[attr-defined]
-                    root,
-                    manifest.to_json(),
-                    [e.shard_id for e in group],
-                    decode,
-                    self.stride,
-                    method,
+                    root, manifest.to_json(), part, decode, self.stride, method
                 )
                 for _ in range(copies)
             ]
-            for group, claim in zip(groups, claims, strict=True)
+            for part in self._parts
         ]
 
     @classmethod
@@ -119,7 +130,7 @@ class SpreadSearch:
         actors: int | None = None,
         decode: bool = False,
         stride: int | None = None,
-        method: type[ShardSearch] = ShardSearch,
+        method: type[IndexSearch] = IndexSearch,
     ) -> "SpreadSearch":
         """A search of the published snapshot with the offset correction of its model.
 
@@ -141,9 +152,28 @@ class SpreadSearch:
             method=method,
         )
 
-    def nearest(self, queries_QD: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-        queries = ray.put(queries_QD)
-        return merge_nearest(ray.get([h.nearest.remote(queries, k) for h in self._one_each()]), k)
+    def nearest(
+        self, queries_QD: np.ndarray, k: int, nprobe: int | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        quantizer = _quantizer(self._root, self._trained)
+        probes = choose_lists(quantizer, queries_QD, nprobe or self._nprobe)
+        asked, waiting = [], []
+        for holder, part in zip(self._one_each(), self._parts, strict=True):
+            rows = np.arange(len(queries_QD))
+            if self._by_lists:
+                here_QL = (probes.list_QL >= part.lists.start) & (probes.list_QL < part.lists.stop)
+                rows = np.flatnonzero(here_QL.any(axis=1))
+            if len(rows):
+                asked.append(rows)
+                waiting.append(holder.within.remote(probes.only(rows), k))
+        found = []
+        for rows, (similarity_RK, id_RK, spent) in zip(asked, ray.get(waiting), strict=True):
+            similarity_QK = np.full((len(queries_QD), id_RK.shape[1]), -np.inf, np.float32)
+            id_QK = np.full(similarity_QK.shape, -1)
+            similarity_QK[rows], id_QK[rows] = similarity_RK, id_RK
+            found.append((similarity_QK, id_QK))
+            self.spent += spent
+        return merge_nearest(found, k, len(queries_QD))
 
     def products(self, asked: Sequence[Alignments]) -> list[np.ndarray]:
         question = ray.put(list(asked))
@@ -161,19 +191,13 @@ class SpreadSearch:
 
 def is_small(manifest: Manifest) -> bool:
     """Whether each task had better open the index itself: starting actors takes seconds."""
-    return sum(entry.index.bytes for entry in manifest.shards) < _SMALL_BYTES
+    return manifest.counts["fingerprints"] < _SMALL
 
 
-def opened_here(root: str, manifest: Manifest, stride: int | None = None) -> ShardSearch:
-    """All shards of a small catalog, in this process."""
-    shards = open_shards(root, manifest)
-    return ShardSearch(
-        shards,
-        manifest.nprobe,
-        stride or manifest.stride,
-        neighbors=manifest.neighbors,
-        candidates=manifest.candidates,
-    )
+@lru_cache(maxsize=2)
+def _quantizer(root: str, trained: StoredFile) -> faiss.Index:
+    """Read once by a process. Raises CatalogError when it is damaged."""
+    return quantizer_of(parse_index(Catalog(root).get(trained)))
 
 
 def _together(parts: Sequence[np.ndarray]) -> np.ndarray:
@@ -184,43 +208,59 @@ def _together(parts: Sequence[np.ndarray]) -> np.ndarray:
     return result
 
 
-def _claims(groups: list[list[ShardEntry]], decode: bool) -> list[float]:
-    """Memory for each group of shards: with its exact vectors, or if need be without.
+def _parts(root: str, manifest: Manifest, actors: int | None, decode: bool) -> list[Part]:
+    """The catalog divided so that each part has about as many fingerprints, of either side."""
+    whole = Part.all_of(manifest)
+    total = _loaded(manifest, decode) + (0 if decode else _exact(manifest))
+    count = min(actors or -(-total // ACTOR_BYTES), len(whole.lists), len(whole.ordinals))
+    if count <= 1:
+        return [whole]
+    places = read_places(root, manifest.places)
+    counts_T = places["n_segments"].to_numpy()
+    ordinals = _cuts(places["ordinal"].to_numpy(), counts_T, whole.ordinals, count)
+    base = manifest.layers[0].shards
+    after_S = np.array([entry.after_list for entry in base])
+    filled_S = np.cumsum([entry.fingerprints for entry in base])
+    # Within a shard, lists are as good as equal.
+    edges = np.interp(
+        np.linspace(0, filled_S[-1], count + 1), [0, *filled_S], [0, *after_S]
+    ).astype(int)
+    lists = [range(a, b) for a, b in itertools.pairwise(edges.tolist())]
+    return [Part(*part) for part in zip(lists, ordinals, strict=True)]
 
-    Vectors are mapped from disk; where they do not fit into memory, search is slower.
+
+def _cuts(ordinal_T: np.ndarray, count_T: np.ndarray, whole: range, parts: int) -> list[range]:
+    """Ranges of ordinals with about as many fingerprints each."""
+    before_T = np.cumsum(count_T) - count_T
+    wanted = count_T.sum() * np.arange(1, parts) / parts
+    inner = ordinal_T[np.searchsorted(before_T, wanted).clip(max=len(ordinal_T) - 1)]
+    return [range(a, b) for a, b in itertools.pairwise([0, *inner.tolist(), whole.stop])]
+
+
+def _claim(manifest: Manifest, parts: int, decode: bool) -> float:
+    """Memory for each part: with its exact fingerprints, or if need be without.
+
+    They are mapped from disk; where they do not fit into memory, search is slower.
     """
-    whole: list[float] = [sum(_held(entry, decode) for entry in group) for group in groups]
-    least: list[float] = [sum(_loaded(entry, decode) for entry in group) for group in groups]
-    for claims in (whole, least):
-        if placement.available(
-            [{"CPU": _CPUS, "memory": claim} for claim in claims], "memory for search"
-        ):
-            return claims
-    gib = sum(least) / 2**30
+    least = _loaded(manifest, decode) / parts
+    whole = least if decode else least + _exact(manifest) / parts
+    for claim in (whole, least):
+        if placement.available([{"CPU": _CPUS, "memory": claim}] * parts, "memory for search"):
+            return claim
     raise ClusterError(
-        f"the indexes of the shards need {gib:.1f} GiB of memory; the cluster has "
+        f"the index needs {least * parts / 2**30:.1f} GiB of memory; the cluster has "
         f"{placement.what_there_is()}"
     )
 
 
-def _loaded(entry: ShardEntry, decode: bool) -> int:
-    """Bytes of a shard that an actor cannot do without: the index, decoded or not."""
-    return entry.index.bytes * 2 if decode else entry.index.bytes
+def _loaded(manifest: Manifest, decode: bool) -> int:
+    """Bytes of the lists, which actors cannot do without, and of codes to decode."""
+    assert manifest.parameters
+    code = CODE_BYTES[manifest.parameters.codec]
+    each = code + _LISTED + (code + 16 if decode else 0)
+    return each * sum(layer.fingerprints for layer in manifest.layers)
 
 
-def _held(entry: ShardEntry, decode: bool) -> int:
-    """Bytes of a shard in an actor."""
-    return _loaded(entry, decode) + (0 if decode else entry.vectors.bytes)
-
-
-def _groups(shards: list[ShardEntry], actors: int | None, decode: bool) -> list[list[ShardEntry]]:
-    """Shards dealt out, the largest first, each to the actor that has least."""
-    total = sum(_held(entry, decode) for entry in shards)
-    count = min(actors or -(-total // ACTOR_BYTES), len(shards))
-    groups: list[list[ShardEntry]] = [[] for _ in range(count)]
-    least = [(0, number) for number in range(count)]  # a heap of what each holds
-    for entry in sorted(shards, key=lambda e: -_held(e, decode)):
-        held, number = least[0]
-        groups[number].append(entry)
-        heapq.heapreplace(least, (held + _held(entry, decode), number))
-    return groups
+def _exact(manifest: Manifest) -> int:
+    """Bytes of the exact fingerprints."""
+    return 2 * DIMENSION * manifest.counts["fingerprints"]

@@ -155,9 +155,9 @@ def _draw(
                 "embeddings": moved_ND,
             }
         )
-    file = write_embeddings(root, "embeddings/distractors", rows)
-    for row, ordinal in zip(rows, ordinals, strict=True):
+    file, places = write_embeddings(root, "embeddings/distractors", rows)
+    for row, ordinal, place in zip(rows, ordinals, places, strict=True):
         del row["embeddings"]
         row |= {"ordinal": ordinal, "stored_as": row["track_id"], "source": None}
-        row["embedding_file"] = file
+        row |= {"embedding_file": file, "embeddings_at": place}
     return rows

@@ -8,12 +8,13 @@ import ray
 
 from grafp.catalog.catalog import Catalog
 from grafp.catalog.manifest import Manifest
+from grafp.catalog.opened import open_search
 from grafp.catalog.tracks import TrackRef
 from grafp.index.calibration import Calibration, calibrate
 from grafp.index.evidence import Beside, identify
 from grafp.model.background import LENGTHS_S, Background
 from grafp.model.bundle import ModelCard, read_background, shipped_background
-from pipelines.common.search import SpreadSearch, is_small, opened_here
+from pipelines.common.search import SpreadSearch, is_small
 
 logger = logging.getLogger(__name__)
 
@@ -93,7 +94,7 @@ def _search(
 ) -> list[tuple[float, int, float]]:
     """Length in seconds, track of the background, and evidence, of all queries from some clips."""
     manifest = Manifest.from_json(manifest_json, root)
-    search = spread or opened_here(root, manifest)
+    search = spread or open_search(root, manifest)
     hop_s = manifest.query_hop_s
     there = background.at_hop(hop_s)
     answers = []

@@ -7,11 +7,12 @@ import ray
 from grafp.catalog.catalog import Catalog
 from grafp.catalog.embeddings import read_fingerprints
 from grafp.catalog.manifest import Manifest
+from grafp.catalog.opened import open_search
 from grafp.catalog.tracks import Row, TrackRef
 from grafp.index.alignment import find_matches
 from grafp.index.size import EXCERPT
 from grafp.storage.tables import table_of, to_parquet
-from pipelines.common.search import SpreadSearch, is_small, opened_here
+from pipelines.common.search import SpreadSearch, is_small
 
 NEAR = 0.9
 """Mean inner product from which an excerpt of another track counts as the same recording."""
@@ -61,7 +62,7 @@ def _search(
     spread: SpreadSearch | None, root: str, manifest_json: bytes, new: list[TrackRef]
 ) -> list[dict]:
     manifest = Manifest.from_json(manifest_json, root)
-    search = spread or opened_here(root, manifest, stride=1)
+    search = spread or open_search(root, manifest, stride=1)
     pairs = []
     for key in sorted({ref.embedding_file for ref in new}):
         group = [ref for ref in new if ref.embedding_file == key]

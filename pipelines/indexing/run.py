@@ -4,8 +4,11 @@ import uuid
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+import numpy as np
+
 from grafp.catalog.catalog import Catalog
 from grafp.catalog.manifest import Manifest
+from grafp.catalog.shard_files import read_ordinals, write_ordinals, write_places
 from grafp.catalog.tracks import Row, live_refs, tracks_to_bytes
 from pipelines.indexing.upkeep import IndexState
 
@@ -26,9 +29,12 @@ class Run:
         return cls(catalog, model_id, model_sha256, hop_s, run_id)
 
     def manifest(self, rows: list[Row], state: IndexState, next_ordinal: int) -> Manifest:
-        """Write the track table of a new snapshot; the snapshot is not published yet."""
+        """Write the tables of a new snapshot; the snapshot is not published yet."""
         table = self.catalog.put(f"snapshots/{self.run_id}.tracks.parquet", tracks_to_bytes(rows))
         live = live_refs(rows)
+        held = [read_ordinals(self.catalog, layer.tracks) for layer in state.layers]
+        gone = set(np.concatenate([np.zeros(0, np.int64), *held]).tolist()) - live.keys()
+        name = f"snapshots/{self.run_id}"
         states = [row["status"] for row in rows]
         old = self.catalog.manifest
         return Manifest(
@@ -44,8 +50,10 @@ class Run:
             trained_index=state.trained_index,
             parameters=state.parameters,
             when_trained=state.when_trained,
-            shards=list(state.shards),
+            layers=list(state.layers),
             tracks=table,
+            places=write_places(self.catalog, f"{name}.places.parquet", live.values()),
+            gone=write_ordinals(self.catalog, f"{name}.gone.parquet", gone),
             next_ordinal=next_ordinal,
             counts={
                 "tracks": states.count("ok"),

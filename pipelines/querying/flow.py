@@ -16,7 +16,8 @@ from grafp.index.acceptance import Acceptance
 from grafp.index.alignment import MAX_SPEED_CHANGE
 from grafp.index.background import BackgroundSearch
 from grafp.index.evidence import Answer, identify, reached
-from grafp.index.shards import ShardSearch
+from grafp.index.scoring import Match
+from grafp.index.search import IndexSearch
 from grafp.matches import MATCH_SCHEMA, unmatched, write_matches
 from grafp.model.fingerprint import SEGMENT_SECONDS
 from grafp.storage.sources import Item, list_items
@@ -45,7 +46,12 @@ class MatchBatch:
         rows = batch.to_pylist()
         queries = [fingerprints_of(row) for row in rows]
         beside = reached(queries, self.background, change=self.change)
-        found = identify(queries, self.search, beside, top_k=self.top_k, change=self.change)
+        before = self.search.spent
+        found = identify(
+            queries, self.search, beside, top_k=self.top_k, change=self.change,
+            decisive=self._decisive,
+        )  # fmt: skip
+        spent = self.search.spent - before
         return pa.Table.from_pylist(
             [
                 {
@@ -55,15 +61,24 @@ class MatchBatch:
                     "duration_s": row["duration_s"],
                     "cut_at_s": row.get("cut_at_s"),
                     "matches": [self._describe(answer) for answer in answers],
+                    # Queries of a batch are searched together.
+                    "codes_scanned": spent.codes / len(rows),
+                    "search_seconds": spent.seconds / len(rows),
                 }
                 for row, answers in zip(rows, found, strict=True)
             ],
             schema=_ANSWER_SCHEMA,
         )
 
+    def _decisive(self, answer: Answer) -> bool:
+        return self.acceptance.decisive(answer.evidence, self._seconds(answer.match))
+
+    def _seconds(self, match: Match) -> float:
+        return (match.last - match.first) * self.hop_s + SEGMENT_SECONDS
+
     def _describe(self, answer: Answer) -> dict:
         match = answer.match
-        seconds = (match.last - match.first) * self.hop_s + SEGMENT_SECONDS
+        seconds = self._seconds(match)
         return {
             "ordinal": match.ordinal,
             "piece": answer.piece,
@@ -98,6 +113,8 @@ _ANSWER_SCHEMA = pa.schema(
         ("duration_s", pa.float64()),
         ("cut_at_s", pa.float64()),  # of evaluation clips: the true offset
         ("matches", pa.list_(_MATCH)),
+        ("codes_scanned", pa.float64()),
+        ("search_seconds", pa.float64()),
     ]
 )
 
@@ -122,7 +139,7 @@ def query_batch(
         top_k: pieces of music per query; tracks with the same music count once.
         fpr, min_score: see `Catalog.acceptance`.
         max_speed_change: how much faster or slower than cataloged, as a share.
-        decode: see `open_shards`.
+        decode: see `open_search`.
         search_actors: see `SpreadSearch`.
 
     Raises StorageError or CatalogError with nothing written.
@@ -183,7 +200,7 @@ def answered(
     change: float = MAX_SPEED_CHANGE,
     search_actors: int | None = None,
     decode: bool = False,
-    method: type[ShardSearch] = ShardSearch,
+    method: type[IndexSearch] = IndexSearch,
 ) -> ray.data.Dataset:
     """Recordings (rows with `pcm`) to rows with their matches, in no particular order."""
     assert catalog.manifest is not None
@@ -228,5 +245,7 @@ def _summary(done: list[dict], table: pa.Table, started: float) -> dict:
         "matched": matched,
         "unmatched": len(done) - matched - errors,
         "errors": errors,
+        "codes_scanned": round(sum(answer["codes_scanned"] for answer in done)),
+        "search_seconds": round(sum(answer["search_seconds"] for answer in done), 3),
         "seconds": round(time.monotonic() - started, 2),
     }

@@ -10,7 +10,15 @@ from pyarrow.fs import FileSystem
 _Source = str | Path | BinaryIO | BufferReader
 _Sink = str | Path | BinaryIO | BufferOutputStream
 
+class ColumnChunkMetaData:
+    data_page_offset: int
+    total_compressed_size: int
+
+class RowGroupMetaData:
+    def column(self, i: int) -> ColumnChunkMetaData: ...
+
 class FileMetaData:
+    def row_group(self, i: int) -> RowGroupMetaData: ...
     num_rows: int
     num_row_groups: int
 

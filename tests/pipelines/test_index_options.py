@@ -137,7 +137,7 @@ def test_settings_of_the_search_take_effect_without_another_index(
     assert (code, summary["embedded"]) == (cli.DONE, 0)
     after = manifest_of(root)
     assert after.index_options == IndexOptions("PQ64", 256, probes=4, neighbors=20, candidates=1)
-    assert (after.trained_index, after.shards) == (before.trained_index, before.shards)
+    assert (after.trained_index, after.layers) == (before.trained_index, before.layers)
     assert (after.nprobe, after.neighbors, after.candidates) == (4, 20, 1)
     # Calibrated again: a search that does less finds worse wrong answers.
     assert before.calibration
