@@ -176,6 +176,7 @@ def test_one_track_is_a_catalog(tmp_path: Path) -> None:
     assert table.num_rows == 1
 
 
+@pytest.mark.slow
 def test_queries_timelines_and_locate_have_the_offset_correction(tmp_path: Path) -> None:
     (tmp_path / "music").mkdir()
     (tmp_path / "music" / "only.wav").write_bytes(encode(synthesis.piece(5, 12.0), "wav"))

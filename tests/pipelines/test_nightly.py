@@ -56,6 +56,7 @@ def manifest_of(root: str) -> Manifest:
     return manifest
 
 
+@pytest.mark.slow
 def test_the_second_night_embeds_only_what_is_new(long_store: str, tmp_path: Path) -> None:
     audio, root = write_music(f"{long_store}/music", range(20, 32)), f"{long_store}/catalog"
     first = index(audio, root)
@@ -89,6 +90,7 @@ def test_the_second_night_embeds_only_what_is_new(long_store: str, tmp_path: Pat
     assert first["snapshot"] in page
 
 
+@pytest.mark.slow
 def test_copies_share_fingerprints_and_are_all_answers(long_store: str, tmp_path: Path) -> None:
     audio, root = write_music(f"{long_store}/music", range(3)), f"{long_store}/catalog"
     storage.write(f"{audio}/0 again.wav", storage.read(f"{audio}/0.wav"))
@@ -203,6 +205,7 @@ def test_layers_are_merged_and_answers_stay(
     assert maintain.verify(root)["damaged"] == 0
 
 
+@pytest.mark.slow
 def test_clean_up_spares_what_snapshots_and_young_runs_need(long_store: str) -> None:
     audio, root = f"{long_store}/music", f"{long_store}/catalog"
     for seed in range(3):
@@ -310,6 +313,7 @@ def test_dry_run_estimates(store: str, capsys: pytest.CaptureFixture) -> None:
     assert "3 added" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_two_runs_at_once_lose_nothing(long_store: str) -> None:
     import ray
 

@@ -213,6 +213,8 @@ def test_a_gradient_that_is_no_number_stops_before_the_weights_change() -> None:
 
 
 @pytest.mark.slow
+# PyTorch's compiler uses what PyTorch itself calls deprecated.
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_a_compiled_encoder_trains_alike_under_the_same_names() -> None:
     plain, compiled = (trainer(2, compile=compile, architecture=TINY) for compile in (False, True))
     for one in (plain, compiled):
