@@ -37,6 +37,7 @@ def options() -> argparse.Namespace:
 def main(chosen: argparse.Namespace) -> tuple[dict, int]:
     from grafp.catalog.catalog import Catalog
     from grafp.catalog.opened import open_search
+    from grafp.index.alignment import Effort
     from grafp.index.ids import fingerprint_ids
     from grafp.index.ivfpq import encode, parse_index, quantizer_of, train_index
     from grafp.index.lists import Lists
@@ -68,7 +69,7 @@ def main(chosen: argparse.Namespace) -> tuple[dict, int]:
                 search,
                 quantizer=quantizer_of(index),
                 lists=[lists],
-                nprobe=max(1, index.nlist // share),
+                effort=Effort(None, max(1, index.nlist // share)),
             )
             spent = {"nearest": 0.0}
             search.nearest = timed(search.nearest, spent, "nearest")

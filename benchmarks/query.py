@@ -103,7 +103,7 @@ def noisy(excerpt_MD: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 def _ours(
     vectors_ND: np.ndarray, queries: list, where: list[tuple[int, int]], nprobe: int | None
 ) -> dict:
-    from grafp.index.alignment import find_matches
+    from grafp.index.alignment import Effort, find_matches
     from grafp.index.ids import fingerprint_ids
     from grafp.index.ivfpq import encode, parse_index, quantizer_of, train_index
     from grafp.index.lists import Lists
@@ -121,7 +121,7 @@ def _ours(
         quantizer_of(index),
         [Lists.filled(index, encode(trained, vectors_ND, ids), range(index.nlist))],
         [Tracks(HalfVectors(vectors_ND), ordinals, np.cumsum(counts) - counts, counts)],
-        nprobe or parameters.nprobe,
+        Effort.by_length(nprobe or parameters.nprobe),
     )
     spent = {"nearest": 0.0, "matches": 0.0}
     for name in spent:
@@ -142,7 +142,7 @@ def _ours(
         "scoring": round(spent["matches"] / total, 3),
         "rest": round(1 - sum(spent.values()) / total, 3),
         "nlist": parameters.nlist,
-        "nprobe": search.nprobe,
+        "nprobe": search.effort.lists,
     }
 
 

@@ -42,7 +42,6 @@ class Index:
     d: int
     ntotal: int
     def train(self, x: np.ndarray) -> None: ...
-    def add(self, x: np.ndarray) -> None: ...
     referenced_objects: list[object]
     metric_type: int
     is_trained: bool

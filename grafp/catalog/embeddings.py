@@ -56,6 +56,16 @@ def write_embeddings(root: str, folder: str, rows: list[Row]) -> tuple[str, list
     )
 
 
+def _is_mapped(metadata: pq.FileMetaData) -> bool:
+    """Whether fingerprints have places: earlier versions compressed them."""
+    number = EMBEDDING_SCHEMA.get_field_index("embeddings")
+    groups = [metadata.row_group(group) for group in range(metadata.num_row_groups)]
+    return all(
+        group.num_rows == 1 and group.column(number).compression == "UNCOMPRESSED"
+        for group in groups
+    )
+
+
 def _places(metadata: pq.FileMetaData, counts: Iterable[int]) -> list[int]:
     """At which byte the fingerprints of each row begin: they are what its page ends with."""
     number = EMBEDDING_SCHEMA.get_field_index("embeddings")
@@ -70,11 +80,14 @@ def _places(metadata: pq.FileMetaData, counts: Iterable[int]) -> list[int]:
 def read_rows(root: str, key: str) -> list[Row]:
     """The rows of a file without their fingerprints, with `embedding_file` and `embeddings_at`.
 
-    Empty when the file cannot be read: its recordings are fingerprinted again.
+    Empty when the file cannot be read, or is of a catalog before format 6: its recordings are
+    fingerprinted again.
     """
     path, filesystem = storage.arrow_filesystem(storage.join(root, key))
     try:
         with pq.ParquetFile(path, filesystem=filesystem) as file:
+            if not _is_mapped(file.metadata):
+                return []
             rows = file.read(_WITHOUT_VECTORS).to_pylist()
             places = _places(file.metadata, [row["n_segments"] or 0 for row in rows])
     except (pa.ArrowException, OSError, KeyError):

@@ -8,13 +8,15 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from grafp.errors import CatalogError
-from grafp.index.alignment import CANDIDATES, NEIGHBORS
+from grafp.index.alignment import CANDIDATES, NEIGHBORS, Effort
 from grafp.index.calibration import Calibration
 from grafp.index.size import AUTOMATIC, IndexOptions, IndexParameters
 from grafp.model.fingerprint import query_stride
 from grafp.storage.records import parse_record
 
 FORMAT_VERSION = 6
+OLD_VERSIONS = (3, 4, 5)
+"""Formats that pipelines.indexing.upgrade makes this one of."""
 
 
 @dataclass(frozen=True)
@@ -102,9 +104,11 @@ class Manifest:
     format_version: int = FORMAT_VERSION
 
     @property
-    def nprobe(self) -> int:
-        """Lists to search for each query fingerprint."""
-        return self.index_options.probes or (self.parameters.nprobe if self.parameters else 1)
+    def effort(self) -> Effort:
+        """For queries that are hard to find, and for all where a number of probes was asked for."""
+        if self.index_options.probes:
+            return Effort(None, self.index_options.probes)
+        return Effort.by_length(self.parameters.nprobe if self.parameters else 1)
 
     @property
     def neighbors(self) -> int:
@@ -143,9 +147,8 @@ class Manifest:
     @classmethod
     def from_json(cls, data: bytes, name: str) -> "Manifest":
         """Raises CatalogError for another version or a damaged manifest."""
-        text = data.decode(errors="replace")
-        _check_version(text, name)
-        manifest = parse_record(text, cls, name, CatalogError)
+        _check_version(data, name)
+        manifest = parse_record(data.decode(errors="replace"), cls, name, CatalogError)
         folder = os.path.dirname(manifest.trained_index.key) if manifest.trained_index else ""
         for entry in manifest.shards:
             if os.path.dirname(entry.codes.key) != folder:
@@ -169,15 +172,29 @@ def _codes(layer: Layer) -> list[StoredFile]:
     return [entry.codes for entry in layer.shards]
 
 
-def _check_version(text: str, name: str) -> None:
-    """Raises CatalogError for another version than ours."""
+def format_version(data: bytes, name: str) -> int | None:
+    """The format that a manifest says it has; None if it says none that can be.
+
+    Raises CatalogError when it is damaged.
+    """
     try:
-        values = json.loads(text)
+        values = json.loads(data.decode(errors="replace"))
     except ValueError as error:
         raise CatalogError(f"{name}: damaged ({error})") from error
     version = values.get("format_version", FORMAT_VERSION) if isinstance(values, dict) else None
-    if version not in (None, FORMAT_VERSION):
-        raise CatalogError(
-            f"{name}: catalog format {version}; this version reads format {FORMAT_VERSION}; "
-            "index the audio into a new catalog, or go on with the older version"
-        )
+    return version if isinstance(version, int) else None
+
+
+def _check_version(data: bytes, name: str) -> None:
+    """Raises CatalogError for another version than ours."""
+    version = format_version(data, name)
+    if version in (None, FORMAT_VERSION):
+        return
+    way_on = (
+        "run jobs/merge_index.py --catalog URI --upgrade, which needs no audio"
+        if version in OLD_VERSIONS
+        else "go on with the version that wrote it, or index the audio into a new catalog"
+    )
+    raise CatalogError(
+        f"{name}: catalog format {version}; this version reads format {FORMAT_VERSION}; {way_on}"
+    )

@@ -61,12 +61,13 @@ def open_search(
     assert manifest.trained_index
     trained = parse_index(catalog.get(manifest.trained_index))
     gone_T = read_ordinals(catalog, manifest.gone)
-    tracks = _tracks(root, manifest, part.ordinals, trained if decode else None)
+    decoder = trained if decode else None
+    tracks = [_tracks(root, manifest, part.ordinals, decoder)] if len(part.ordinals) else []
     return method(
         quantizer=quantizer_of(trained),
         lists=[_filled(root, manifest, trained, lists) for lists in _chunks(manifest, part.lists)],
-        tracks=[tracks] if len(tracks.ordinals_T) else [],
-        nprobe=manifest.nprobe,
+        tracks=[one for one in tracks if len(one.ordinals_T)],
+        effort=manifest.effort,
         stride=stride or manifest.stride,
         neighbors=manifest.neighbors,
         candidates=manifest.candidates,

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from grafp import storage
 from grafp.catalog.catalog import Catalog, is_reusable
 from grafp.catalog.manifest import ShardEntry, StoredFile
-from grafp.catalog.tracks import TrackRef
+from grafp.catalog.tracks import TRACK_SCHEMA, LiveTracks
 from grafp.errors import CatalogError, StorageError
 from grafp.index.codes import Codes
 from grafp.storage.tables import from_parquet, to_parquet
@@ -25,10 +25,8 @@ from grafp.storage.tables import from_parquet, to_parquet
 _ROWS = 1 << 16  # of a row group: what is read to get at a few lists
 PLACE_SCHEMA = pa.schema(
     [
-        ("ordinal", pa.int64()),
-        ("embedding_file", pa.string()),
-        ("embeddings_at", pa.int64()),
-        ("n_segments", pa.int64()),
+        TRACK_SCHEMA.field(name)
+        for name in ("ordinal", "embedding_file", "embeddings_at", "n_segments")
     ]
 )
 
@@ -102,7 +100,7 @@ def read_codes(root: str, entry: ShardEntry, lists: range | None = None) -> Code
 
 def write_ordinals(catalog: Catalog, key: str, ordinals: Iterable[int]) -> StoredFile:
     """A list of tracks, sorted."""
-    table = pa.table({"ordinal": pa.array(sorted(ordinals), pa.int64())})
+    table = pa.table({"ordinal": np.sort(np.fromiter(ordinals, np.int64))})
     return catalog.put(key, to_parquet(table))
 
 
@@ -111,21 +109,21 @@ def read_ordinals(catalog: Catalog, file: StoredFile) -> np.ndarray:
     return from_parquet(catalog.get(file))["ordinal"].to_numpy()
 
 
-def write_places(catalog: Catalog, key: str, live: Iterable[TrackRef]) -> StoredFile:
+def write_places(catalog: Catalog, key: str, live: LiveTracks) -> StoredFile:
     """Where the fingerprints of the live tracks are, by ordinal."""
-    refs = sorted(live, key=lambda ref: ref.ordinal)
-    columns = {name: [getattr(ref, name) for ref in refs] for name in PLACE_SCHEMA.names}
-    table = pa.table(columns, schema=PLACE_SCHEMA)
+    table = live.table(PLACE_SCHEMA.names)
     return catalog.put(key, to_parquet(table, row_group_size=_ROWS, compression="zstd"))
 
 
 def read_places(root: str, file: StoredFile, ordinals: range | None = None) -> pa.Table:
     """The places of all live tracks, or of those with such ordinals."""
     path, filesystem = storage.arrow_filesystem(storage.join(root, file.key))
-    within = ordinals and [("ordinal", ">=", ordinals.start), ("ordinal", "<", ordinals.stop)]
+    within = None
+    if ordinals is not None:
+        within = [("ordinal", ">=", ordinals.start), ("ordinal", "<", ordinals.stop)]
     try:
         return pq.read_table(
-            path, filesystem=filesystem, filters=within or None, page_checksum_verification=True
+            path, filesystem=filesystem, filters=within, page_checksum_verification=True
         )
     except (pa.ArrowException, OSError) as error:
         raise CatalogError(

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from grafp.index.calibration import Calibration
 
 DEFAULT_FPR = 0.001
-DECISIVE_FPR = 1e-6
-"""An answer of such a rate needs no further search: a hundredth of the lowest target."""
+DECISIVE = 0.01
+"""An answer whose rate is this part of the target's needs no further search."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Acceptance:
     def decisive(self, evidence: float, seconds: float) -> bool:
         """Whether an answer leaves no doubt; never where there are no rates."""
         rate = self.false_positive_rate(evidence, seconds)
-        return rate is not None and rate <= min(DECISIVE_FPR, 0.01 * self.fpr)
+        return rate is not None and rate <= DECISIVE * self.fpr
 
     def false_positive_rate(self, evidence: float, seconds: float) -> float | None:
         """The share of recordings that are not in the catalog and reach as much evidence."""

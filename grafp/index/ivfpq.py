@@ -126,7 +126,8 @@ def _k_means(
 
 def _nearest(centroids: faiss.Index, points_ND: np.ndarray) -> np.ndarray:
     _, nearest_N1 = centroids.search(points_ND, 1)
-    return nearest_N1[:, 0]
+    nearest_N: np.ndarray = nearest_N1[:, 0]
+    return nearest_N
 
 
 def _means(points_ND: np.ndarray, nearest_N: np.ndarray, before_LD: np.ndarray) -> np.ndarray:
@@ -141,7 +142,8 @@ def _means(points_ND: np.ndarray, nearest_N: np.ndarray, before_LD: np.ndarray) 
             means_LD[lists[part]] = np.add.reduceat(
                 points_ND[chunk], first_L[part] - first_L[part[0]], axis=0
             )
-    return means_LD / np.linalg.norm(means_LD, axis=1, keepdims=True)
+    means_LD /= np.linalg.norm(means_LD, axis=1, keepdims=True)
+    return means_LD
 
 
 def parse_index(data: bytes) -> faiss.IndexIVF:

@@ -8,7 +8,7 @@ from typing import ClassVar
 import faiss
 import numpy as np
 
-from grafp.index.alignment import CANDIDATES, NEIGHBORS
+from grafp.index.alignment import CANDIDATES, NEIGHBORS, Effort
 from grafp.index.codes import Codes
 from grafp.index.ids import ordinals_of, segments_of
 from grafp.index.ivfpq import Probes, choose_lists, decode
@@ -47,7 +47,7 @@ class IndexSearch:
     """Of the trained index: which lists are nearest."""
     lists: Sequence[Lists]
     tracks: Sequence[Tracks]
-    nprobe: int = 1
+    effort: Effort
     stride: int = 1
     offset_correction: float = 0.0
     neighbors: int = NEIGHBORS
@@ -59,7 +59,7 @@ class IndexSearch:
     def nearest(
         self, queries_QD: np.ndarray, k: int, nprobe: int | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
-        return self.within(choose_lists(self.quantizer, queries_QD, nprobe or self.nprobe), k)
+        return self.within(choose_lists(self.quantizer, queries_QD, nprobe or self.effort.lists), k)
 
     def within(self, probes: Probes, k: int) -> tuple[np.ndarray, np.ndarray]:
         """`nearest` of those that are in the lists here."""

@@ -1,6 +1,6 @@
 """A catalog spread over Ray actors, each of which holds some lists and some tracks."""
 
-import itertools
+import logging
 import os
 import random
 from collections.abc import Sequence
@@ -14,60 +14,64 @@ import ray.actor
 from grafp.catalog.catalog import Catalog
 from grafp.catalog.manifest import Manifest, StoredFile
 from grafp.catalog.opened import Part, open_search
-from grafp.catalog.shard_files import read_places
-from grafp.errors import CatalogError, ClusterError
 from grafp.index.ivfpq import Probes, choose_lists, parse_index, quantizer_of
 from grafp.index.scoring import Alignments, Match, best_of
 from grafp.index.search import IndexSearch, Spent, merge_nearest
-from grafp.index.size import ACTOR_BYTES, CODE_BYTES
-from grafp.model.fingerprint import DIMENSION
-from pipelines.common import placement
+from pipelines.common import parts, placement
+
+logger = logging.getLogger(__name__)
 
 _SMALL = 1_500_000
 """Fingerprints that each task had better open itself: starting actors takes seconds."""
-_CPUS = 0.01
-"""Not none, or it would be placed on a head that does no work; little, since it mostly waits."""
-_LISTED = 12  # bytes of a fingerprint's id and its share of lists and padding
 
 
-@ray.remote(num_cpus=_CPUS, max_restarts=-1, max_task_retries=-1, scheduling_strategy="SPREAD")
+@ray.remote(
+    num_cpus=parts.ACTOR_CPUS, max_restarts=-1, max_task_retries=-1, scheduling_strategy="SPREAD"
+)
 class _Holder:
-    """A part of a snapshot, opened."""
+    """A part of a snapshot, opened; or one after another, if the machines cannot hold all."""
 
     def __init__(
         self,
         root: str,
         manifest_json: bytes,
-        part: Part,
         decode: bool,
         stride: int,
         method: type[IndexSearch],
     ) -> None:
         faiss.omp_set_num_threads(len(os.sched_getaffinity(0)))
-        manifest = Manifest.from_json(manifest_json, root)
-        self._damage: CatalogError | None = None
-        try:
-            self._search = open_search(
-                root, manifest, part, stride=stride, decode=decode, method=method
+        self._root, self._manifest = root, Manifest.from_json(manifest_json, root)
+        self._decode, self._stride, self._method = decode, stride, method
+        self._opened: dict[bool, tuple[Part, IndexSearch]] = {}
+
+    def within(self, part: Part, probes: Probes, k: int) -> tuple[np.ndarray, np.ndarray, Spent]:
+        search = self._open(part)
+        before = search.spent
+        return *search.within(probes, k), search.spent - before
+
+    def products(self, part: Part, asked: Sequence[Alignments]) -> list[np.ndarray]:
+        return self._open(part).products(asked)
+
+    def matches(
+        self, part: Part, asked: Sequence[Alignments], tried: int, change: float
+    ) -> list[list[Match]]:
+        return self._open(part).matches(asked, tried, change)
+
+    def _open(self, part: Part) -> IndexSearch:
+        """Raises CatalogError."""
+        with_lists = len(part.lists) > 0
+        if with_lists not in self._opened or self._opened[with_lists][0] != part:
+            self._opened.pop(with_lists, None)  # before the next one takes memory
+            search = open_search(
+                self._root,
+                self._manifest,
+                part,
+                stride=self._stride,
+                decode=self._decode,
+                method=self._method,
             )
-        except CatalogError as error:  # raised when asked: Ray tells of a failed start at length
-            self._damage = error
-
-    def within(self, probes: Probes, k: int) -> tuple[np.ndarray, np.ndarray, Spent]:
-        if self._damage:
-            raise self._damage
-        before = self._search.spent
-        return *self._search.within(probes, k), self._search.spent - before
-
-    def products(self, asked: Sequence[Alignments]) -> list[np.ndarray]:
-        if self._damage:
-            raise self._damage
-        return self._search.products(asked)
-
-    def matches(self, asked: Sequence[Alignments], tried: int, change: float) -> list[list[Match]]:
-        if self._damage:
-            raise self._damage
-        return self._search.matches(asked, tried, change)
+            self._opened[with_lists] = part, search
+        return self._opened[with_lists][1]
 
 
 class SpreadSearch:
@@ -75,6 +79,8 @@ class SpreadSearch:
 
     A list is in one actor, and so is the exact side of a track: a batch of queries asks those that
     hold its lists for the nearest fingerprints, and those that hold the tracks for the matches.
+    A catalog that the machines' memory cannot hold is streamed: an actor on each machine opens one
+    part after another, for the whole batch.
     """
 
     def __init__(
@@ -83,6 +89,7 @@ class SpreadSearch:
         manifest: Manifest,
         *,
         actors: int | None = None,
+        memory: float | None = None,
         decode: bool = False,
         stride: int | None = None,
         offset_correction: float = 0.0,
@@ -93,34 +100,45 @@ class SpreadSearch:
         Args:
             root: the catalog's; its snapshot need not be published.
             actors: how many share the catalog; default: as its size asks for.
+            memory: for lists on each machine, bytes; default: what Ray has.
             decode: see `grafp.catalog.opened.open_search`.
             stride: 1 if queries come at the catalog's hop; default: the manifest's.
             offset_correction: see `Searcher`.
             method: how each actor searches its part.
 
-        Raises ClusterError when the indexes do not fit into the memory of all machines.
+        Raises ClusterError when there is no machine.
         """
         self.stride = stride or manifest.stride
         self.offset_correction = offset_correction
         self.neighbors, self.candidates = manifest.neighbors, manifest.candidates
         assert manifest.trained_index
-        self._root, self._trained, self._nprobe = root, manifest.trained_index, manifest.nprobe
+        self._root, self._trained, self.effort = root, manifest.trained_index, manifest.effort
         self._by_lists = method.by_lists
         self.spent = Spent()
-        self._parts = _parts(root, manifest, actors, decode)
-        claim = _claim(manifest, len(self._parts), decode)
-        # As many copies as machines hold at least one part each, so that none waits for memory.
-        roomy = [m for m in placement.machines() if m.get("memory", 0.0) >= claim]
-        copies = max(1, len(roomy) // len(self._parts)) if actors is None else 1
-        self._holders = [
-            [
-                _Holder.options(memory=claim).remote(  # type: ignore[attr-defined]
-                    root, manifest.to_json(), part, decode, self.stride, method
-                )
-                for _ in range(copies)
-            ]
-            for part in self._parts
-        ]
+        self._turn = 1
+
+        def holder(claim: float) -> ray.actor.ActorHandle:
+            return _Holder.options(memory=claim).remote(  # type: ignore[attr-defined]
+                root, manifest.to_json(), decode, self.stride, method
+            )
+
+        self._parts = parts.divided(root, manifest, actors, decode)
+        claim = parts.claim(manifest, len(self._parts), decode, memory)
+        self.streamed = claim is None
+        if claim is not None:
+            # As many copies as machines hold at least one part each, so that none waits for memory.
+            roomy = [m for m in placement.machines() if m.get("memory", 0.0) >= claim]
+            copies = max(1, len(roomy) // len(self._parts)) if actors is None else 1
+            self._holders = [[holder(claim) for _ in range(copies)] for _ in self._parts]
+            return
+        each = parts.streamed_bytes(memory)
+        self._parts = parts.divided(root, manifest, parts.streamed(manifest, decode, each), decode)
+        readers = [holder(each) for _ in placement.machines()]
+        self._holders = [[readers[n % len(readers)]] for n in range(len(self._parts))]
+        logger.info(
+            f"  the index needs {parts.loaded(manifest, decode) / 2**30:.1f} GiB: it is read in "
+            f"{len(self._parts)} parts for each batch of queries"
+        )
 
     @classmethod
     def for_queries(
@@ -128,6 +146,7 @@ class SpreadSearch:
         catalog: Catalog,
         *,
         actors: int | None = None,
+        memory: float | None = None,
         decode: bool = False,
         stride: int | None = None,
         method: type[IndexSearch] = IndexSearch,
@@ -146,6 +165,7 @@ class SpreadSearch:
             catalog.root,
             manifest,
             actors=actors,
+            memory=memory,
             decode=decode,
             stride=stride,
             offset_correction=correction,
@@ -156,17 +176,18 @@ class SpreadSearch:
         self, queries_QD: np.ndarray, k: int, nprobe: int | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
         quantizer = _quantizer(self._root, self._trained)
-        probes = choose_lists(quantizer, queries_QD, nprobe or self._nprobe)
-        asked, waiting = [], []
-        for holder, part in zip(self._one_each(), self._parts, strict=True):
+        probes = choose_lists(quantizer, queries_QD, nprobe or self.effort.lists)
+        asked: list[np.ndarray] = []
+        waiting: list[ray.ObjectRef] = []
+        for holder, part in self._one_each(lists=True):
             rows = np.arange(len(queries_QD))
             if self._by_lists:
                 here_QL = (probes.list_QL >= part.lists.start) & (probes.list_QL < part.lists.stop)
                 rows = np.flatnonzero(here_QL.any(axis=1))
             if len(rows):
                 asked.append(rows)
-                waiting.append(holder.within.remote(probes.only(rows), k))
-        found = []
+                waiting.append(holder.within.remote(part, probes.only(rows), k))
+        found: list[tuple[np.ndarray, np.ndarray]] = []
         for rows, (similarity_RK, id_RK, spent) in zip(asked, ray.get(waiting), strict=True):
             similarity_QK = np.full((len(queries_QD), id_RK.shape[1]), -np.inf, np.float32)
             id_QK = np.full(similarity_QK.shape, -1)
@@ -177,16 +198,30 @@ class SpreadSearch:
 
     def products(self, asked: Sequence[Alignments]) -> list[np.ndarray]:
         question = ray.put(list(asked))
-        found = ray.get([holder.products.remote(question) for holder in self._one_each()])
-        return [_together(parts) for parts in zip(*found, strict=True)]
+        found: list = ray.get(
+            [h.products.remote(p, question) for h, p in self._one_each(lists=False)]
+        )
+        return [_together(answers) for answers in zip(*found, strict=True)]
 
     def matches(self, asked: Sequence[Alignments], tried: int, change: float) -> list[list[Match]]:
         question = ray.put(list(asked))
-        answers = [holder.matches.remote(question, tried, change) for holder in self._one_each()]
-        return [best_of(parts, tried) for parts in zip(*ray.get(answers), strict=True)]
+        answers = [
+            holder.matches.remote(part, question, tried, change)
+            for holder, part in self._one_each(lists=False)
+        ]
+        return [best_of(found, tried) for found in zip(*ray.get(answers), strict=True)]
 
-    def _one_each(self) -> list:
-        return [random.choice(copies) for copies in self._holders]
+    def _one_each(self, *, lists: bool) -> list[tuple[ray.actor.ActorHandle, Part]]:
+        """An actor for each part, and what of the part is asked for."""
+        chosen = [random.choice(copies) for copies in self._holders]
+        if not self.streamed:
+            return list(zip(chosen, self._parts, strict=True))
+        if lists:
+            self._turn = -self._turn  # begins with what is still open from the last batch
+        sides = [
+            Part(p.lists, range(0)) if lists else Part(range(0), p.ordinals) for p in self._parts
+        ]
+        return list(zip(chosen, sides, strict=True))[:: self._turn]
 
 
 def is_small(manifest: Manifest) -> bool:
@@ -206,61 +241,3 @@ def _together(parts: Sequence[np.ndarray]) -> np.ndarray:
     for part in parts[1:]:
         np.copyto(result, part, where=np.isnan(result))
     return result
-
-
-def _parts(root: str, manifest: Manifest, actors: int | None, decode: bool) -> list[Part]:
-    """The catalog divided so that each part has about as many fingerprints, of either side."""
-    whole = Part.all_of(manifest)
-    total = _loaded(manifest, decode) + (0 if decode else _exact(manifest))
-    count = min(actors or -(-total // ACTOR_BYTES), len(whole.lists), len(whole.ordinals))
-    if count <= 1:
-        return [whole]
-    places = read_places(root, manifest.places)
-    counts_T = places["n_segments"].to_numpy()
-    ordinals = _cuts(places["ordinal"].to_numpy(), counts_T, whole.ordinals, count)
-    base = manifest.layers[0].shards
-    after_S = np.array([entry.after_list for entry in base])
-    filled_S = np.cumsum([entry.fingerprints for entry in base])
-    # Within a shard, lists are as good as equal.
-    edges = np.interp(
-        np.linspace(0, filled_S[-1], count + 1), [0, *filled_S], [0, *after_S]
-    ).astype(int)
-    lists = [range(a, b) for a, b in itertools.pairwise(edges.tolist())]
-    return [Part(*part) for part in zip(lists, ordinals, strict=True)]
-
-
-def _cuts(ordinal_T: np.ndarray, count_T: np.ndarray, whole: range, parts: int) -> list[range]:
-    """Ranges of ordinals with about as many fingerprints each."""
-    before_T = np.cumsum(count_T) - count_T
-    wanted = count_T.sum() * np.arange(1, parts) / parts
-    inner = ordinal_T[np.searchsorted(before_T, wanted).clip(max=len(ordinal_T) - 1)]
-    return [range(a, b) for a, b in itertools.pairwise([0, *inner.tolist(), whole.stop])]
-
-
-def _claim(manifest: Manifest, parts: int, decode: bool) -> float:
-    """Memory for each part: with its exact fingerprints, or if need be without.
-
-    They are mapped from disk; where they do not fit into memory, search is slower.
-    """
-    least = _loaded(manifest, decode) / parts
-    whole = least if decode else least + _exact(manifest) / parts
-    for claim in (whole, least):
-        if placement.available([{"CPU": _CPUS, "memory": claim}] * parts, "memory for search"):
-            return claim
-    raise ClusterError(
-        f"the index needs {least * parts / 2**30:.1f} GiB of memory; the cluster has "
-        f"{placement.what_there_is()}"
-    )
-
-
-def _loaded(manifest: Manifest, decode: bool) -> int:
-    """Bytes of the lists, which actors cannot do without, and of codes to decode."""
-    assert manifest.parameters
-    code = CODE_BYTES[manifest.parameters.codec]
-    each = code + _LISTED + (code + 16 if decode else 0)
-    return each * sum(layer.fingerprints for layer in manifest.layers)
-
-
-def _exact(manifest: Manifest) -> int:
-    """Bytes of the exact fingerprints."""
-    return 2 * DIMENSION * manifest.counts["fingerprints"]

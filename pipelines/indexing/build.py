@@ -8,7 +8,7 @@ import hashlib
 import itertools
 import json
 import logging
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -18,7 +18,7 @@ import ray
 from grafp import storage
 from grafp.catalog.catalog import Catalog, is_reusable
 from grafp.catalog.embeddings import by_file, read_fingerprints
-from grafp.catalog.manifest import Layer, ShardEntry, StoredFile
+from grafp.catalog.manifest import FORMAT_VERSION, Layer, ShardEntry, StoredFile
 from grafp.catalog.shard_files import (
     finished_shard,
     read_codes,
@@ -40,7 +40,9 @@ logger = logging.getLogger(__name__)
 
 def train(catalog: Catalog, tracks: list[TrackRef], parameters: IndexParameters) -> StoredFile:
     """Train an index on a random sample over all tracks; returns where it is stored."""
-    index_id = f"{parameters.codec.lower()}-{_name(asdict(parameters), tracks)[:12]}"
+    index_id = (
+        f"{parameters.codec.lower()}-{_name([FORMAT_VERSION, asdict(parameters)], tracks)[:12]}"
+    )
     key = f"index/{index_id}/trained.faiss"
     uri = storage.join(catalog.root, key)
     published = catalog.manifest.trained_index if catalog.manifest else None
@@ -102,14 +104,14 @@ def build_layer(catalog: Catalog, trained_index: StoredFile, tracks: list[TrackR
 
 
 def merge_layers(
-    catalog: Catalog, trained_index: StoredFile, layers: Sequence[Layer], live: Collection[int]
+    catalog: Catalog, trained_index: StoredFile, layers: Sequence[Layer], live_T: np.ndarray
 ) -> Layer:
     """One layer of several, without tracks that are no answer any more; nothing is encoded again.
 
-    `live`: the ordinals of all tracks that are one.
+    `live_T`: the ordinals of all tracks that are one.
     """
     held = np.unique(np.concatenate([read_ordinals(catalog, layer.tracks) for layer in layers]))
-    gone = np.setdiff1d(held, np.fromiter(live, np.int64, len(live)))
+    gone = np.setdiff1d(held, live_T)
     entries = [entry for layer in layers for entry in layer.shards]
     largest = max(layers, key=lambda layer: layer.fingerprints)
     bounds = ray.get([_bounds.remote(catalog.root, entry) for entry in largest.shards])

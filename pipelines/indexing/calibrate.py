@@ -9,7 +9,7 @@ import ray
 from grafp.catalog.catalog import Catalog
 from grafp.catalog.manifest import Manifest
 from grafp.catalog.opened import open_search
-from grafp.catalog.tracks import TrackRef
+from grafp.catalog.tracks import LiveTracks
 from grafp.index.calibration import Calibration, calibrate
 from grafp.index.evidence import Beside, identify
 from grafp.model.background import LENGTHS_S, Background
@@ -28,14 +28,14 @@ _NOTHING = -1.0  # evidence of a clip that nothing is near to
 _RATE = 0.001  # shown in the log
 
 
-def calibrated(catalog: Catalog, manifest: Manifest, live: dict[int, TrackRef]) -> Manifest:
+def calibrated(catalog: Catalog, manifest: Manifest, live: LiveTracks) -> Manifest:
     """The manifest with a calibration that suits its size; measured only where that changed much.
 
     None if the catalog is empty, its model has no background, or all of that is in the catalog.
     """
     if not live:
         return replace(manifest, calibration=None)
-    count, old = sum(ref.n_segments for ref in live.values()), manifest.calibration
+    count, old = live.fingerprints, manifest.calibration
     if old and old.fingerprints / _GROWN <= count <= old.fingerprints * _GROWN:
         return manifest
     background = Catalog(catalog.root, manifest).background()

@@ -1,7 +1,6 @@
 """Recordings to embedding files with Ray Data: decode, encode, store."""
 
 import hashlib
-from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -64,15 +63,15 @@ def embed(
     model_uri: str,
     store: EmbeddingStore,
     *,
-    known: Iterable[str],
+    known_H: np.ndarray,
     encoders: Encoders,
     max_seconds: float,
 ) -> list[dict]:
     """Fingerprint recordings into Parquet files; returns one row per recording.
 
-    `known` are content hashes of recordings that have fingerprints; their copies are skipped.
+    `known_H`: see `grafp.catalog.changes.known_hashes`; copies of these recordings are skipped.
     """
-    recordings = decoded(items, max_seconds, known)
+    recordings = decoded(items, max_seconds, known_H)
     stored = encoded(recordings, model_uri, store.hop_s, encoders).map_batches(
         store, batch_size=_TRACKS_A_FILE, batch_format="pyarrow", num_cpus=0.25
     )

@@ -3,10 +3,12 @@
 import logging
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from grafp.catalog.catalog import Catalog
 from grafp.catalog.manifest import Layer, Manifest, ShardEntry, StoredFile, index_health
 from grafp.catalog.shard_files import read_ordinals
-from grafp.catalog.tracks import TrackRef
+from grafp.catalog.tracks import LiveTracks
 from grafp.index.size import AUTOMATIC, IndexOptions, IndexParameters
 from pipelines.indexing import build
 
@@ -53,7 +55,7 @@ class IndexState:
 def extend(
     catalog: Catalog,
     state: IndexState,
-    live: dict[int, TrackRef],
+    live: LiveTracks,
     *,
     retrain: bool = False,
     compact: bool = False,
@@ -68,51 +70,48 @@ def extend(
         return IndexState(options=state.options)
     if retrain:  # without a look at the old layers, which may be damaged
         return _retrained(catalog, live, state.options, "as asked")
-    held = {
-        layer.tracks.key: set(read_ordinals(catalog, layer.tracks).tolist())
-        for layer in state.layers
-    }
+    held = {layer.tracks.key: read_ordinals(catalog, layer.tracks) for layer in state.layers}
     state = replace(
         state,
-        layers=tuple(one for one in state.layers if not held[one.tracks.key].isdisjoint(live)),
+        layers=tuple(
+            one for one in state.layers if np.isin(held[one.tracks.key], live.ordinal_T).any()
+        ),
     )
     if reason := _why_retrain(state, live):
         return _retrained(catalog, live, state.options, reason)
     assert state.trained_index
-    there = set().union(*(held[layer.tracks.key] for layer in state.layers))
-    new = [ref for ordinal, ref in live.items() if ordinal not in there]
-    if new:
+    there_T = np.unique(np.concatenate([held[layer.tracks.key] for layer in state.layers]))
+    if new := live.of(np.setdiff1d(live.ordinal_T, there_T)):
         layer = build.build_layer(catalog, state.trained_index, new)
         state = replace(state, layers=(*state.layers, layer))
-    gone = len(there - live.keys())
-    kept = _due(state, gone / max(1, len(there)), compact)
+    gone = len(np.setdiff1d(there_T, live.ordinal_T))
+    kept = _due(state, gone / max(1, len(there_T)), compact)
     due = state.layers[kept:]
     if not due:
         return state
     logger.info(f"compacting {len(due)} layers")
     assert state.trained_index
-    merged = build.merge_layers(catalog, state.trained_index, due, live.keys())
+    merged = build.merge_layers(catalog, state.trained_index, due, live.ordinal_T)
     return replace(state, layers=(*state.layers[:kept], merged))
 
 
 def _retrained(
-    catalog: Catalog, live: dict[int, TrackRef], options: IndexOptions, reason: str
+    catalog: Catalog, live: LiveTracks, options: IndexOptions, reason: str
 ) -> IndexState:
     """A newly trained index, and one layer with all live tracks."""
-    parameters = IndexParameters.for_size(sum(ref.n_segments for ref in live.values()), options)
+    parameters = IndexParameters.for_size(live.fingerprints, options)
     logger.info(f"training the index ({reason}): {parameters.nlist} lists, {parameters.codec}")
-    tracks = sorted(live.values(), key=lambda ref: ref.ordinal)
+    tracks = live.values()
     trained_index = build.train(catalog, tracks, parameters)
     layer = build.build_layer(catalog, trained_index, tracks)
     return IndexState(parameters, trained_index, (layer,), index_health(layer.shards), options)
 
 
-def _why_retrain(state: IndexState, live: dict[int, TrackRef]) -> str:
+def _why_retrain(state: IndexState, live: LiveTracks) -> str:
     """Empty if the trained index still suits."""
     if not state.layers or not state.parameters or not state.when_trained:
         return "there is none"
-    count = sum(ref.n_segments for ref in live.values())
-    if state.parameters.outgrown_by(count, state.options):
+    if state.parameters.outgrown_by(live.fingerprints, state.options):
         return "the catalog outgrew the old one"
     now, then = index_health(state.shards), state.when_trained
     if now["recall"] < then["recall"] - MAX_RECALL_LOST:

@@ -11,10 +11,12 @@ _Source = str | Path | BinaryIO | BufferReader
 _Sink = str | Path | BinaryIO | BufferOutputStream
 
 class ColumnChunkMetaData:
+    compression: str
     data_page_offset: int
     total_compressed_size: int
 
 class RowGroupMetaData:
+    num_rows: int
     def column(self, i: int) -> ColumnChunkMetaData: ...
 
 class FileMetaData:

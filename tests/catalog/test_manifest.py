@@ -64,7 +64,7 @@ def test_options_of_the_index_decide_how_it_is_searched() -> None:
     asked = IndexOptions(codec="PQ64", lists=256, probes=3, neighbors=20, candidates=100)
     manifest = Manifest.from_json(replace(MANIFEST, index_options=asked).to_json(), "m")
     assert manifest.index_options == asked
-    assert (manifest.nprobe, manifest.neighbors, manifest.candidates) == (3, 20, 100)
+    assert (manifest.effort.lists, manifest.neighbors, manifest.candidates) == (3, 20, 100)
 
 
 @pytest.mark.parametrize("version", [2, 5, 99])

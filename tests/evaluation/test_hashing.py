@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from grafp.evaluation.hashing import HashSearch
-from grafp.index.alignment import align, find_matches
+from grafp.index.alignment import Effort, align, find_matches
 from grafp.index.ids import SEGMENT_BITS, fingerprint_ids
 from grafp.index.scoring import Tracks
 from grafp.model.fingerprint import DIMENSION
@@ -31,7 +31,7 @@ def search_of(*parts: Tracks) -> HashSearch:
     """Without lists, which are not to be used."""
     one_list = faiss.IndexFlatIP(DIMENSION)
     one_list.add(np.zeros((1, DIMENSION), np.float32))
-    return HashSearch(one_list, [], parts)
+    return HashSearch(one_list, [], parts, Effort(None, 1))
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import pytest
 from vectors import clip, on_grid, recording, shards_of
 
 from grafp.errors import OptionError
-from grafp.index.alignment import CANDIDATES, NEIGHBORS, find_matches
+from grafp.index.alignment import CANDIDATES, NEIGHBORS, Effort, find_matches
 from grafp.index.ivfpq import parse_index, train_index
 from grafp.index.scoring import Alignments, Match
 from grafp.index.search import IndexSearch
@@ -120,7 +120,9 @@ def test_queries_and_timelines_find_as_many_neighbors_and_score_as_many_candidat
     query = clip(tracks[2], 100, 80, noise=0.5)
     found = {}
     for settings in ({}, {"neighbors": 5, "candidates": 3}):
-        search = Counted(shards.quantizer, shards.lists, shards.tracks, nprobe=32, **settings)
+        search = Counted(
+            shards.quantizer, shards.lists, shards.tracks, effort=Effort(None, 32), **settings
+        )
         # At the cataloged speed: other speeds have a few proposals of their own.
         [matches] = find_matches([query], search, change=0.0)
         assert matches[0].ordinal == 2

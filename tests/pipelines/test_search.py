@@ -17,7 +17,7 @@ from grafp.catalog.tracks import live_refs
 from grafp.errors import CatalogError
 from grafp.index.alignment import find_matches
 from jobs import query_batch
-from pipelines.common import cli, search
+from pipelines.common import cli, parts
 from pipelines.common.placement import Encoders
 from pipelines.common.search import SpreadSearch
 from pipelines.indexing import build, maintain
@@ -87,6 +87,20 @@ def test_no_division_into_shards_and_actors_changes_the_answers(
     assert answers[0] == answers[1] == answers[2] == answers[3]
 
 
+@pytest.mark.parametrize("decode", [False, True])
+def test_with_less_memory_than_the_index_takes_the_answers_are_the_same(
+    decode: bool, root: str, divided: dict[int, Manifest], queries: list[np.ndarray]
+) -> None:
+    manifest = divided[3]
+    memory = parts.loaded(manifest, decode) / 2
+    search = SpreadSearch(root, manifest, memory=memory, decode=decode)
+    assert search.streamed
+    assert len(search._parts) == 4
+    whole = find_matches(queries, open_search(root, manifest, decode=decode), tried=3)
+    for _ in range(2):  # the second time from the last part to the first
+        assert find_matches(queries, search, tried=3) == whole
+
+
 def test_exact_fingerprints_are_those_of_the_embedding_files(
     root: str, divided: dict[int, Manifest]
 ) -> None:
@@ -106,8 +120,7 @@ def test_each_actor_holds_its_own_lists_and_tracks_only(
     root: str, divided: dict[int, Manifest]
 ) -> None:
     manifest = divided[3]
-    parts = search._parts(root, manifest, 3, False)
-    opened = [open_search(root, manifest, part) for part in parts]
+    opened = [open_search(root, manifest, p) for p in parts.divided(root, manifest, 3, False)]
     tracks = np.concatenate([t.ordinals_T for one in opened for t in one.tracks])
     assert tracks.tolist() == list(range(TRACKS))
     held = [lists for one in opened for lists in one.lists]

@@ -116,7 +116,8 @@ def wait_for(moment: Moment, run: subprocess.Popen[str], root: str, output: Path
 
 def _files(root: str) -> set[tuple[str, str]]:
     """Keys with etags, so that a file that was replaced is new."""
-    return {(info.uri[len(root) + 1 :], info.etag) for info in storage.list_files(root)}
+    files = storage.list_files(root, may_be_missing=True)
+    return {(info.uri[len(root) + 1 :], info.etag) for info in files}
 
 
 @contextmanager

@@ -6,6 +6,7 @@ from dataclasses import replace
 import faiss
 import numpy as np
 
+from grafp.index.alignment import Effort
 from grafp.index.codes import Codes
 from grafp.index.ids import fingerprint_ids
 from grafp.index.ivfpq import encode, parse_index, quantizer_of, train_index
@@ -59,7 +60,7 @@ def shards_of(
         quantizer_of(index),
         [Lists.filled(index, codes.within(one), one) for one in lists],
         [tracks_of({o: tracks[o] for o in part}) for part in parts],
-        nprobe=32,
+        effort=Effort(None, 32),
         stride=stride,
     )
 
