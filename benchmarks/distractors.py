@@ -61,7 +61,7 @@ def main(chosen: argparse.Namespace) -> tuple[dict, int]:
     sets = {"real tracks": real, "real tracks, the other half": material}
     for few in (len(material), _FEW):
         some = material[:few]
-        sets[f"distractors of {few} tracks"] = [distractor(some, n) for n in range(len(real))]
+        sets[f"distractors of {len(some)} tracks"] = [distractor(some, n) for n in range(len(real))]
     clean_QD = np.concatenate([track_ND[::_EVERY] for track_ND in asked])
     summary: dict[str, Any] = {}
     print(f"quantiles {', '.join(f'{q:g}' for q in _QUANTILES)}")

@@ -15,6 +15,7 @@ query is fingerprinted before, and then takes what a query job does with it: the
 search, and exact scores. The default search goes on only where a quick one leaves doubt; the full
 one never stops early; the exhaustive one visits all lists, with all fingerprints of the query. That
 takes long in a large catalog, so it is asked fewer clips there, and so is the default beside it.
+Codes are those compared for a query, divided by its fingerprints, searched or not.
 
 Disk: 350 bytes a fingerprint of the largest size. A catalog is deleted when it is measured.
 """

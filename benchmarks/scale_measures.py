@@ -209,7 +209,7 @@ def _query_job(catalog: Any, search: IndexSearch) -> Callable[[pa.Table], pa.Tab
     from pipelines.querying.flow import MatchBatch, background_of
 
     return MatchBatch(
-        search,  # type: ignore[arg-type]  # in this process instead of spread
+        search,  # in this process instead of spread
         background_of(catalog),
         catalog.acceptance(),
         catalog.manifest.query_hop_s,

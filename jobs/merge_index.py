@@ -33,9 +33,9 @@ class Options:
     """Remove the tracks that FILE lists from the catalog. FILE has one URI per line, or is a CSV /
     Parquet with a column `uri`; it is only read."""
     compact: bool = False
-    """Join all small shards, and drop the fingerprints of removed tracks."""
+    """Merge all layers, and drop the codes of removed tracks."""
     retrain: bool = False
-    """Retrain the index and add all fingerprints to it."""
+    """Train the index again, and encode all fingerprints with it."""
     rollback: Annotated[str, Kind("SNAPSHOT")] | None = None
     """Publish this older snapshot again."""
     verify: bool = False

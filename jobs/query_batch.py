@@ -46,7 +46,7 @@ class Options(cli.EncoderOptions):
     rerank: Literal["exact", "pq"] = "exact"
     """Score with the exact fingerprints, 256 bytes each, or with the index's codes."""
     search_actors: Count | None = None
-    """Number of actors that share the catalog's shards (default: by the size of the shards)."""
+    """Number of actors that share the catalog's lists and tracks (default: by its size)."""
     search_memory: Annotated[float, Kind("GB", positive_float)] | None = None
     """Memory for the index's lists on each machine; what does not fit is read part by part, for
     thousands of queries at a time (default: what Ray has)."""

@@ -1,12 +1,14 @@
-"""A catalog: immutable snapshots over shards, trained indexes and embedding files, and one pointer.
+"""A catalog: immutable snapshots over embedding files, trained indexes and shards, and one pointer.
 
     CURRENT                              the published snapshot's id
     snapshots/<id>.json                  manifest: everything a reader needs, with sizes and hashes
     snapshots/<id>.tracks.parquet        one row per recording, failed ones included
+    snapshots/<id>.{places,gone}.parquet where exact fingerprints are; tracks that are no answer
     models/<model_id>/                   the bundle that made the fingerprints
-    embeddings/<model_id>/<run>/*.parquet
+    embeddings/<model_id>/<run>/*.parquet  the exact fingerprints
     index/<index_id>/trained.faiss       the trained index, without fingerprints
-    index/<index_id>/<shard_id>.*        a shard, see grafp.catalog.shard_files
+    index/<index_id>/<shard_id>.*        a shard: codes of a layer in a range of lists
+    index/<index_id>/<layer>.tracks.parquet  the tracks of a layer
     runs/<run>/                          summary.json, report.html, duplicates.parquet
 
 Everything is written under a new name; replacing CURRENT publishes it and comes last.

@@ -6,11 +6,14 @@ none of the three: its mean inner product with each is near 0.58. Distractors in
 reproduce scaling curves (arXiv:2509.18620). These are confused with a track almost as often as
 other music is, which benchmarks/distractors.py measures. So hit rates in a catalog with
 distractors are still an upper bound; `Scale.distractor_wins` shows how loose it is.
+
+A clip of a track reaches a high score in the distractors that are mixed from it. So tracks that
+clips are cut from should be left out, and so should the music of the model's background.
 """
 
 import hashlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import ray
@@ -70,6 +73,7 @@ def with_distractors(
     *,
     model: ModelCard | None,
     music: Catalog | None = None,
+    without: Collection[str] = (),
     seed: int = 0,
 ) -> Manifest:
     """Publish a catalog with the source's tracks and `count` distractors under `root`.
@@ -80,6 +84,7 @@ def with_distractors(
     Args:
         model: the source's, or None if its fingerprints come from another program.
         music: whose tracks are mixed; default: the source's.
+        without: URIs of tracks that are not mixed, unless there are no others.
 
     Raises CatalogError when there is no music to mix.
     """
@@ -91,7 +96,7 @@ def with_distractors(
     if model:
         catalog.put_model(model, read_background(source.model_uri()))
     ray.get([_copy.remote(source.root, root, key) for key in by_file(live_refs(rows).values())])
-    material = material_of(music or source, seed)
+    material = material_of(music or source, without, seed)
     logger.info(f"mixing {count:,} distractors from {len(material):,} tracks")
     shared = ray.put(material)
     work = [
@@ -109,12 +114,15 @@ def with_distractors(
     return scaled
 
 
-def material_of(music: Catalog, seed: int = 0) -> list[np.ndarray]:
+def material_of(music: Catalog, without: Collection[str] = (), seed: int = 0) -> list[np.ndarray]:
     """Fingerprints of tracks to mix, float16 (segments, 128), from all over a catalog.
 
-    Raises CatalogError when it has none.
+    `without`: see `with_distractors`. Raises CatalogError when the catalog has no tracks.
     """
-    refs = live_refs(music.tracks()).values()
+    every = live_refs(music.tracks()).values()
+    uris = music.live_tracks()
+    left = [ref for ref in every if not set(uris[ref.ordinal]).intersection(without)]
+    refs = left or every
     chosen: list[TrackRef] = []
     held = 0
     for n in np.random.default_rng(seed).permutation(len(refs)):

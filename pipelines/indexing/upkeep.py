@@ -122,7 +122,7 @@ def _why_retrain(state: IndexState, live: LiveTracks) -> str:
 
 
 def _due(state: IndexState, gone: float, force: bool) -> int:
-    """From which layer on they should be merged; `gone`: share of the tracks in the base."""
+    """From which layer on they should be merged; `gone`: share of the tracks in the layers."""
     base, later = state.layers[0].fingerprints, state.layers[1:]
     if force and (later or gone):
         return 0

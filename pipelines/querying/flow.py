@@ -231,7 +231,8 @@ def answered(
     """Recordings (rows with `pcm`) to rows with their matches, in no particular order."""
     assert catalog.manifest is not None
     hop_s = catalog.manifest.query_hop_s
-    by_need = catalog.manifest.index_options.probes is None
+    # Nothing is decisive without rates, and who asks for a number of probes wants them all.
+    by_need = bool(acceptance.calibration) and catalog.manifest.index_options.probes is None
     search = SpreadSearch.for_queries(
         catalog, actors=search_actors, memory=search_memory, decode=decode, method=method
     )

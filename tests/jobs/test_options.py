@@ -37,13 +37,14 @@ CONTRACT: dict[str, dict[str, Any]] = {
     },
     "merge_index": {
         "--catalog": REQUIRED, "--remove": None, "--compact": False, "--retrain": False,
-        "--rollback": None, "--verify": False, "--clean": False, "--keep": 14,
+        "--rollback": None, "--verify": False, "--clean": False, "--upgrade": False, "--keep": 14,
         "--grace-hours": 336.0, "--dry-run": False,
     },
     "query_batch": {
         "--catalog": REQUIRED, "--queries": REQUIRED, "--out": REQUIRED, "--top-k": 1,
         "--fpr": None, "--min-score": None, "--max-speed-change": 0.05, "--rerank": "exact",
-        "--search-actors": None, "--timeline": False, "--truth": None, "--max-failures": "100%",
+        "--search-actors": None, "--search-memory": None,
+        "--timeline": False, "--truth": None, "--max-failures": "100%",
         "--max-seconds": 0.0, **ENCODERS,
     },
     "evaluate": {

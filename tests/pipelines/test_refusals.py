@@ -66,9 +66,9 @@ def from_a_newer_version(root: str) -> str:
 
 def with_a_shard_of_another_trained_index(root: str) -> str:
     def move(manifest: dict) -> None:
-        manifest["layers"][1]["shards"][0]["codes"]["key"] = "index/other/x.codes.parquet"
+        manifest["layers"][-1]["shards"][-1]["codes"]["key"] = "index/other/x.codes.parquet"
 
-    shard = Catalog.open(root).manifest.shards[1].shard_id
+    shard = Catalog.open(root).manifest.shards[-1].shard_id
     edit_manifest(root, move)
     return f"shard {shard} is of another trained"
 
@@ -91,7 +91,7 @@ def with_a_truncated_track_table(root: str) -> str:
 
 
 def with_a_truncated_table_of_a_layer(root: str) -> str:
-    return cut(root, Catalog.open(root).manifest.layers[1].tracks.key)
+    return cut(root, Catalog.open(root).manifest.layers[-1].tracks.key)
 
 
 def with_another_hash(root: str) -> str:
