@@ -155,13 +155,16 @@ def test_an_embedding_file_that_is_damaged_is_an_error_not_another_score(
         find_matches(queries, open_search(str(tmp_path / "copy"), divided[1]))
 
 
-def test_the_job_answers_from_codes_and_several_actors(
-    root: str, divided: dict[int, Manifest], tmp_path: Path, capsys: pytest.CaptureFixture
+@pytest.mark.parametrize("where", ["--search-actors 3", "--search-memory 0.001"])
+def test_the_job_answers_from_codes_of_several_actors_or_parts(
+    where: str, root: str, divided: dict[int, Manifest], tmp_path: Path, capsys
 ) -> None:
     for seed in (2, 5):
         excerpt = synthesis.piece(seed, 6.0)[16_000:80_000]
         storage.write(f"{tmp_path}/clips/{seed}.wav", encode(excerpt, "wav"))
     options = ["--catalog", root, "--queries", f"{tmp_path}/clips", "--out", f"{tmp_path}/out"]
-    options += ["--rerank", "pq", "--search-actors", "3", "--min-score", "0.8"]
+    options += ["--rerank", "pq", *where.split(), "--min-score", "0.8"]
     assert cli.run(query_batch.main, query_batch.options(options)) == 0
-    assert '"matched": 2' in capsys.readouterr().out.splitlines()[-1]
+    said = capsys.readouterr().out
+    assert '"matched": 2' in said.splitlines()[-1]
+    assert ("parts for each batch" in said) == ("memory" in where)
