@@ -155,7 +155,7 @@ def test_an_embedding_file_that_is_damaged_is_an_error_not_another_score(
         find_matches(queries, open_search(str(tmp_path / "copy"), divided[1]))
 
 
-@pytest.mark.parametrize("where", ["--search-actors 3", "--search-memory 0.001"])
+@pytest.mark.parametrize("where", ["--search-actors 3", "--search-memory 0.0001"])
 def test_the_job_answers_from_codes_of_several_actors_or_parts(
     where: str, root: str, divided: dict[int, Manifest], tmp_path: Path, capsys
 ) -> None:
