@@ -5,7 +5,7 @@
 
 Bytes are those of files, or of the peak memory of a process that does what an index run or a query
 job does on the head. The rates and sizes in `python -m grafp.plan` come from here and from
-benchmarks/scale.py.
+benchmarks/rates.py.
 """
 
 import argparse
@@ -16,6 +16,7 @@ import pickle
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,7 @@ def options() -> argparse.Namespace:
     parser.add_argument(
         "--tracks",
         type=cli.positive_int,
-        default=100_000,
+        default=400_000,
         metavar="N",
         help="rows of the track table to measure",
     )
@@ -59,33 +60,42 @@ def _records(count: int) -> dict[str, float]:
 
     entries = _entries(_SHARDS)
     with tempfile.TemporaryDirectory() as folder:
-        file = f"{folder}/tracks.parquet"
-        table = _table(range(count))
-        data = tracks_to_bytes(table)
-        Path(file).write_bytes(data)
+        sizes: dict[str, float] = {}
+        for number in (count // 2, count):
+            table = _table(range(number))
+            data = tracks_to_bytes(table)
+            Path(_file(folder, number)).write_bytes(data)
+        sizes["track_in_table"] = len(data) / count
+        sizes["track_in_places"] = _places_bytes(folder, table) / count
+        sizes["known_hash"] = known_hashes(table).nbytes / count
+        del table, data
         short, long = _embeddings_bytes(folder, 1), _embeddings_bytes(folder, _SEGMENTS)
-        each = (long - short) / (_SEGMENTS - 1)
-        sizes = {
-            "track_in_table": len(data) / count,
-            "track_in_places": _places_bytes(folder, table) / count,
-            "track_in_embeddings": short - each,
-            "fingerprint_in_embeddings": each,
-            "known_hash": known_hashes(table).nbytes / count,
-            "track_in_run": _alone(_run_again, file, count),
-            "new_track_in_run": _alone(_first_run, count),
-            "track_in_query_job": _alone(_query_job, folder, file, count),
-        }
+        sizes["fingerprint_in_embeddings"] = (long - short) / (_SEGMENTS - 1)
+        sizes["track_in_embeddings"] = short - sizes["fingerprint_in_embeddings"]
+        sizes["track_in_run"] = _more(_run_again, folder, count)
+        sizes["new_track_in_run"] = _more(_first_run, folder, count)
+        sizes["track_in_query_job"] = _more(_query_job, folder, count)
     sizes["shard_in_manifest"] = _manifest_bytes(entries)
     sizes["shard_in_task"] = len(pickle.dumps(entries)) / _SHARDS
     sizes["list_and_id"] = _list_and_id_bytes(10**8)
     return {name: round(size, 1) for name, size in sizes.items()}
 
 
-def _alone(work: Any, *arguments: Any) -> float:
-    """What work in a process of its own gives."""
+def _more(work: Callable[[str, int], None], folder: str, count: int) -> float:
+    """Peak memory that work takes for each track more, in a process of its own."""
+    few, many = (_alone(work, folder, number) for number in (count // 2, count))
+    return (many - few) / (count - count // 2)
+
+
+def _alone(work: Callable[[str, int], None], folder: str, count: int) -> int:
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=context) as pool:
-        return float(pool.submit(work, *arguments).result())
+        pool.submit(work, folder, count).result()
+        return pool.submit(_peak).result()
+
+
+def _file(folder: str, count: int) -> str:
+    return f"{folder}/{count}.parquet"
 
 
 def _peak() -> int:
@@ -94,33 +104,30 @@ def _peak() -> int:
     return int(line.split()[1]) << 10
 
 
-def _run_again(file: str, count: int) -> float:
-    """Peak memory a track of a run that finds all tracks as they were, but for one in a hundred."""
+def _run_again(folder: str, count: int) -> None:
+    """What a run does that finds all tracks as they were, but for one in a hundred."""
     from grafp.catalog.changes import find_changes, known_hashes, listing_of
     from grafp.catalog.tracks import tracks_from_bytes
 
-    before, new = _peak(), count // 100
+    new = count // 100
     listing = listing_of(_items(range(new, count + new)))
-    published = tracks_from_bytes(Path(file).read_bytes())
+    published = tracks_from_bytes(Path(_file(folder, count)).read_bytes())
     changes = find_changes(listing, published, _SOURCE)
     del listing, published
     known_hashes(changes.published)
     _published(changes, count, range(count, count + new))
-    return (_peak() - before) / count
 
 
-def _first_run(count: int) -> float:
-    """Peak memory a track of a run to which all are new."""
+def _first_run(_: str, count: int) -> None:
+    """What a run does to which all tracks are new."""
     from grafp.catalog.changes import find_changes, listing_of
     from grafp.catalog.tracks import TRACK_SCHEMA
 
-    before = _peak()
     listing = listing_of(_items(range(count)))
     changes = find_changes(listing, TRACK_SCHEMA.empty_table(), _SOURCE)
     del listing
     live = _published(changes, 0, range(count))
-    refs = live.values()  # of which tasks are made
-    return (_peak() - before) / len(refs)
+    assert len(live.values()) == count  # of which tasks are made
 
 
 def _published(changes: Any, first: int, new: range) -> Any:
@@ -135,16 +142,12 @@ def _published(changes: Any, first: int, new: range) -> Any:
     return live_refs(tracks)
 
 
-def _query_job(root: str, file: str, count: int) -> float:
-    """Peak memory a track of the process that names the tracks of answers."""
+def _query_job(folder: str, count: int) -> None:
+    """What a query job does to name the tracks of its answers."""
     from grafp.catalog.catalog import Catalog
 
-    before = _peak()
-    catalog = Catalog(root)
-    stored = catalog.put("table.parquet", Path(file).read_bytes())
-    uris = Catalog(root, _manifest([], stored)).live_tracks()
-    assert len(uris) == count
-    return (_peak() - before) / count
+    stored = Catalog(folder).put("table.parquet", Path(_file(folder, count)).read_bytes())
+    assert len(Catalog(folder, _manifest([], stored)).live_tracks()) == count
 
 
 def _items(numbers: range) -> list[Any]:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -55,7 +56,7 @@ def test_a_real_index_is_as_large_as_planned(tmp_path: Path) -> None:
     from grafp.index.ivfpq import encode, parse_index, train_index
     from grafp.index.lists import Lists
 
-    tracks, segments = 30, 1_000
+    tracks, segments = 12, 1_000
     planned = plan(Case(tracks, minutes=100.9 / 60))
     count, index, catalog = tracks * segments, planned.index, Catalog(str(tmp_path))
     assert planned.fingerprints == count
@@ -71,7 +72,7 @@ def test_a_real_index_is_as_large_as_planned(tmp_path: Path) -> None:
     )
     threads = faiss.omp_get_max_threads()
     faiss.omp_set_num_threads(1)  # threads that wait for each other are slow on a busy machine
-    trained = train_index(vectors_ND[:10_000].astype(np.float32), index)
+    trained = train_index(vectors_ND[:5_000].astype(np.float32), index)
     codes = encode(trained, vectors_ND, ids_N)
     faiss.omp_set_num_threads(threads)
     shard = write_shard(catalog, "index/i/s", codes, range(index.nlist), 1.0)
@@ -93,31 +94,33 @@ def test_a_real_index_is_as_large_as_planned(tmp_path: Path) -> None:
 def test_a_graph_over_centroids_is_as_large_as_planned() -> None:
     import faiss
 
-    graph = faiss.IndexHNSWFlat(DIMENSION, 32)
+    graph = faiss.index_factory(DIMENSION, "HNSW32", faiss.METRIC_INNER_PRODUCT)
     graph.add(np.random.default_rng(0).standard_normal((4_000, DIMENSION)).astype(np.float32))
     planned = rates.trained_bytes(FLAT_LISTS * 2) / (FLAT_LISTS * 2)
-    assert len(faiss.serialize_index(graph)) / 4_000 == pytest.approx(planned, rel=0.02)
+    assert len(faiss.serialize_index(graph)) / 4_000 == pytest.approx(planned, rel=0.03)
 
 
 def test_copies_of_constants_are_true() -> None:
     import faiss
 
-    from grafp.index import ivfpq
+    from grafp.index import evidence, ivfpq
     from pipelines.common import parts
     from pipelines.indexing import duplicates
 
+    assert rates.QUICK == evidence.QUICK
     assert rates.DUPLICATES == duplicates.EFFORT
     assert rates.LISTED_BYTES == parts._LISTED
     assert (rates._ITERATIONS, rates._ONE_LEVEL, rates._VIEW) == (
         ivfpq._ITERATIONS, ivfpq._ONE_LEVEL, ivfpq._WIDTH,
     )  # fmt: skip
-    assert faiss.IndexHNSWFlat(DIMENSION, 32).hnsw.efSearch == rates._VIEW_INDEXING
+    graph: Any = faiss.index_factory(DIMENSION, "HNSW32", faiss.METRIC_INNER_PRODUCT)
+    assert graph.hnsw.efSearch == rates._VIEW_INDEXING
 
 
 def test_units() -> None:
     """A track of 101 s has 1,001 fingerprints, 256 bytes each as float16."""
     found = plan(
-        Case(1_000, minutes=101 / 60, encoder_rate=1_001, decode_rate=101, index_rate=1_001)
+        Case(1_000, minutes=101 / 60, encoder_rate=1_001, decode_rate=101, fill_rate=1_001)
     )
     assert found.fingerprints == 1_001_000
     assert found.shards == 2  # of a million fingerprints
@@ -319,7 +322,7 @@ def test_options_reach_the_plan(capsys: pytest.CaptureFixture) -> None:
     for option, step in (
         ("--decode-rate", "decode"),
         ("--encoder-rate", "encode"),
-        ("--index-rate", "lists and codes"),
+        ("--fill-rate", "lists and codes"),
     ):
         assert summary(capsys, option, "1")["build_hours"][step] > 100 * plain["build_hours"][step]
     chosen = summary(capsys, "--lists", "512", "--codec", "SQfp16", "--probes", "4")

@@ -13,7 +13,7 @@ _POINTS_PER_CENTROID = 39  # what FAISS wants to train a k-means centroid well
 EXCERPT = 50
 """Fingerprints of each new track, out of its middle, with which near duplicates are searched."""
 _POPULATE_BYTES = 500 << 20  # of any task that populates: Python, libraries, one embedding file
-_POPULATE_BYTES_EACH = 500  # a fingerprint: benchmarks/merge.py, two at once, 1.6 GiB
+_POPULATE_BYTES_EACH = 1_200  # a fingerprint: benchmarks/scale.py, tasks of 1.6 GiB
 _CODEC = "PQ64x4fs"
 """64 sub-quantizers as in the paper, of 4 bits instead of 8: 32 bytes a fingerprint, which FAISS
 scans in registers several times as fast. Exact scores tell 40 neighbors apart instead of 20, so

@@ -228,7 +228,9 @@ def in_larger_catalogs(
     for count in sizes:
         # Each snapshot has its own folder: files of an earlier model must not be used again.
         root = storage.join(out, f"scaled-{count}", catalog.manifest.snapshot)
-        manifest = with_distractors(catalog, root, count, model=model)
+        manifest = with_distractors(
+            catalog, root, count, model=model, without={clip.track for clip in few}
+        )
         scales.append(scale(count, manifest, ask(root, clips=few)))
         logger.info(f"{count:,} distractors:{markdown(scales[-1].cells)}")
     return scales

@@ -156,13 +156,13 @@ def _merged(
     root: str, index_id: str, entries: list[ShardEntry], ranges: list[range], gone: list[int]
 ) -> list[ShardEntry]:
     name = [sorted(entry.shard_id for entry in entries), gone]
-    without = ray.put(np.array(gone, np.int64))
+    without, parts = ray.put(np.array(gone, np.int64)), ray.put(entries)
     memory = placement.memory_claim(populate_bytes(MAX_SHARD_FINGERPRINTS))
     work = [
         _merge.options(memory=memory).remote(
             root,
             f"index/{index_id}/{_hash([name, lists.start, lists.stop])}",
-            entries,
+            parts,
             lists,
             without,
         )
