@@ -303,14 +303,14 @@ def _identify(root: str, queries: list[np.ndarray]) -> list[tuple[str | None, fl
     import faiss
 
     from grafp.catalog.catalog import Catalog
+    from grafp.catalog.opened import open_search
     from grafp.index.evidence import identify, reached
-    from pipelines.common.search import opened_here
     from pipelines.querying.flow import background_of
 
     faiss.omp_set_num_threads(1)
     catalog = Catalog.open_published(root)
     assert catalog.manifest
-    search, beside = opened_here(root, catalog.manifest), background_of(catalog)
+    search, beside = open_search(root, catalog.manifest), background_of(catalog)
     uris = catalog.live_tracks()
     answers: list[tuple[str | None, float, float]] = []
     for first in range(0, len(queries), 64):

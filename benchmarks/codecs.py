@@ -36,22 +36,24 @@ def options() -> argparse.Namespace:
 
 def main(chosen: argparse.Namespace) -> tuple[dict, int]:
     from grafp.catalog.catalog import Catalog
-    from grafp.catalog.shard_files import open_shards
+    from grafp.catalog.opened import open_search
+    from grafp.index.alignment import Effort
     from grafp.index.ids import fingerprint_ids
-    from grafp.index.ivfpq import parse_index, populate, train_index
-    from grafp.index.shards import ShardSearch
+    from grafp.index.ivfpq import encode, parse_index, quantizer_of, train_index
+    from grafp.index.lists import Lists
 
     catalog = Catalog.open_published(chosen.catalog)
     assert catalog.manifest is not None
     assert catalog.manifest.parameters is not None
-    [shard] = open_shards(catalog.root, catalog.manifest)
-    vectors_ND = shard.vectors_ND[np.arange(shard.counts_T.sum())]
+    search = open_search(catalog.root, catalog.manifest)
+    [stored] = search.tracks
+    vectors_ND = stored.vectors_ND[np.arange(stored.counts_T.sum())]
     clips, queries, starts = _queries(chosen)
     tracks = catalog.tracks(["uri", "ordinal"])
     ordinals = dict(zip(tracks["uri"].to_pylist(), tracks["ordinal"].to_pylist(), strict=True))
     print(f"{len(queries)} clips in {len(vectors_ND):,} fingerprints")
     print("| codes | lists | neighbors | " + " | ".join(f"{s:g} s" for s in chosen.seconds))
-    pairs = zip(shard.ordinals_T, shard.counts_T, strict=True)
+    pairs = zip(stored.ordinals_T, stored.counts_T, strict=True)
     ids = np.concatenate([fingerprint_ids(ordinal, np.arange(count)) for ordinal, count in pairs])
     audible = np.flatnonzero(np.any(vectors_ND, axis=1))
     points = min(len(audible), catalog.manifest.parameters.training_points)
@@ -60,9 +62,15 @@ def main(chosen: argparse.Namespace) -> tuple[dict, int]:
     for codec in CODECS:
         parameters = replace(catalog.manifest.parameters, codec=codec)
         trained = train_index(vectors_ND[np.sort(sample)], parameters)
-        index = parse_index(populate(trained, vectors_ND, ids))
+        index = parse_index(trained)
+        lists = Lists.filled(index, encode(trained, vectors_ND, ids), range(index.nlist))
         for share, neighbors in ((32, 20), (16, 20), (32, 40)):
-            search = ShardSearch([replace(shard, index=index)], max(1, index.nlist // share))
+            search = replace(
+                search,
+                quantizer=quantizer_of(index),
+                lists=[lists],
+                effort=Effort(None, max(1, index.nlist // share)),
+            )
             spent = {"nearest": 0.0}
             search.nearest = timed(search.nearest, spent, "nearest")
             right = _right(search, queries, starts, [ordinals[c.track] for c in clips], neighbors)

@@ -22,7 +22,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 from memory import memory_by_kind
 
@@ -76,12 +75,11 @@ def _catalog_steps(root: str, rows: list[dict]) -> dict:
     with _measured("train, populate, publish") as results["build"]:
         state = extend(catalog, IndexState(), live_refs(rows))
         publish(state)
-    stored = sum(entry.index.bytes + entry.vectors.bytes for entry in state.shards)
-    index = sum(entry.index.bytes for entry in state.shards)
+    index = sum(entry.codes.bytes for entry in state.shards)
     count = sum(entry.fingerprints for entry in state.shards)
     print(
-        f"    {len(state.shards)} shards, {index / count:.0f} bytes a fingerprint in the index, "
-        f"{stored / count:.0f} with the vectors; {index_health(state.shards)}"
+        f"    {len(state.shards)} shards, {index / count:.0f} bytes a fingerprint in the index; "
+        f"{index_health(state.shards)}"
     )
     with _measured("remove every tenth track") as results["withdraw"]:
         for row in rows[::10]:
@@ -92,35 +90,31 @@ def _catalog_steps(root: str, rows: list[dict]) -> dict:
     with _measured("verify") as results["verify"]:
         damage = [p for p in verify(root)["problems"] if "/models/" not in p]
     results["damaged"] = len(damage)
-    return {**results, "index_bytes": index / count, "stored_bytes": stored / count}
+    return {**results, "index_bytes": index / count}
 
 
 def _make_embeddings(folder: Path, tracks: int) -> list[dict]:
     """Rows of a track table, and the embedding files that they point to."""
-    from grafp.catalog.embeddings import EMBEDDING_SCHEMA
+    from grafp.catalog.embeddings import EMBEDDING_SCHEMA, write_embeddings
 
     rng = np.random.default_rng(0)
     centers = rng.standard_normal((2_000, 128)).astype(np.float32)
     rows: list[dict] = []
     for first in range(0, tracks, TRACKS_A_FILE):
-        group, vectors = [], []
+        group: list[dict] = []
         for ordinal in range(first, min(tracks, first + TRACKS_A_FILE)):
             digest = hashlib.sha256(str(ordinal).encode()).hexdigest()
-            group.append({"track_id": digest[:32], "uri": f"{ordinal:09d}.wav", "size": 1,
+            group.append({**dict.fromkeys(EMBEDDING_SCHEMA.names),
+                          "track_id": digest[:32], "uri": f"{ordinal:09d}.wav", "size": 1,
                           "content_sha256": digest, "duration_s": TRACK_SEGMENTS / 10,
                           "status": "ok", "attempts": 1, "model_id": "synthetic", "hop_s": 0.1,
-                          "n_segments": TRACK_SEGMENTS})  # fmt: skip
-            vectors.append(list(walk(rng, centers)))
-        key = f"embeddings/synthetic/run/{first:09d}.parquet"
-        table = pa.Table.from_pylist(
-            [{**r, "embeddings": v} for r, v in zip(group, vectors, strict=True)],
-            schema=EMBEDDING_SCHEMA,
-        )
-        (folder / key).parent.mkdir(parents=True, exist_ok=True)
-        pq.write_table(table, folder / key, write_page_checksum=True)
-        for ordinal, row in enumerate(group, first):
-            extra = {"ordinal": ordinal, "stored_as": row["track_id"], "embedding_file": key}
-            rows.append({**row, **extra})
+                          "n_segments": TRACK_SEGMENTS,
+                          "embeddings": walk(rng, centers)})  # fmt: skip
+        key, places = write_embeddings(str(folder), "embeddings/synthetic/run", group)
+        for ordinal, (row, place) in enumerate(zip(group, places, strict=True), first):
+            del row["embeddings"]
+            row |= {"ordinal": ordinal, "stored_as": row["track_id"], "source": None}
+            rows.append({**row, "embedding_file": key, "embeddings_at": place})
     return rows
 
 

@@ -103,25 +103,26 @@ def noisy(excerpt_MD: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 def _ours(
     vectors_ND: np.ndarray, queries: list, where: list[tuple[int, int]], nprobe: int | None
 ) -> dict:
-    from grafp.index.alignment import find_matches
+    from grafp.index.alignment import Effort, find_matches
     from grafp.index.ids import fingerprint_ids
-    from grafp.index.ivfpq import parse_index, populate, train_index
-    from grafp.index.shards import HalfVectors, Shard, ShardSearch
+    from grafp.index.ivfpq import encode, parse_index, quantizer_of, train_index
+    from grafp.index.lists import Lists
+    from grafp.index.scoring import Tracks
+    from grafp.index.search import HalfVectors, IndexSearch
     from grafp.index.size import IndexParameters
 
     parameters = IndexParameters.for_size(len(vectors_ND))
     trained = train_index(sample(vectors_ND, parameters.training_points), parameters)
-    shards = []
-    for first in range(0, len(vectors_ND), 1_000_000):
-        part_ND = vectors_ND[first : first + 1_000_000]
-        ordinals = np.arange(first, first + len(part_ND), TRACK_SEGMENTS) // TRACK_SEGMENTS
-        ids = np.concatenate([fingerprint_ids(o, np.arange(TRACK_SEGMENTS)) for o in ordinals])
-        counts = np.full(len(ordinals), TRACK_SEGMENTS)
-        index = parse_index(populate(trained, part_ND, ids))
-        shards.append(
-            Shard(HalfVectors(part_ND), ordinals, np.cumsum(counts) - counts, counts, index)
-        )
-    search = ShardSearch(shards, nprobe or parameters.nprobe)
+    ordinals = np.arange(len(vectors_ND) // TRACK_SEGMENTS)
+    counts = np.full(len(ordinals), TRACK_SEGMENTS)
+    ids = np.concatenate([fingerprint_ids(o, np.arange(TRACK_SEGMENTS)) for o in ordinals])
+    index = parse_index(trained)
+    search = IndexSearch(
+        quantizer_of(index),
+        [Lists.filled(index, encode(trained, vectors_ND, ids), range(index.nlist))],
+        [Tracks(HalfVectors(vectors_ND), ordinals, np.cumsum(counts) - counts, counts)],
+        Effort.by_length(nprobe or parameters.nprobe),
+    )
     spent = {"nearest": 0.0, "matches": 0.0}
     for name in spent:
         setattr(search, name, timed(getattr(search, name), spent, name))
@@ -141,7 +142,7 @@ def _ours(
         "scoring": round(spent["matches"] / total, 3),
         "rest": round(1 - sum(spent.values()) / total, 3),
         "nlist": parameters.nlist,
-        "nprobe": search.nprobe,
+        "nprobe": search.effort.lists,
     }
 
 

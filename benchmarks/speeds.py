@@ -137,15 +137,15 @@ def _ask(root: str, track: str, clips: Sequence[tuple], change: float) -> tuple[
     import faiss
 
     from grafp.catalog.catalog import Catalog
+    from grafp.catalog.opened import open_search
     from grafp.index.evidence import identify, reached
-    from pipelines.common.search import opened_here
     from pipelines.querying.flow import background_of
 
     catalog = Catalog.open_published(root)
     manifest = catalog.manifest
     assert manifest
     correction = catalog.model().offset_correction_s / manifest.query_hop_s
-    search = replace(opened_here(root, manifest), offset_correction=correction)
+    search = replace(open_search(root, manifest), offset_correction=correction)
     faiss.omp_set_num_threads(1)
     beside, uris = background_of(catalog), catalog.live_tracks()
     acceptance, rows, spent = catalog.acceptance(), [], {}

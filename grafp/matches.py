@@ -6,7 +6,7 @@ A new column goes into MATCH_SCHEMA and `unmatched`, and into the rows of pipeli
 import pyarrow as pa
 
 from grafp import storage
-from grafp.storage.tables import Row, table_of, to_parquet
+from grafp.storage.tables import Row, to_parquet
 
 MATCH_SCHEMA = pa.schema(
     [
@@ -44,11 +44,7 @@ def unmatched(query: str, duration_s: float, threshold: float, error: str | None
     }
 
 
-def write_matches(out: str, rows: list[Row]) -> pa.Table:
-    """Write OUT/matches.parquet; returns its table.
-
-    Raises ValueError for a row with other columns, StorageError.
-    """
-    table = table_of(rows, MATCH_SCHEMA)
+def write_matches(out: str, table: pa.Table) -> pa.Table:
+    """Write OUT/matches.parquet; returns its table. Raises StorageError."""
     storage.write(storage.join(out, "matches.parquet"), to_parquet(table))
     return table

@@ -36,8 +36,8 @@ class Options(cli.EncoderOptions):
     lists: Count | None = None
     """Inverted lists in the index of a new catalog (default: by the catalog's size)."""
     probes: Count | None = None
-    """Inverted lists that queries search for each fingerprint (default: a 32nd of them, at
-    least 16)."""
+    """Inverted lists that queries search for each of their fingerprints; without a quick search
+    first (default: up to 64, more for short queries, and fewer where a quick search is enough)."""
     neighbors: Count | None = None
     """Nearest fingerprints that queries look for, for each of theirs (default: 40)."""
     candidates: Count | None = None

@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
-"""Maintain a published catalog: compact, remove tracks, verify, roll back, clean up.
+"""Maintain a published catalog: compact, remove tracks, verify, roll back, clean up, upgrade.
 
     python jobs/merge_index.py --catalog s3://bucket/catalog
     python jobs/merge_index.py --catalog catalog/ --remove removed.txt
     python jobs/merge_index.py --catalog catalog/ --verify
     python jobs/merge_index.py --catalog catalog/ --rollback 20261122T030000-1a2b3c
     python jobs/merge_index.py --catalog catalog/ --clean --dry-run
+    python jobs/merge_index.py --catalog catalog/ --upgrade
 
 With --catalog alone the job compacts the index, or retrains it, when that is due. Every change
 is a new snapshot: readers keep the one that they opened, and you can roll back to an older one.
@@ -24,7 +25,7 @@ from pipelines.common import cli
 
 @dataclass(kw_only=True)
 class Options:
-    exclusive: ClassVar = (("rollback", "verify", "clean"),)
+    exclusive: ClassVar = (("rollback", "verify", "clean", "upgrade"),)
 
     catalog: Uri
     """The catalog."""
@@ -32,15 +33,18 @@ class Options:
     """Remove the tracks that FILE lists from the catalog. FILE has one URI per line, or is a CSV /
     Parquet with a column `uri`; it is only read."""
     compact: bool = False
-    """Join all small shards, and drop the fingerprints of removed tracks."""
+    """Merge all layers, and drop the codes of removed tracks."""
     retrain: bool = False
-    """Retrain the index and add all fingerprints to it."""
+    """Train the index again, and encode all fingerprints with it."""
     rollback: Annotated[str, Kind("SNAPSHOT")] | None = None
     """Publish this older snapshot again."""
     verify: bool = False
     """Read all files of the snapshot and report damage."""
     clean: bool = False
     """Delete old snapshots, and files that no snapshot needs."""
+    upgrade: bool = False
+    """Make a catalog of an earlier version readable: store its fingerprints in the new format and
+    build its index again. Needs no audio; run it again if it was interrupted."""
     keep: Count = 14
     """With --clean: number of newest snapshots to keep."""
     grace_hours: Annotated[float, Kind("H", number(low=0.0))] = 336.0
@@ -62,13 +66,15 @@ def options(arguments: list[str] | None = None) -> Options:
 
 
 def main(chosen: Options) -> tuple[dict[str, Any], int]:
-    from pipelines.indexing import maintain
+    from pipelines.indexing import maintain, upgrade
 
     if chosen.verify:
         summary = maintain.verify(chosen.catalog)
         return summary, cli.FAILED if summary["damaged"] else cli.DONE
     if chosen.rollback:
         return maintain.rollback(chosen.catalog, chosen.rollback), cli.DONE
+    if chosen.upgrade:
+        return upgrade.upgrade(chosen.catalog), cli.DONE
     if chosen.clean:
         summary = maintain.clean_up(
             chosen.catalog,

@@ -18,7 +18,7 @@ from functools import partial
 from typing import Annotated, Any, ClassVar, Literal
 
 from grafp.errors import OptionError
-from grafp.options import Count, Kind, Seconds, Uri, number
+from grafp.options import Count, Kind, Seconds, Uri, number, positive_float
 from pipelines.common import cli
 
 
@@ -46,7 +46,10 @@ class Options(cli.EncoderOptions):
     rerank: Literal["exact", "pq"] = "exact"
     """Score with the exact fingerprints, 256 bytes each, or with the index's codes."""
     search_actors: Count | None = None
-    """Number of actors that share the catalog's shards (default: by the size of the shards)."""
+    """Number of actors that share the catalog's lists and tracks (default: by its size)."""
+    search_memory: Annotated[float, Kind("GB", positive_float)] | None = None
+    """Memory for the index's lists on each machine; what does not fit is read part by part, for
+    thousands of queries at a time (default: what Ray has)."""
     timeline: bool = False
     """Find all detections in long recordings, with their times."""
     truth: Annotated[str, Kind("CSV")] | None = None
@@ -84,6 +87,7 @@ def main(chosen: Options) -> tuple[dict[str, Any], int]:
         min_score=chosen.min_score,
         decode=chosen.rerank == "pq",
         search_actors=chosen.search_actors,
+        search_memory=chosen.search_memory and chosen.search_memory * 1e9,
         encoders=Encoders(chosen.workers, chosen.gpu),
         max_seconds=chosen.max_seconds,
         max_speed_change=chosen.max_speed_change,

@@ -5,10 +5,15 @@ import math
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 from grafp import plan as calculator
+from grafp import rates
+from grafp.index.size import FLAT_LISTS
 from grafp.model.fingerprint import DIMENSION
 from grafp.plan import Case, limits, plan
 
@@ -36,29 +41,80 @@ def test_queries_come_at_the_manifests_hop(hop: float) -> None:
     from grafp.catalog.manifest import Manifest, StoredFile
 
     file = StoredFile("", 0, "")
-    manifest = Manifest("", None, "", "", "", hop, None, None, None, [], file, 0, {})
+    manifest = Manifest("", None, "", "", "", hop, None, None, None, [], file, file, file, 0, {})
     expected = math.floor((5.0 - 1.0) / manifest.query_hop_s + 1e-9) + 1
     assert Case(1, hop=hop).query_segments() == expected
 
 
-def test_a_real_index_is_as_large_as_planned() -> None:
+def test_a_real_index_is_as_large_as_planned(tmp_path: Path) -> None:
     import faiss
-    import numpy as np
 
+    from grafp.catalog.catalog import Catalog
+    from grafp.catalog.embeddings import EMBEDDING_SCHEMA, write_embeddings
+    from grafp.catalog.shard_files import write_shard
     from grafp.index.ids import fingerprint_ids
-    from grafp.index.ivfpq import populate, train_index
-    from grafp.index.size import IndexParameters
+    from grafp.index.ivfpq import encode, parse_index, train_index
+    from grafp.index.lists import Lists
 
+    tracks, segments = 12, 1_000
+    planned = plan(Case(tracks, minutes=100.9 / 60))
+    count, index, catalog = tracks * segments, planned.index, Catalog(str(tmp_path))
+    assert planned.fingerprints == count
     rng = np.random.default_rng(0)
-    vectors_ND = rng.standard_normal((10_000, DIMENSION)).astype(np.float16)
-    parameters = IndexParameters.for_size(len(vectors_ND))
+    vectors_ND = rng.standard_normal((count, DIMENSION)).astype(np.float16)
+    segment_N = np.arange(count) % segments
+    ids_N = fingerprint_ids(np.arange(count) // segments, segment_N)
+    row = dict.fromkeys(set(EMBEDDING_SCHEMA.names) - {"embeddings"}) | {"uri": "a/track.mp3"}
+    key, _ = write_embeddings(
+        catalog.root,
+        "embeddings",
+        [{**row, "embeddings": part} for part in np.split(vectors_ND, tracks)],
+    )
     threads = faiss.omp_get_max_threads()
     faiss.omp_set_num_threads(1)  # threads that wait for each other are slow on a busy machine
-    trained = train_index(vectors_ND[:3_000].astype(np.float32), parameters)
+    trained = train_index(vectors_ND[:5_000].astype(np.float32), index)
+    codes = encode(trained, vectors_ND, ids_N)
     faiss.omp_set_num_threads(threads)
-    index = populate(trained, vectors_ND, fingerprint_ids(0, np.arange(len(vectors_ND))))
-    planned = calculator.bytes_each(parameters, len(vectors_ND), parameters.codec)
-    assert len(index) / len(vectors_ND) == pytest.approx(planned, rel=0.1)
+    shard = write_shard(catalog, "index/i/s", codes, range(index.nlist), 1.0)
+    stored = {
+        "embeddings": (tmp_path / key).stat().st_size,
+        "codes": shard.codes.bytes,
+        "trained index": len(trained),
+    }
+    for name, size in stored.items():
+        assert planned.storage_gb[name] * 1e9 == pytest.approx(size, rel=0.1), name
+    assert planned.bytes_a_fingerprint["stored"] == pytest.approx(
+        sum(stored.values()) / count, rel=0.02
+    )
+    lists = Lists.filled(parse_index(trained), codes, range(index.nlist))
+    held = len(faiss.serialize_index(lists.index)) / count
+    assert held == pytest.approx(rates.memory_bytes(index, count), rel=0.05)
+
+
+def test_a_graph_over_centroids_is_as_large_as_planned() -> None:
+    import faiss
+
+    graph = faiss.index_factory(DIMENSION, "HNSW32", faiss.METRIC_INNER_PRODUCT)
+    graph.add(np.random.default_rng(0).standard_normal((4_000, DIMENSION)).astype(np.float32))
+    planned = rates.trained_bytes(FLAT_LISTS * 2) / (FLAT_LISTS * 2)
+    assert len(faiss.serialize_index(graph)) / 4_000 == pytest.approx(planned, rel=0.03)
+
+
+def test_copies_of_constants_are_true() -> None:
+    import faiss
+
+    from grafp.index import evidence, ivfpq
+    from pipelines.common import parts
+    from pipelines.indexing import duplicates
+
+    assert rates.QUICK == evidence.QUICK
+    assert rates.DUPLICATES == duplicates.EFFORT
+    assert rates.LISTED_BYTES == parts._LISTED
+    assert (rates._ITERATIONS, rates._ONE_LEVEL, rates._VIEW) == (
+        ivfpq._ITERATIONS, ivfpq._ONE_LEVEL, ivfpq._WIDTH,
+    )  # fmt: skip
+    graph: Any = faiss.index_factory(DIMENSION, "HNSW32", faiss.METRIC_INNER_PRODUCT)
+    assert graph.hnsw.efSearch == rates._VIEW_INDEXING
 
 
 def test_units() -> None:
@@ -67,36 +123,79 @@ def test_units() -> None:
         Case(1_000, minutes=101 / 60, encoder_rate=1_001, decode_rate=101, fill_rate=1_001)
     )
     assert found.fingerprints == 1_001_000
-    assert found.shards == 2  # whole tracks, at most a million fingerprints
-    assert found.storage_gb["embeddings"] == pytest.approx(1_001_000 * 256 / 1e9)
-    for step in ("decode", "encode", "fill"):  # a second a track each
+    assert found.shards == 2  # of a million fingerprints
+    assert found.storage_gb["embeddings"] == pytest.approx(1_001_000 * 256 / 1e9, rel=0.04)
+    assert found.query_memory_gb["vectors"] == pytest.approx(1_001_000 * 256 / 1e9)
+    for step in ("decode", "encode", "lists and codes"):  # a second a track each
         assert found.build_hours[step] == pytest.approx(1_000 / 3600)
     assert found.node_hours["build"] == pytest.approx(sum(found.build_hours.values()) / 8)
     assert found.query_processor_s["encode"] == pytest.approx(41 / 1_001)
 
 
 def test_twice_as_many_tracks_take_twice_as_much() -> None:
-    """Where lists do not grow any more; searching for duplicates grows with the square."""
+    """Where there are as many lists; every part is read for every range of lists."""
     one, two = plan(replace(CASE, tracks=5e7)), plan(replace(CASE, tracks=1e8))
+    assert one.index.nlist == two.index.nlist
     assert two.fingerprints == 2 * one.fingerprints
     assert two.shards == pytest.approx(2 * one.shards, rel=1e-4)
     for name in ("storage_gb", "query_memory_gb", "index_gb_by_codec"):
         for part, value in getattr(one, name).items():
-            assert getattr(two, name)[part] == pytest.approx(2 * value, rel=1e-3)
-    for step in ("decode", "encode", "fill"):
+            times = 1 if (name, part) == ("storage_gb", "trained index") else 2
+            assert getattr(two, name)[part] == pytest.approx(times * value, rel=1e-3), part
+    for step in ("decode", "encode", "lists and codes"):
         assert two.build_hours[step] == pytest.approx(2 * one.build_hours[step], rel=1e-3)
-    assert two.query_processor_s["scan"] == pytest.approx(
-        2 * one.query_processor_s["scan"], rel=1e-3
+    assert two.build_hours["merge by list"] == pytest.approx(
+        4 * one.build_hours["merge by list"], rel=0.02
     )
-    duplicates = [p.build_hours["near duplicates"] for p in (one, two)]
-    assert duplicates[1] == pytest.approx(4 * duplicates[0], rel=1e-2)
+    assert two.query_processor_s["scan"] == pytest.approx(
+        2 * one.query_processor_s["scan"], rel=0.02
+    )
+    for same in ("choose lists", "score", "encode"):
+        assert two.query_processor_s[same] == one.query_processor_s[same]
+    near = [p.build_hours["near duplicates"] for p in (one, two)]
+    assert 2 * near[0] < near[1] < 4 * near[0]
+
+
+def test_codes_grow_with_the_root_of_the_catalog() -> None:
+    """While lists grow with it: sixteen times the tracks in four times the lists."""
+    one, more = plan(replace(CASE, tracks=5e4)), plan(replace(CASE, tracks=16 * 5e4))
+    assert more.index.nlist == 4 * one.index.nlist
+    assert more.codes_a_fingerprint == pytest.approx(4 * one.codes_a_fingerprint, rel=0.05)
+
+
+def test_codes_a_fingerprint_by_hand() -> None:
+    """Of a query with 41 fingerprints: 6 in 16 lists for all, 16 in 64 for the rest."""
+    found = plan(replace(CASE, decided=0.75))
+    in_list = found.fingerprints / found.index.nlist
+    expected = 1.15 * in_list * (6 * 16 + 0.25 * 16 * 64) / 41
+    assert found.codes_a_fingerprint == pytest.approx(expected, rel=0.01)
+
+
+def test_quick_searches_save_what_they_decide() -> None:
+    none, some, every = (plan(replace(CASE, decided=share)) for share in (0.0, 0.5, 1.0))
+    for part in ("choose lists", "scan", "score"):
+        first, last = (p.query_processor_s[part] for p in (none, every))
+        assert first > last
+        assert some.query_processor_s[part] == pytest.approx((first + last) / 2)
+    short = [plan(replace(CASE, query_seconds=1.0, decided=share)) for share in (0.0, 1.0)]
+    assert short[0] == short[1]  # a query of one fingerprint is searched at once
+
+
+def test_what_was_asked_of_the_index_is_planned() -> None:
+    asked = plan(replace(CASE, lists=4_096, codec="PQ64", probes=8))
+    assert (asked.index.nlist, asked.index.codec) == (4_096, "PQ64")
+    assert asked.storage_gb["codes"] == asked.index_gb_by_codec["PQ64"]
+    more = plan(replace(CASE, lists=4_096, codec="PQ64", probes=16))
+    assert more.codes_a_fingerprint == pytest.approx(2 * asked.codes_a_fingerprint)
+    in_list = asked.fingerprints / 4_096
+    assert asked.codes_a_fingerprint == pytest.approx(8 * 1.15 * in_list, rel=0.01)
 
 
 def test_a_hop_of_half_a_second_needs_a_fifth() -> None:
     every, fifth = plan(CASE), plan(replace(CASE, hop=0.5))
     assert fifth.fingerprints == pytest.approx(every.fingerprints / 5, rel=0.01)
     assert fifth.storage_gb["embeddings"] == pytest.approx(
-        every.storage_gb["embeddings"] / 5, rel=0.01
+        every.storage_gb["embeddings"] / 5, rel=0.02
     )
     assert fifth.shards == pytest.approx(every.shards / 5, rel=0.01)
     assert fifth.query_processor_s["encode"] == every.query_processor_s["encode"]
@@ -187,6 +286,10 @@ def test_what_breaks_first_comes_first() -> None:
         ("--hop", "0.07", "a multiple of 0.05 s to 1 s"),
         ("--hop", "1.5", "a multiple of 0.05 s to 1 s"),
         ("--rerank", "best", "exact"),
+        ("--codec", "best", "PQ64x4fs"),
+        ("--lists", "0", "1 or more"),
+        ("--probes", "some", "1 or more"),
+        ("--decided", "1.5", "between 0 and 1"),
         ("--new-per-night", "-1", "-1 is not 0 or more"),
         ("--queries-per-day", "inf", "is not a number"),
         ("--encoder-rate", "0", "a number above 0"),
@@ -205,13 +308,28 @@ def test_a_wrong_option_is_named(
     assert wanted in line
 
 
+def test_more_probes_than_lists_are_refused(capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        summary(capsys, "--lists", "8", "--probes", "9")
+    assert stopped.value.code == 2
+    assert "--probes 9: more than the 8 lists" in capsys.readouterr().err
+
+
 def test_options_reach_the_plan(capsys: pytest.CaptureFixture) -> None:
     plain = summary(capsys)
     assert summary(capsys, "--hop", "0.5")["fingerprints"] < plain["fingerprints"] / 4
     assert summary(capsys, "--minutes", "7")["fingerprints"] > 2 * plain["fingerprints"]
-    for step in ("decode", "encode", "fill"):
-        option = f"--{step}-rate" if step != "encode" else "--encoder-rate"
+    for option, step in (
+        ("--decode-rate", "decode"),
+        ("--encoder-rate", "encode"),
+        ("--fill-rate", "lists and codes"),
+    ):
         assert summary(capsys, option, "1")["build_hours"][step] > 100 * plain["build_hours"][step]
+    chosen = summary(capsys, "--lists", "512", "--codec", "SQfp16", "--probes", "4")
+    assert (chosen["index"]["nlist"], chosen["index"]["codec"]) == (512, "SQfp16")
+    assert chosen["codes_a_fingerprint"] > plain["codes_a_fingerprint"]
+    decided = summary(capsys, "--decided", "0")["query_processor_s"]["scan"]
+    assert decided > plain["query_processor_s"]["scan"]
     slow = summary(capsys, "--search-rate", "1e5")["query_processor_s"]["scan"]
     assert slow > 100 * plain["query_processor_s"]["scan"]
     longer = summary(capsys, "--query-seconds", "10")["query_processor_s"]["encode"]

@@ -1,12 +1,14 @@
-"""A catalog: immutable snapshots over shards, trained indexes and embedding files, and one pointer.
+"""A catalog: immutable snapshots over embedding files, trained indexes and shards, and one pointer.
 
     CURRENT                              the published snapshot's id
     snapshots/<id>.json                  manifest: everything a reader needs, with sizes and hashes
     snapshots/<id>.tracks.parquet        one row per recording, failed ones included
+    snapshots/<id>.{places,gone}.parquet where exact fingerprints are; tracks that are no answer
     models/<model_id>/                   the bundle that made the fingerprints
-    embeddings/<model_id>/<run>/*.parquet
+    embeddings/<model_id>/<run>/*.parquet  the exact fingerprints
     index/<index_id>/trained.faiss       the trained index, without fingerprints
-    index/<index_id>/<shard_id>.*        a shard, see grafp.catalog.shard_files
+    index/<index_id>/<shard_id>.*        a shard: codes of a layer in a range of lists
+    index/<index_id>/<layer>.tracks.parquet  the tracks of a layer
     runs/<run>/                          summary.json, report.html, duplicates.parquet
 
 Everything is written under a new name; replacing CURRENT publishes it and comes last.
@@ -15,6 +17,7 @@ Everything is written under a new name; replacing CURRENT publishes it and comes
 import hashlib
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import pyarrow as pa
@@ -50,8 +53,12 @@ class Catalog:
     _model: ModelCard | None = field(default=None, init=False, repr=False)
 
     @classmethod
-    def open(cls, root: str) -> "Catalog":
+    def open(
+        cls, root: str, parse: Callable[[bytes, str], Manifest] = Manifest.from_json
+    ) -> "Catalog":
         """Read what is published; a root with nothing in it opens empty.
+
+        `parse` makes a manifest of its bytes and its name.
 
         Raises StorageError when the store cannot be reached, CatalogError when it is damaged.
         """
@@ -61,13 +68,16 @@ class Catalog:
         if info is None:
             return cls(root)
         catalog = cls(root, None, info.etag)
-        catalog.manifest = catalog.snapshot(storage.read(pointer).decode().strip())
+        name = storage.read(pointer).decode().strip()
+        catalog.manifest = parse(catalog.manifest_bytes(name), f"snapshots/{name}.json")
         return catalog
 
     @classmethod
-    def open_published(cls, root: str) -> "Catalog":
+    def open_published(
+        cls, root: str, parse: Callable[[bytes, str], Manifest] = Manifest.from_json
+    ) -> "Catalog":
         """Like `open`; raises CatalogError when there is no catalog."""
-        catalog = cls.open(root)
+        catalog = cls.open(root, parse)
         if catalog.manifest is None:
             raise CatalogError(
                 f"{root}: no catalog here (no CURRENT file); make one with jobs/index_catalog.py"
@@ -76,10 +86,14 @@ class Catalog:
 
     def snapshot(self, name: str) -> Manifest:
         """A snapshot by its id. Raises CatalogError when there is none or it is damaged."""
-        key = f"snapshots/{name}.json"
-        if "/" in name or storage.stat(storage.join(self.root, key)) is None:
+        return Manifest.from_json(self.manifest_bytes(name), f"snapshots/{name}.json")
+
+    def manifest_bytes(self, name: str) -> bytes:
+        """A snapshot's manifest as stored, in any format. Raises CatalogError if there is none."""
+        uri = storage.join(self.root, f"snapshots/{name}.json")
+        if "/" in name or storage.stat(uri) is None:
             raise CatalogError(f"{self.root}: no snapshot {name!r}")
-        return Manifest.from_json(storage.read(storage.join(self.root, key)), key)
+        return storage.read(uri)
 
     def put(self, key: str, data: bytes) -> StoredFile:
         """Write a file under the root."""

@@ -1,35 +1,59 @@
-"""What is new, changed or gone since the published snapshot, and how results join the catalog."""
+"""What is new, changed or gone since the published snapshot, and how results join the catalog.
 
+Tracks that stay as they are stay in Arrow's tables: only those with work become Python's objects.
+"""
+
+import binascii
+import itertools
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from grafp.audio.formats import FORMATS
-from grafp.catalog.tracks import Row
+from grafp.catalog.tracks import TRACK_SCHEMA, Row, has_status
 from grafp.index.size import populate_bytes
 from grafp.model.fingerprint import DIMENSION
+from grafp.storage import FileInfo
 from grafp.storage.sources import Item
+from grafp.storage.tables import table_of
 
 MAX_ATTEMPTS = 3
 """A recording that failed so often is left alone until its file changes."""
-_BYTES_STORED = 2 * 2 * DIMENSION + 44
-"""Of a fingerprint: float16 in embedding files and in shards; index, by benchmarks/scale.py."""
+_BYTES_STORED = 2 * DIMENSION + 44
+"""Of a fingerprint: float16 in embedding files; its list, id and code in shards."""
+_SHARED = (
+    "ordinal", "stored_as", "embedding_file", "embeddings_at", "n_segments", "duration_s",
+)  # fmt: skip
 _BYTES_A_SECOND = {one.extension: one.bytes_a_second for one in FORMATS}
+_NO_COPY = "its hash begins like that of another recording; the next run decodes it"
+_PREFIX = 16  # hexadecimal digits of a content hash
+_ROWS_AT_ONCE = 1 << 16
+LISTING_SCHEMA = pa.schema(
+    [
+        *(TRACK_SCHEMA.field(name) for name in ("uri", "size", "etag", "modified")),
+        ("location", pa.large_string()),  # null: the URI
+    ]
+)
 
 
 @dataclass
 class Changes:
     """Differences between a listing and the published snapshot."""
 
-    added: list[Item] = field(default_factory=list)
-    changed: list[Item] = field(default_factory=list)
-    retried: list[Item] = field(default_factory=list)
-    removed: list[str] = field(default_factory=list)
-    """URIs that are gone from the source."""
-    kept: list[Row] = field(default_factory=list)
-    """Rows of the published track table that stay as they are."""
+    published: pa.Table
+    """The track table of the snapshot."""
+    kept_N: np.ndarray
+    """Which of its rows stay as they are, bool."""
+    added: list[Item]
+    changed: list[Item]
+    retried: list[Item]
+    removed: int
+    """Tracks that are gone from the source."""
     attempts: dict[str, int] = field(default_factory=dict)
     """Earlier attempts by URI, of recordings that are retried."""
-    known: dict[str, Row] = field(default_factory=dict)
-    """Published rows that have fingerprints, by the hash of the file they were made from."""
 
     @property
     def work(self) -> list[Item]:
@@ -40,51 +64,123 @@ class Changes:
         return {
             "added": len(self.added),
             "changed": len(self.changed),
-            "withdrawn": len(self.removed),
+            "withdrawn": self.removed,
             "retried": len(self.retried),
         }
 
 
-def find_changes(items: list[Item], published: list[Row], source: str) -> Changes:
-    """Compare a listing with the published tracks by URI, size and etag.
+def listing_of(items: Iterable[Item]) -> pa.Table:
+    """Recordings as a table with the columns of LISTING_SCHEMA."""
+    left = iter(items)
+    parts = [LISTING_SCHEMA.empty_table()]
+    while some := [_listed(item) for item in itertools.islice(left, _ROWS_AT_ONCE)]:
+        parts.append(table_of(some, LISTING_SCHEMA))
+    return pa.concat_tables(parts)
+
+
+def _listed(item: Item) -> Row:
+    info = item.info
+    return {
+        "uri": item.uri,
+        "size": info.size if info else None,
+        "etag": info.etag if info else None,
+        "modified": info.modified if info else None,
+        "location": item.location if item.location != item.uri else None,
+    }
+
+
+def _items(listing: pa.Table) -> list[Item]:
+    items = []
+    for row in listing.to_pylist():
+        location = row["location"] or row["uri"]
+        known = row["size"] is not None
+        info = FileInfo(location, row["size"], row["etag"], row["modified"]) if known else None
+        items.append(Item(row["uri"], location, info, {}))
+    return items
+
+
+def find_changes(listing: pa.Table, published: pa.Table, source: str) -> Changes:
+    """Compare a listing (see `listing_of`) with the published tracks by URI, size and etag.
 
     Only tracks that came from the same source are removed when they are gone from it. A track
     that was removed by name stays so as long as its file is there.
     """
-    known = {row["content_sha256"]: row for row in published if row["status"] == "ok"}
-    changes = Changes(known=known)
-    before = {row["uri"]: row for row in published}
-    for item in items:
-        row = before.pop(item.uri, None)
-        if row is None:
-            changes.added.append(item)
-        elif row["status"] == "removed":
-            changes.kept.append(row)
-        elif item.info and (row["size"], row["etag"]) != (item.info.size, item.info.etag):
-            changes.changed.append(item)
-        elif row["status"] != "ok" and row["attempts"] < MAX_ATTEMPTS:
-            changes.retried.append(item)
-            changes.attempts[item.uri] = row["attempts"]
-        else:
-            changes.kept.append(row)
-    for uri, row in before.items():
-        if row["source"] == source:
-            changes.removed.append(uri)
-        else:
-            changes.kept.append(row)
-    return changes
+    row_L = pc.index_in(listing["uri"], value_set=published["uri"])
+    old_L = row_L.is_valid()
+    row_K, known = row_L.drop_null().to_numpy(), listing.filter(old_L)  # K: listed and published
+    before = published.select(["uri", "status", "size", "etag", "attempts"]).take(row_K)
+    stays_removed_K = has_status(before, "removed")
+    differs_K = known["size"].is_valid().to_numpy() & ~(_same(known, before, "size", "etag"))
+    differs_K &= ~stays_removed_K
+    few_K = pc.fill_null(pc.less(before["attempts"], MAX_ATTEMPTS), False).to_numpy()
+    again_K = few_K & ~(has_status(before, "ok") | stays_removed_K | differs_K)
+    kept_N = np.ones(len(published), bool)
+    kept_N[row_K] = False
+    gone_N = kept_N & _equal(published["source"], source)
+    kept_N &= ~gone_N
+    kept_N[row_K[~(differs_K | again_K)]] = True
+    again = before.filter(again_K)
+    return Changes(
+        published,
+        kept_N,
+        added=_items(listing.filter(pc.invert(old_L))),
+        changed=_items(known.filter(differs_K)),
+        retried=_items(known.filter(again_K)),
+        removed=int(gone_N.sum()),
+        attempts=dict(zip(again["uri"].to_pylist(), again["attempts"].to_pylist(), strict=True)),
+    )
+
+
+def _same(one: pa.Table, other: pa.Table, *columns: str) -> np.ndarray:
+    """Which rows of two tables are equal in these columns, bool; an unknown value is not."""
+    same_N: np.ndarray = np.logical_and.reduce([_equal(one[c], other[c]) for c in columns])
+    return same_N
+
+
+def _equal(one: pa.ChunkedArray, other: pa.ChunkedArray | str) -> np.ndarray:
+    equal_N: np.ndarray = pc.fill_null(pc.equal(one, other), False).to_numpy()
+    return equal_N
+
+
+def known_hashes(published: pa.Table) -> np.ndarray:
+    """The beginning of each content hash that has fingerprints, uint64, ascending; for `is_known`.
+
+    Eight bytes a track, for all decoders of a machine together. Two recordings may have the same
+    beginning. The second fails (see `join`), and its beginning is left out here, so that the next
+    run decodes it.
+    """
+    heard = _beginnings(published["content_sha256"].filter(has_status(published, "ok")))
+    failed = _beginnings(published["content_sha256"].filter(has_status(published, "failed")))
+    return np.setdiff1d(heard, failed)
+
+
+def is_known(known_H: np.ndarray, content_sha256: str) -> bool:
+    """Whether a recording with this hash most likely has fingerprints."""
+    beginning = np.uint64(int(content_sha256[:_PREFIX], 16))
+    place = int(np.searchsorted(known_H, beginning))
+    return place < len(known_H) and bool(known_H[place] == beginning)
+
+
+def _beginnings(hashes: pa.ChunkedArray) -> np.ndarray:
+    parts = [np.zeros(0, np.uint64)]
+    for chunk in hashes.drop_null().chunks:
+        if len(chunk):
+            text = pc.utf8_slice_codeunits(chunk, 0, _PREFIX).buffers()[2]
+            parts.append(np.frombuffer(binascii.unhexlify(text), ">u8"))
+    return np.concatenate(parts, dtype=np.uint64)
 
 
 def estimate(changes: Changes, hop_s: float) -> dict[str, float]:
     """Roughly what the work will bring, from file sizes and what the catalog knows."""
-    heard = [row for row in changes.kept if row["status"] == "ok" and row["size"]]
+    kept = changes.published.select(["uri", "status", "size", "duration_s"]).filter(changes.kept_N)
+    heard = kept.filter(has_status(kept, "ok") & (pc.fill_null(kept["size"], 0).to_numpy() > 0))
     seconds = 0.0
     for extension in {_extension(item.uri) for item in changes.work}:
         size = sum(i.info.size for i in changes.work if i.info and _extension(i.uri) == extension)
-        alike = [row for row in heard if _extension(row["uri"]) == extension]
+        alike = heard.filter(pc.ends_with(heard["uri"], extension, ignore_case=True))
         rate = _BYTES_A_SECOND.get(extension, _BYTES_A_SECOND[".mp3"])
-        if alike:
-            rate = sum(row["size"] for row in alike) / sum(row["duration_s"] for row in alike)
+        if len(alike):
+            rate = pc.sum(alike["size"]).as_py() / pc.sum(alike["duration_s"]).as_py()
         seconds += size / rate
     fingerprints = round(seconds / hop_s)
     return {
@@ -95,25 +191,38 @@ def estimate(changes: Changes, hop_s: float) -> dict[str, float]:
     }
 
 
-def join(
-    changes: Changes, rows: list[Row], source: str, next_ordinal: int
-) -> tuple[list[Row], int]:
+def join(changes: Changes, rows: list[Row], source: str, next_ordinal: int) -> tuple[pa.Table, int]:
     """Number new recordings; a copy of a known recording gets that one's fingerprints instead.
+
+    One that was skipped (see `known_hashes`), but is no copy of any, fails until the next run.
 
     Returns the whole track table by URI, and the next free ordinal.
     """
-    known = dict(changes.known)
+    known = _twins(changes.published, rows)
     for row in rows:
         row |= {"source": source, "ordinal": None, "stored_as": None}
         twin = known.get(row["content_sha256"]) if row["status"] in ("ok", "skipped") else None
         if twin:
-            same = ("ordinal", "stored_as", "embedding_file", "n_segments", "duration_s")
-            row |= {name: twin[name] for name in same} | {"status": "ok"}
+            row |= {name: twin[name] for name in _SHARED} | {"status": "ok"}
         elif row["status"] == "ok":
             row |= {"ordinal": next_ordinal, "stored_as": row["track_id"]}
             known[row["content_sha256"]] = row
             next_ordinal += 1
-    return sorted([*changes.kept, *rows], key=lambda row: row["uri"]), next_ordinal
+        elif row["status"] == "skipped":
+            row |= {"status": "failed", "error_kind": "hash", "error": _NO_COPY}
+    everything = pa.concat_tables([changes.published, table_of(rows, TRACK_SCHEMA)])
+    new_N = np.arange(len(changes.published), len(everything))
+    row_N = np.concatenate([np.flatnonzero(changes.kept_N), new_N])
+    order = pc.sort_indices(everything["uri"].take(row_N)).to_numpy()
+    return everything.take(row_N[order]), next_ordinal
+
+
+def _twins(published: pa.Table, rows: list[Row]) -> dict[str, Row]:
+    """Published tracks that have fingerprints and the content of one of the rows, by its hash."""
+    wanted = {row["content_sha256"] for row in rows} - {None}
+    heard = published.select(["content_sha256", *_SHARED]).filter(has_status(published, "ok"))
+    there = pc.is_in(heard["content_sha256"], pa.array(sorted(wanted), pa.large_string()))
+    return {row["content_sha256"]: row for row in heard.filter(there).to_pylist()}
 
 
 def _extension(uri: str) -> str:

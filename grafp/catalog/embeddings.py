@@ -1,10 +1,13 @@
 """Embedding files: fingerprints of some recordings in Parquet, the record of truth.
 
-Index and exact fingerprints of shards can be made again from them. A file is named by the
-recordings in it, so that a task that runs twice writes the same file twice.
+The index can be made again from them, and exact scores are read from them: every recording is a
+row group, its fingerprints one page without compression, so their place in the file is known and
+a search reads only what it compares. A file is named by the recordings in it, so that a task that
+runs twice writes the same file twice.
 """
 
 import hashlib
+import io
 from collections.abc import Iterable, Iterator
 
 import numpy as np
@@ -17,40 +20,82 @@ from grafp.errors import CatalogError, GrafpError
 from grafp.model.fingerprint import DIMENSION
 from grafp.storage.tables import from_parquet, table_of, to_parquet
 
-_LATER = ("ordinal", "stored_as", "source", "embedding_file")  # known when a run publishes
+BYTES = 2 * DIMENSION
+"""Of a fingerprint."""
+_LATER = ("ordinal", "stored_as", "source", "embedding_file", "embeddings_at")
 EMBEDDING_SCHEMA = pa.schema(
     [
-        *(field for field in TRACK_SCHEMA if field.name not in _LATER),
+        *(field for field in TRACK_SCHEMA if field.name not in _LATER),  # those: known later
         ("embeddings", pa.list_(pa.list_(pa.float16(), DIMENSION))),
     ]
 )
 _WITHOUT_VECTORS = [name for name in EMBEDDING_SCHEMA.names if name != "embeddings"]
 
 
-def write_embeddings(root: str, folder: str, rows: list[Row]) -> str:
-    """Write a file of rows with the columns of EMBEDDING_SCHEMA; returns its key under `root`.
+def write_embeddings(root: str, folder: str, rows: list[Row]) -> tuple[str, list[int]]:
+    """Write a file of rows with the columns of EMBEDDING_SCHEMA.
 
     `embeddings` of a row is float16 (segments, 128).
+
+    Returns its key under `root`, and at which byte the fingerprints of each row begin.
     """
     rows = [{**row, "embeddings": list(row["embeddings"])} for row in rows]
     name = hashlib.sha256("\n".join(row["uri"] for row in rows).encode()).hexdigest()[:16]
     key = f"{folder}/{name}.parquet"
-    data = to_parquet(table_of(rows, EMBEDDING_SCHEMA), compression="zstd")
+    data = to_parquet(
+        table_of(rows, EMBEDDING_SCHEMA),
+        row_group_size=1,
+        data_page_size=1 << 30,
+        compression="none",
+        use_dictionary=False,
+        write_statistics=False,
+    )
     storage.write(storage.join(root, key), data)
-    return key
+    return key, _places(
+        pq.read_metadata(io.BytesIO(data)), [len(row["embeddings"]) for row in rows]
+    )
+
+
+def _is_mapped(metadata: pq.FileMetaData) -> bool:
+    """Whether fingerprints have places: earlier versions compressed them."""
+    number = EMBEDDING_SCHEMA.get_field_index("embeddings")
+    groups = [metadata.row_group(group) for group in range(metadata.num_row_groups)]
+    return all(
+        group.num_rows == 1 and group.column(number).compression == "UNCOMPRESSED"
+        for group in groups
+    )
+
+
+def _places(metadata: pq.FileMetaData, counts: Iterable[int]) -> list[int]:
+    """At which byte the fingerprints of each row begin: they are what its page ends with."""
+    number = EMBEDDING_SCHEMA.get_field_index("embeddings")
+    places = []
+    for group, count in enumerate(counts):
+        column = metadata.row_group(group).column(number)
+        end = column.data_page_offset + column.total_compressed_size
+        places.append(end - count * BYTES)
+    return places
 
 
 def read_rows(root: str, key: str) -> list[Row]:
-    """The rows of a file without their fingerprints, with `embedding_file`.
+    """The rows of a file without their fingerprints, with `embedding_file` and `embeddings_at`.
 
-    Empty when the file cannot be read: its recordings are fingerprinted again.
+    Empty when the file cannot be read, or is of a catalog before format 6: its recordings are
+    fingerprinted again.
     """
     path, filesystem = storage.arrow_filesystem(storage.join(root, key))
     try:
-        table = pq.read_table(path, filesystem=filesystem, columns=_WITHOUT_VECTORS)
-    except (pa.ArrowException, OSError):
+        with pq.ParquetFile(path, filesystem=filesystem) as file:
+            if not _is_mapped(file.metadata):
+                return []
+            rows = file.read(_WITHOUT_VECTORS).to_pylist()
+            places = _places(file.metadata, [row["n_segments"] or 0 for row in rows])
+    except (pa.ArrowException, OSError, KeyError):
         return []
-    return [{**row, "embedding_file": key} for row in table.to_pylist()]
+    return [
+        {**row, "embedding_file": key, "embeddings_at": place}
+        for row, place in zip(rows, places, strict=True)
+    ]
 
 
 def by_file(tracks: Iterable[TrackRef]) -> dict[str, list[TrackRef]]:

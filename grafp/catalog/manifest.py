@@ -8,15 +8,15 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from grafp.errors import CatalogError
-from grafp.index.alignment import CANDIDATES, NEIGHBORS
+from grafp.index.alignment import CANDIDATES, NEIGHBORS, Effort
 from grafp.index.calibration import Calibration
 from grafp.index.size import AUTOMATIC, IndexOptions, IndexParameters
 from grafp.model.fingerprint import query_stride
 from grafp.storage.records import parse_record
 
-FORMAT_VERSION = 5
-_NAMES_BEFORE = {"template": "trained_index", "canary": "recall"}
-"""Names in format 3. It is read too, and so is format 4, without their thresholds."""
+FORMAT_VERSION = 6
+OLD_VERSIONS = (3, 4, 5)
+"""Formats that pipelines.indexing.upgrade makes this one of."""
 
 
 @dataclass(frozen=True)
@@ -30,34 +30,48 @@ class StoredFile:
 
 @dataclass(frozen=True)
 class ShardEntry:
-    """A part of the index with its tracks, as the manifest names it."""
+    """The codes of a layer in a range of lists, as the manifest names them."""
 
     shard_id: str
-    index: StoredFile
-    vectors: StoredFile
-    tracks: StoredFile
+    codes: StoredFile
+    first_list: int
+    after_list: int
     fingerprints: int
     imbalance: float
-    """FAISS's imbalance of the inverted lists: 1 is even; searching costs as much more."""
+    """Of the inverted lists: 1 is even; searching costs as much more."""
     recall: float
     """Share of recall probes, fingerprints with noise added, that the index finds again."""
 
     @classmethod
     def from_json(cls, data: bytes, name: str) -> "ShardEntry":
         """Raises CatalogError for a damaged record."""
-        return parse_record(_renamed(data, name), cls, name, CatalogError)
+        return parse_record(data.decode(errors="replace"), cls, name, CatalogError)
 
     def to_json(self) -> bytes:
         return json.dumps(asdict(self)).encode()
 
     @property
     def record_key(self) -> str:
-        """Of the entry as a file of its own, beside the index."""
-        return f"{os.path.dirname(self.index.key)}/{self.shard_id}.json"
+        """Of the entry as a file of its own, beside the codes."""
+        return f"{os.path.dirname(self.codes.key)}/{self.shard_id}.json"
 
     @property
-    def files(self) -> tuple[StoredFile, StoredFile, StoredFile]:
-        return self.index, self.vectors, self.tracks
+    def lists(self) -> range:
+        return range(self.first_list, self.after_list)
+
+
+@dataclass(frozen=True)
+class Layer:
+    """All codes of some tracks; what an index run adds, or several of these merged."""
+
+    shards: list[ShardEntry]
+    """By list; together they are all lists."""
+    tracks: StoredFile
+    """Ordinals of the tracks."""
+
+    @property
+    def fingerprints(self) -> int:
+        return sum(entry.fingerprints for entry in self.shards)
 
 
 @dataclass(frozen=True)
@@ -74,8 +88,13 @@ class Manifest:
     parameters: IndexParameters | None
     when_trained: dict[str, float] | None
     """`index_health` just after the index was trained."""
-    shards: list[ShardEntry]
+    layers: list[Layer]
+    """The first is the base, what later runs added follows."""
     tracks: StoredFile
+    places: StoredFile
+    """Where the exact fingerprints of each live track are."""
+    gone: StoredFile
+    """Ordinals of tracks in the layers that are no answer any more."""
     next_ordinal: int
     counts: dict[str, int]
     calibration: Calibration | None = None
@@ -85,9 +104,11 @@ class Manifest:
     format_version: int = FORMAT_VERSION
 
     @property
-    def nprobe(self) -> int:
-        """Lists to search for each query fingerprint."""
-        return self.index_options.probes or (self.parameters.nprobe if self.parameters else 1)
+    def effort(self) -> Effort:
+        """For queries that are hard to find, and for all where a number of probes was asked for."""
+        if self.index_options.probes:
+            return Effort(None, self.index_options.probes)
+        return Effort.by_length(self.parameters.nprobe if self.parameters else 1)
 
     @property
     def neighbors(self) -> int:
@@ -110,10 +131,15 @@ class Manifest:
         return self.hop_s / self.stride
 
     @property
+    def shards(self) -> list[ShardEntry]:
+        return [entry for layer in self.layers for entry in layer.shards]
+
+    @property
     def files(self) -> list[StoredFile]:
         """All files with a size and a hash that this snapshot needs."""
         trained = [self.trained_index] if self.trained_index else []
-        return [self.tracks, *trained, *(file for entry in self.shards for file in entry.files)]
+        layers = [file for one in self.layers for file in (one.tracks, *_codes(one))]
+        return [self.tracks, self.places, self.gone, *trained, *layers]
 
     def to_json(self) -> bytes:
         return (json.dumps(asdict(self), indent=2) + "\n").encode()
@@ -121,10 +147,11 @@ class Manifest:
     @classmethod
     def from_json(cls, data: bytes, name: str) -> "Manifest":
         """Raises CatalogError for another version or a damaged manifest."""
-        manifest = parse_record(_renamed(data, name), cls, name, CatalogError)
+        _check_version(data, name)
+        manifest = parse_record(data.decode(errors="replace"), cls, name, CatalogError)
         folder = os.path.dirname(manifest.trained_index.key) if manifest.trained_index else ""
         for entry in manifest.shards:
-            if any(os.path.dirname(file.key) != folder for file in entry.files):
+            if os.path.dirname(entry.codes.key) != folder:
                 raise CatalogError(f"{name}: shard {entry.shard_id} is of another trained index")
         return manifest
 
@@ -141,20 +168,33 @@ def index_health(shards: Sequence[ShardEntry]) -> dict[str, float]:
     return {"recall": round(recall, 4), "imbalance": round(imbalance, 3)}
 
 
-def _renamed(data: bytes, name: str) -> str:
-    """A record with the names of this format. Raises CatalogError for another version."""
+def _codes(layer: Layer) -> list[StoredFile]:
+    return [entry.codes for entry in layer.shards]
+
+
+def format_version(data: bytes, name: str) -> int | None:
+    """The format that a manifest says it has; None if it says none that can be.
+
+    Raises CatalogError when it is damaged.
+    """
     try:
-        values = json.loads(
-            data, object_hook=lambda pairs: {_NAMES_BEFORE.get(k, k): v for k, v in pairs.items()}
-        )
+        values = json.loads(data.decode(errors="replace"))
     except ValueError as error:
         raise CatalogError(f"{name}: damaged ({error})") from error
-    if isinstance(values, dict) and "format_version" in values:
-        if values["format_version"] not in (3, 4, FORMAT_VERSION):
-            raise CatalogError(
-                f"{name}: catalog format {values['format_version']}; "
-                f"this version reads format {FORMAT_VERSION}"
-            )
-        if values["format_version"] < FORMAT_VERSION:
-            values |= {"format_version": FORMAT_VERSION, "calibration": None}
-    return json.dumps(values)
+    version = values.get("format_version", FORMAT_VERSION) if isinstance(values, dict) else None
+    return version if isinstance(version, int) else None
+
+
+def _check_version(data: bytes, name: str) -> None:
+    """Raises CatalogError for another version than ours."""
+    version = format_version(data, name)
+    if version in (None, FORMAT_VERSION):
+        return
+    way_on = (
+        "run jobs/merge_index.py --catalog URI --upgrade, which needs no audio"
+        if version in OLD_VERSIONS
+        else "go on with the version that wrote it, or index the audio into a new catalog"
+    )
+    raise CatalogError(
+        f"{name}: catalog format {version}; this version reads format {FORMAT_VERSION}; {way_on}"
+    )

@@ -1,63 +1,59 @@
-"""The files of a shard: its index, its exact fingerprints, its tracks, and a record of them.
+"""The files of the index: codes by list, tracks of a layer, and records of what is finished.
 
-index/<index_id>/<shard_id>.faiss           the trained index with fingerprints added
-index/<index_id>/<shard_id>.vectors         exact fingerprints, float16, one row after another
-index/<index_id>/<shard_id>.tracks.parquet  ordinal, first_row and n_segments of each track
+index/<index_id>/<shard_id>.codes.parquet   list, id and code of fingerprints, sorted by list
 index/<index_id>/<shard_id>.json            the shard's entry in the manifest, written last
+index/<index_id>/<layer>.tracks.parquet     ordinals of the tracks of a layer
+snapshots/<id>.places.parquet               where the exact fingerprints of live tracks are
+snapshots/<id>.gone.parquet                 ordinals in the layers that are no answer any more
 """
 
-import hashlib
 import os
-import tempfile
-from collections.abc import Collection
+from collections.abc import Iterable
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from grafp import storage
 from grafp.catalog.catalog import Catalog, is_reusable
-from grafp.catalog.manifest import Manifest, ShardEntry, StoredFile
-from grafp.catalog.tracks import TrackRef
+from grafp.catalog.manifest import ShardEntry, StoredFile
+from grafp.catalog.tracks import TRACK_SCHEMA, LiveTracks
 from grafp.errors import CatalogError, StorageError
-from grafp.index.ivfpq import health, open_index, parse_index
-from grafp.index.shards import DecodedVectors, HalfVectors, Shard
-from grafp.model.fingerprint import DIMENSION
+from grafp.index.codes import Codes
 from grafp.storage.tables import from_parquet, to_parquet
+
+_ROWS = 1 << 16  # of a row group: what is read to get at a few lists
+PLACE_SCHEMA = pa.schema(
+    [
+        TRACK_SCHEMA.field(name)
+        for name in ("ordinal", "embedding_file", "embeddings_at", "n_segments")
+    ]
+)
 
 
 def write_shard(
-    catalog: Catalog,
-    key: str,
-    tracks: list[TrackRef],
-    index: bytes,
-    vectors_ND: np.ndarray,
-    ids_N: np.ndarray,
+    catalog: Catalog, key: str, codes: Codes, lists: range, recall: float
 ) -> ShardEntry:
-    """Write a shard's files and measure its health.
-
-    Args:
-        key: of its files under the catalog's root, without an extension.
-        tracks: in the order of their fingerprints.
-        vectors_ND: float16, of all tracks; `ids_N` are their ids.
-    """
-    counts = np.array([track.n_segments for track in tracks])
-    imbalance, recall = health(parse_index(index), vectors_ND, ids_N)
-    table = pa.table(
-        {
-            "ordinal": pa.array([track.ordinal for track in tracks], pa.int64()),
-            "first_row": pa.array(np.cumsum(counts) - counts, pa.int64()),
-            "n_segments": pa.array(counts, pa.int64()),
-        }
+    """Write sorted codes and their record; `key`: under the catalog's root, no extension."""
+    code_NB = np.ascontiguousarray(codes.code_NB)
+    code = pa.Array.from_buffers(
+        pa.binary(code_NB.shape[1]), len(codes), [None, pa.py_buffer(code_NB)]
+    )
+    table = pa.table({"list": codes.list_N, "id": codes.id_N, "code": code})
+    data = to_parquet(
+        table,
+        row_group_size=_ROWS,
+        compression={"list": "zstd", "id": "zstd", "code": "none"},
+        use_dictionary=False,
+        write_statistics=["list"],
     )
     entry = ShardEntry(
         shard_id=os.path.basename(key),
-        index=catalog.put(f"{key}.faiss", index),
-        vectors=catalog.put(f"{key}.vectors", vectors_ND.tobytes()),
-        tracks=catalog.put(f"{key}.tracks.parquet", to_parquet(table)),
-        fingerprints=len(vectors_ND),
-        imbalance=imbalance,
+        codes=catalog.put(f"{key}.codes.parquet", data),
+        first_list=lists.start,
+        after_list=lists.stop,
+        fingerprints=len(codes),
+        imbalance=round(codes.imbalance(lists), 3),
         recall=recall,
     )
     storage.write(storage.join(catalog.root, entry.record_key), entry.to_json())
@@ -71,78 +67,65 @@ def finished_shard(catalog: Catalog, key: str) -> ShardEntry | None:
         return None
     try:
         entry = ShardEntry.from_json(storage.read(uri), uri)
-        for file in entry.files:
-            catalog.get(file)
+        catalog.get(entry.codes)
     except (CatalogError, StorageError):
         return None
     return entry
 
 
-def shard_ordinals(catalog: Catalog, entry: ShardEntry) -> list[int]:
-    """The ordinals of a shard's tracks."""
-    return from_parquet(catalog.get(entry.tracks), ["ordinal"])["ordinal"].to_pylist()
+def read_codes(root: str, entry: ShardEntry, lists: range | None = None) -> Codes:
+    """The codes of a shard, or those in some lists; only the row groups with them are read.
 
-
-def open_shards(
-    root: str,
-    manifest: Manifest,
-    *,
-    only: Collection[str] | None = None,
-    decode: bool = False,
-) -> list[Shard]:
-    """Open a snapshot's shards for search; from object storage they are first copied here.
-
-    Tracks that were removed or replaced since a shard was made are no answer any more.
-
-    Args:
-        root: of the catalog; the manifest's snapshot need not be published.
-        only: ids of the shards wanted, instead of all.
-        decode: take fingerprints from the index's codes, and leave the exact ones where they are.
-
-    Raises CatalogError when a file is not what was written.
+    Raises CatalogError when the file is damaged.
     """
-    cache_dir = os.path.join(tempfile.gettempdir(), f"grafp-cache-{os.getuid()}")
-    tracks = Catalog(root, manifest).tracks(["ordinal", "status"])
-    live = tracks.filter(pc.equal(tracks["status"], "ok"))["ordinal"].to_numpy()
-    entries = [entry for entry in manifest.shards if only is None or entry.shard_id in only]
-    return [_open_shard(root, entry, cache_dir, live, decode) for entry in entries]
-
-
-def _open_shard(
-    root: str, entry: ShardEntry, cache_dir: str, live: np.ndarray, decode: bool
-) -> Shard:
-    def local(file: StoredFile) -> str:
-        return _checked_copy(storage.join(root, file.key), file.sha256, cache_dir)
-
-    table = pq.read_table(local(entry.tracks))
-    index = open_index(local(entry.index))
-    ordinals_T, first_rows_T = table["ordinal"].to_numpy(), table["first_row"].to_numpy()
-
-    def exact() -> HalfVectors:
-        vectors_N = np.memmap(local(entry.vectors), np.float16, "r")
-        return HalfVectors(vectors_N.reshape(-1, DIMENSION))
-
-    return Shard(
-        vectors_ND=DecodedVectors(index, ordinals_T, first_rows_T) if decode else exact(),
-        ordinals_T=ordinals_T,
-        first_rows_T=first_rows_T,
-        counts_T=np.where(np.isin(ordinals_T, live), table["n_segments"].to_numpy(), 0),
-        index=index,
+    uri = storage.join(root, entry.codes.key)
+    path, filesystem = storage.arrow_filesystem(uri)
+    within = None if lists is None else [("list", ">=", lists.start), ("list", "<", lists.stop)]
+    try:
+        table = pq.read_table(
+            path, filesystem=filesystem, filters=within, page_checksum_verification=True
+        )
+    except (pa.ArrowException, OSError) as error:
+        raise CatalogError(f"{uri}: damaged ({' '.join(str(error).split())[:200]})") from error
+    code = table["code"].combine_chunks()
+    width = code.type.byte_width
+    code_N = np.frombuffer(code.buffers()[1], np.uint8) if len(code) else np.zeros(0, np.uint8)
+    first = code.offset * width
+    return Codes(
+        table["list"].to_numpy(),
+        table["id"].to_numpy(),
+        code_N[first : first + len(code) * width].reshape(-1, width),
     )
 
 
-def _checked_copy(uri: str, sha256: str, cache_dir: str) -> str:
-    """A local path to a file whose content was compared with its hash, once on this machine."""
-    path = storage.local_copy(uri, cache_dir)
-    info = storage.stat(path)
-    identity = f"{path}\n{info and info.etag}\n{sha256}"
-    mark = os.path.join(cache_dir, hashlib.sha256(identity.encode()).hexdigest()[:32] + ".ok")
-    if storage.stat(mark) is None:
-        with open(path, "rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        if digest != sha256:
-            if path.startswith(cache_dir):
-                storage.delete(path)  # the next try copies it again
-            raise CatalogError(f"{uri}: damaged (its hash differs)")
-        storage.write(mark, b"")
-    return path
+def write_ordinals(catalog: Catalog, key: str, ordinals: Iterable[int]) -> StoredFile:
+    """A list of tracks, sorted."""
+    table = pa.table({"ordinal": np.sort(np.fromiter(ordinals, np.int64))})
+    return catalog.put(key, to_parquet(table))
+
+
+def read_ordinals(catalog: Catalog, file: StoredFile) -> np.ndarray:
+    """int64, ascending. Raises CatalogError when the file is damaged."""
+    return from_parquet(catalog.get(file))["ordinal"].to_numpy()
+
+
+def write_places(catalog: Catalog, key: str, live: LiveTracks) -> StoredFile:
+    """Where the fingerprints of the live tracks are, by ordinal."""
+    table = live.table(PLACE_SCHEMA.names)
+    return catalog.put(key, to_parquet(table, row_group_size=_ROWS, compression="zstd"))
+
+
+def read_places(root: str, file: StoredFile, ordinals: range | None = None) -> pa.Table:
+    """The places of all live tracks, or of those with such ordinals."""
+    path, filesystem = storage.arrow_filesystem(storage.join(root, file.key))
+    within = None
+    if ordinals is not None:
+        within = [("ordinal", ">=", ordinals.start), ("ordinal", "<", ordinals.stop)]
+    try:
+        return pq.read_table(
+            path, filesystem=filesystem, filters=within, page_checksum_verification=True
+        )
+    except (pa.ArrowException, OSError) as error:
+        raise CatalogError(
+            f"{root}/{file.key}: damaged ({' '.join(str(error).split())})"
+        ) from error

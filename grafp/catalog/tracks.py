@@ -4,10 +4,11 @@ The status of a recording is `ok`, `failed` or `removed` (by name). Exact copies
 own, and share an ordinal and fingerprints.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -16,63 +17,107 @@ from grafp.storage.tables import from_parquet, table_of, to_parquet
 Row = dict[str, Any]
 """A row of the track table, see `TRACK_SCHEMA`."""
 
+_TEXT = pa.large_string()  # a `string` column ends at 2 GiB: the URIs of 50 million tracks
+_ROWS_AT_ONCE = 1 << 16  # as Python objects
 TRACK_SCHEMA = pa.schema(
     [
-        ("track_id", pa.string()),
-        ("stored_as", pa.string()),  # the track_id of its fingerprints; a copy shares them
-        ("uri", pa.string()),
+        ("track_id", _TEXT),
+        ("stored_as", _TEXT),  # the track_id of its fingerprints; a copy shares them
+        ("uri", _TEXT),
         ("ordinal", pa.int64()),
-        ("source", pa.string()),
+        ("source", _TEXT),
         ("size", pa.int64()),
-        ("etag", pa.string()),
+        ("etag", _TEXT),
         ("modified", pa.float64()),
-        ("content_sha256", pa.string()),
+        ("content_sha256", _TEXT),
         ("duration_s", pa.float64()),
-        ("status", pa.string()),
-        ("error_kind", pa.string()),
-        ("error", pa.string()),
+        ("status", _TEXT),
+        ("error_kind", _TEXT),
+        ("error", _TEXT),
         ("attempts", pa.int32()),
-        ("model_id", pa.string()),
+        ("model_id", _TEXT),
         ("hop_s", pa.float64()),
         ("n_segments", pa.int64()),
-        ("embedding_file", pa.string()),
+        ("embedding_file", _TEXT),
+        ("embeddings_at", pa.int64()),  # byte of that file; float16, one after another
     ]
 )
-_STATUS_BEFORE = "withdrawn"  # what catalogs of format 3 say for removed
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class TrackRef:
     """A track's fingerprints: the track's ordinal, and where they are stored."""
 
     ordinal: int
     stored_as: str
     embedding_file: str
+    embeddings_at: int
     n_segments: int
     content_sha256: str
 
-    @classmethod
-    def of(cls, row: Row) -> "TrackRef":
-        """From a row of the track table."""
-        return cls(**{name: row[name] for name in cls.__dataclass_fields__})
+
+class LiveTracks:
+    """The tracks that can be an answer, by ordinal; copies of one recording are one."""
+
+    ordinal_T: np.ndarray
+    """Ascending."""
+
+    def __init__(self, tracks: pa.Table) -> None:
+        ok_N = has_status(tracks, "ok")
+        ordinal_N = tracks["ordinal"].filter(ok_N).to_numpy()
+        self.ordinal_T, first_T = np.unique(ordinal_N, return_index=True)
+        self._tracks, self._row_T = tracks, np.flatnonzero(ok_N)[first_T]
+
+    def __len__(self) -> int:
+        return len(self.ordinal_T)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self.ordinal_T.tolist())
+
+    @property
+    def fingerprints(self) -> int:
+        return int(self._tracks["n_segments"].take(self._row_T).to_numpy().sum())
+
+    def table(self, columns: list[str]) -> pa.Table:
+        """Columns of the track table, a row for each of these tracks."""
+        return self._tracks.select(columns).take(self._row_T)
+
+    def values(self) -> list[TrackRef]:
+        """All of them, by ordinal."""
+        return self.of(self.ordinal_T)
+
+    def of(self, ordinals: np.ndarray) -> list[TrackRef]:
+        """Those of them with such ordinals, by ordinal."""
+        wanted_N = np.zeros(len(self._tracks), bool)
+        wanted_N[self._row_T[np.isin(self.ordinal_T, ordinals)]] = True
+        part = self._tracks.select(list(TrackRef.__dataclass_fields__)).filter(wanted_N)
+        rows = (row for batch in part.to_batches(_ROWS_AT_ONCE) for row in batch.to_pylist())
+        return sorted((TrackRef(**row) for row in rows), key=lambda ref: ref.ordinal)
 
 
-def tracks_to_bytes(rows: Iterable[Row]) -> bytes:
+def has_status(tracks: pa.Table, status: str) -> np.ndarray:
+    """Which rows have that status, bool (rows,)."""
+    same_N: np.ndarray = pc.fill_null(pc.equal(tracks["status"], status), False).to_numpy()
+    return same_N
+
+
+def as_table(tracks: pa.Table | Iterable[Row]) -> pa.Table:
+    """Rows as a track table. Raises ValueError for a row with other columns."""
+    return tracks if isinstance(tracks, pa.Table) else table_of(tracks, TRACK_SCHEMA)
+
+
+def tracks_to_bytes(tracks: pa.Table | Iterable[Row]) -> bytes:
     """The track table as a Parquet file. Raises ValueError for a row with other columns."""
-    return to_parquet(table_of(rows, TRACK_SCHEMA))
+    return to_parquet(as_table(tracks))
 
 
 def tracks_from_bytes(data: bytes, columns: list[str] | None = None) -> pa.Table:
     """The track table of a Parquet file, or some of its columns."""
     table = from_parquet(data, columns)
-    number = table.schema.get_field_index("status")
-    if number < 0:
-        return table
-    status = table.column(number)
-    status = pc.if_else(pc.equal(status, _STATUS_BEFORE), "removed", status)
-    return table.set_column(number, "status", status)
+    # Catalogs of older formats have `string` columns.
+    return table.cast(pa.schema([TRACK_SCHEMA.field(name) for name in table.column_names]))
 
 
-def live_refs(rows: Iterable[Row]) -> dict[int, TrackRef]:
-    """The tracks that can be an answer, by ordinal; copies of one recording are one."""
-    return {row["ordinal"]: TrackRef.of(row) for row in rows if row["status"] == "ok"}
+def live_refs(tracks: pa.Table | Iterable[Row]) -> LiveTracks:
+    """The live tracks of a track table, or of its rows."""
+    return LiveTracks(as_table(tracks))

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from grafp.catalog.embeddings import BYTES
 from grafp.catalog.manifest import Manifest
 from grafp.evaluation import paper
 from grafp.evaluation.hit_rates import CONDITIONS, cell_name
@@ -87,8 +88,6 @@ class Measured:
         """From the numbers of an evaluation, the catalog's manifest and the name of its model."""
         scale = report["scales"][-1] if invented and report.get("scales") else None
         cells = (scale or report)["cells"]
-        files = [entry.index.bytes for entry in manifest.shards]
-        vectors = [entry.vectors.bytes for entry in manifest.shards]
         return cls(
             result=result,
             row=row,
@@ -98,8 +97,8 @@ class Measured:
             tracks=scale["tracks"] if scale else manifest.counts["tracks"],
             fingerprints=scale["fingerprints"] if scale else manifest.counts["fingerprints"],
             hop_s=manifest.hop_s,
-            index_bytes=sum(files),
-            vectors_bytes=sum(vectors),
+            index_bytes=sum(entry.codes.bytes for entry in manifest.shards),
+            vectors_bytes=BYTES * manifest.counts["fingerprints"],
             cells={name: _rate(rates["hit_50ms"]) for name, rates in cells.items()},
             within={name: _rate(r[f"{offset_ms} ms"]) for name, r in report["within"].items()},
         )

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from grafp.index.calibration import Calibration
 
 DEFAULT_FPR = 0.001
+DECISIVE = 0.01
+"""An answer whose rate is this part of the target's needs no further search."""
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,11 @@ class Acceptance:
             return self.min_score(seconds)
         assert self.calibration is not None
         return beside + self.calibration.law(seconds).evidence(self.fpr)
+
+    def decisive(self, evidence: float, seconds: float) -> bool:
+        """Whether an answer leaves no doubt; never where there are no rates."""
+        rate = self.false_positive_rate(evidence, seconds)
+        return rate is not None and rate <= DECISIVE * self.fpr
 
     def false_positive_rate(self, evidence: float, seconds: float) -> float | None:
         """The share of recordings that are not in the catalog and reach as much evidence."""

@@ -7,7 +7,7 @@ grafp.index.scoring). The model's offset correction is taken off here, for queri
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -25,8 +25,43 @@ _DRIFT = 1.5  # hops at the ends of a query, from which on votes are counted at 
 _AT_SPEEDS = 4  # chunks of tracks in which they are
 
 
+@dataclass(frozen=True)
+class Effort:
+    """How much of a query is searched, and in how much of the catalog."""
+
+    fingerprints: int | None
+    """So many of a query, spread evenly; None for all."""
+    lists: int
+    """For each of them so many, at least."""
+    lists_in_all: int = 0
+    """For all of them together at least so many: a short query gets more for each."""
+    candidates: int | None = None
+    """Proposals to score exactly; None for the catalog's number."""
+    tried: int = TRIED
+    """Tracks in which the alignment is refined."""
+
+    @classmethod
+    def by_length(cls, nprobe: int) -> "Effort":
+        """What finds a query that is hard to find; chosen on validation music."""
+        return cls(16, nprobe, lists_in_all=8 * nprobe)
+
+    def rows(self, length: int) -> np.ndarray:
+        """Numbers of the fingerprints of a query that are searched."""
+        count = min(length, self.fingerprints or length)
+        return np.unique(np.linspace(0, length - 1, count).astype(int))
+
+    def lists_each(self, length: int) -> int:
+        """For each fingerprint that is searched of a query of so many."""
+        count = min(length, self.fingerprints or length)
+        return max(self.lists, -(-self.lists_in_all // max(1, count)))
+
+
 class Searcher(Protocol):
     """A whole catalog that can be searched, wherever its shards are."""
+
+    @property
+    def effort(self) -> Effort:
+        """What finds a query that is hard to find."""
 
     @property
     def stride(self) -> int:
@@ -44,10 +79,13 @@ class Searcher(Protocol):
     def candidates(self) -> int:
         """Proposals to score exactly for each query."""
 
-    def nearest(self, queries_QD: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    def nearest(
+        self, queries_QD: np.ndarray, k: int, nprobe: int | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
         """The k nearest fingerprints of each query: similarities and ids, (queries, k).
 
-        Best first, equals by id; id -1 where there are no more.
+        Best first, equals by id; id -1 where there are no more. `nprobe`: lists to search for
+        each, instead of the catalog's number.
         """
 
     def products(self, asked: Sequence[Alignments]) -> list[np.ndarray]:
@@ -61,10 +99,11 @@ def find_matches(
     queries: Sequence[np.ndarray],
     catalog: Searcher,
     *,
-    tried: int = TRIED,
+    tried: int | None = None,
     neighbors: int | None = None,
     candidates: int | None = None,
     change: float = MAX_SPEED_CHANGE,
+    effort: Effort | None = None,
 ) -> list[list[Match]]:
     """The best position in each of the best tracks, for every query, best first.
 
@@ -73,17 +112,48 @@ def find_matches(
     Args:
         queries: fingerprints of each query, float32 (segments, 128), one every query hop.
         catalog: all shards, here or elsewhere; each is asked twice for all queries together.
-        tried: tracks per query.
+        tried: tracks per query, instead of the effort's.
         neighbors, candidates: instead of the catalog's.
         change: greatest change of the speed, as a share.
+        effort: default: the catalog's.
     """
     if not sum(map(len, queries)):
         return [[] for _ in queries]
-    bounds = np.cumsum([0, *map(len, queries)])
-    similarity_QK, id_QK = catalog.nearest(np.concatenate(queries), neighbors or catalog.neighbors)
-    parts = [slice(*bounds[number : number + 2]) for number in range(len(queries))]
-    nearest = [(similarity_QK[p], id_QK[p]) for p in parts]
-    return best_matches(queries, nearest, catalog, tried, change, candidates)
+    effort, k = effort or catalog.effort, neighbors or catalog.neighbors
+    return best_matches(
+        queries,
+        _nearest(queries, catalog, k, effort),
+        catalog,
+        tried or effort.tried,
+        change,
+        candidates or effort.candidates,
+    )
+
+
+def _nearest(
+    queries: Sequence[np.ndarray], catalog: Searcher, k: int, effort: Effort
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Similarities and ids of neighbors of each query; id -1 where a fingerprint is not searched.
+
+    Queries of which a fingerprint is looked for in as many lists are searched together.
+    """
+    nearest = [
+        (np.full((len(q), k), -np.inf, np.float32), np.full((len(q), k), -1)) for q in queries
+    ]
+    lists = [effort.lists_each(len(query)) if len(query) else 0 for query in queries]
+    for nprobe in sorted(set(lists) - {0}):
+        group = [n for n, each in enumerate(lists) if each == nprobe]
+        rows = [effort.rows(len(queries[n])) for n in group]
+        asked_QD = np.concatenate([queries[n][r] for n, r in zip(group, rows, strict=True)])
+        similarity_QK, id_QK = catalog.nearest(asked_QD, k, nprobe)
+        cuts = np.cumsum([len(r) for r in rows])[:-1]
+        found = zip(np.split(similarity_QK, cuts), np.split(id_QK, cuts), strict=True)
+        for n, r, (similarity_RK, id_RK) in zip(group, rows, found, strict=True):
+            nearest[n][0][r, : id_RK.shape[1]], nearest[n][1][r, : id_RK.shape[1]] = (
+                similarity_RK,
+                id_RK,
+            )
+    return nearest
 
 
 def best_matches(

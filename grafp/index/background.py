@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import ClassVar
 
 import numpy as np
 
@@ -12,7 +13,7 @@ try:
 except ImportError:  # who only locates clips in recordings may do without
     knn = None  # type: ignore[assignment]
 
-from grafp.index.alignment import CANDIDATES
+from grafp.index.alignment import CANDIDATES, Effort
 from grafp.index.calibration import Law, between
 from grafp.index.ids import fingerprint_ids
 from grafp.index.scoring import Alignments, Match, Tracks
@@ -37,6 +38,7 @@ class BackgroundSearch:
     offset_correction: float = 0.0
     neighbors: int = 8
     candidates: int = CANDIDATES
+    effort: ClassVar[Effort] = Effort(16, 1)  # it has no lists
 
     @classmethod
     def of(
@@ -87,7 +89,12 @@ class BackgroundSearch:
                 limits[seconds] = float(np.quantile(steadiness(passages_PMD, self._apart), _STEADY))
         return limits
 
-    def nearest(self, queries_QD: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    def nearest(
+        self,
+        queries_QD: np.ndarray,
+        k: int,
+        nprobe: int | None = None,  # noqa: ARG002 - it has no lists
+    ) -> tuple[np.ndarray, np.ndarray]:
         k = min(k, len(self.vectors_ND))
         queries_QD = np.ascontiguousarray(queries_QD, np.float32)
         if knn is None:

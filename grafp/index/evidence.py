@@ -12,15 +12,18 @@ alike. What a query is steadier than clean music counts against its answers.
 The part was chosen on validation music; benchmarks/acceptance.py prints others beside it.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
-from grafp.index.alignment import MAX_SPEED_CHANGE, Searcher, find_matches
+from grafp.index.alignment import MAX_SPEED_CHANGE, Effort, Searcher, find_matches
 from grafp.index.background import BackgroundSearch
 from grafp.index.scoring import TRIED, Match
 
+QUICK = Effort(6, 16, candidates=16, tried=4)
+"""What finds nearly all clips of 5 s, at a small part of the work; chosen on validation music."""
+_QUICK_BESIDE = Effort(6, 1, candidates=16)
 PART, FREE = 0.65, 0.2
 """Of the best score elsewhere, this part counts; above 0.57 all of it but so much."""
 _FURTHER = 16  # times as many neighbors and candidates, where copies take all
@@ -74,6 +77,40 @@ def against(elsewhere: float) -> float:
     return max(PART * elsewhere, elsewhere - FREE)
 
 
+def identify_by_need(
+    queries: Sequence[np.ndarray],
+    catalog: Searcher,
+    background: BackgroundSearch | None,
+    decisive: Callable[[Answer], bool],
+    *,
+    change: float = MAX_SPEED_CHANGE,
+) -> list[list[Answer]]:
+    """The best piece of music for every query: a quick search, and a whole one where that
+    leaves doubt.
+
+    Args:
+        queries, catalog, change: see `identify`.
+        background: at the query hop.
+        decisive: whether an answer leaves no doubt.
+    """
+    answers: list[list[Answer]] = [[] for _ in queries]
+    long = [n for n, query in enumerate(queries) if len(query) > (QUICK.fingerprints or 0)]
+    some = [queries[n] for n in long]
+    beside = reached(some, background, change=change, effort=_QUICK_BESIDE)
+    found = find_matches(some, catalog, change=change, effort=QUICK)
+    for n, matches, one in zip(long, found, beside, strict=True):
+        first = weighed(matches, one, 1)
+        # Of a recording with copies, all are answers, and some may not have been found.
+        if len(first) == 1 and decisive(first[0]):
+            answers[n] = first
+    left = [n for n, known in enumerate(answers) if not known]
+    some = [queries[n] for n in left]
+    beside = reached(some, background, change=change)
+    for n, whole in zip(left, identify(some, catalog, beside, change=change), strict=True):
+        answers[n] = whole
+    return answers
+
+
 def identify(
     queries: Sequence[np.ndarray],
     catalog: Searcher,
@@ -90,7 +127,8 @@ def identify(
         beside: what each query reaches in a background, see `reached`.
         change: greatest change of the speed, as a share.
     """
-    found = find_matches(queries, catalog, tried=max(TRIED, top_k + 1), change=change)
+    tried = max(TRIED, top_k + 1)
+    found = find_matches(queries, catalog, tried=tried, change=change)
     # Where copies take all that was tried, there may be more of them. They are the nearest
     # neighbors too, so other music is further away.
     full = [n for n, matches in enumerate(found) if _too_few_pieces(matches, top_k)]
@@ -117,11 +155,12 @@ def reached(
     background: BackgroundSearch | None,
     *,
     change: float = MAX_SPEED_CHANGE,
+    effort: Effort | None = None,
 ) -> list[Beside]:
     """What each query reaches in music that is no answer; `background`: at the query hop."""
     if background is None:
         return [NOTHING] * len(queries)
-    found = find_matches(queries, background, tried=1, change=change)
+    found = find_matches(queries, background, tried=1, change=change, effort=effort)
     return [
         _beside(query_MD, matches[0], background) if matches else NOTHING
         for query_MD, matches in zip(queries, found, strict=True)

@@ -1,7 +1,8 @@
-"""IVF-PQ over fingerprints with FAISS (paper, section II-D): one trained index, many shards.
+"""IVF-PQ over fingerprints with FAISS (paper, section II-D): trained once, then only encoded.
 
-An index is trained once on a sample of the whole catalog, and stays empty. Every shard is a copy
-of it with fingerprints added, so shards are built in parallel and their answers compare.
+An index is trained once on a sample of the whole catalog. It has no fingerprints itself: it says
+in which list a fingerprint belongs and what its code is, the same on every machine. So
+fingerprints are encoded in parallel and their codes merged by list (grafp.index.lists searches).
 """
 
 from dataclasses import dataclass
@@ -11,10 +12,14 @@ import numpy as np
 
 from grafp.errors import CatalogError, OptionError
 from grafp.index import gpu as on_gpu
-from grafp.index.size import IndexParameters, default_nprobe
+from grafp.index.codes import Codes
+from grafp.index.size import FLAT_LISTS, IndexParameters
 from grafp.model.fingerprint import DIMENSION
 
-_RECALL_PROBES = 200
+_ITERATIONS = 10  # of k-means
+_ONE_LEVEL = 2048  # more lists are trained in two levels: k-means takes the square of their number
+_LINKS, _WIDTH = 32, 64  # of the graph over many centroids: links of a node, nodes in view
+_AT_ONCE = 65_536
 
 
 def train_index(
@@ -32,16 +37,23 @@ def train_index(
 
     def work(on: bool) -> bytes:
         index = _untrained(parameters, len(sample_ND), seed)
-        centroids = on_gpu.copy_of(index.quantizer) if on else None
-        return _trained(index, sample_ND, centroids)
+        if parameters.nlist > _ONE_LEVEL:
+            centroids_LD = _two_levels(sample_ND, parameters.nlist, seed, on)
+            index.quantizer.add(centroids_LD)
+            centroids_LD = _means(sample_ND, _nearest(index.quantizer, sample_ND), centroids_LD)
+            index.quantizer.reset()
+            index.quantizer.add(centroids_LD)  # a quantizer that is full is not trained again
+            return _trained(index, sample_ND)
+        return _trained(index, sample_ND, on_gpu.copy_of(index.quantizer) if on else None)
 
     return on_gpu.tried(work, gpu)
 
 
 def _untrained(parameters: IndexParameters, points: int, seed: int) -> faiss.IndexIVF:
     """Raises OptionError, see `train_index`."""
+    graph = f"_HNSW{_LINKS}" if parameters.nlist > FLAT_LISTS else ""
     index = faiss.index_factory(
-        DIMENSION, f"IVF{parameters.nlist},{parameters.codec}", faiss.METRIC_INNER_PRODUCT
+        DIMENSION, f"IVF{parameters.nlist}{graph},{parameters.codec}", faiss.METRIC_INNER_PRODUCT
     )
     coded = parameters.codec.startswith("PQ")
     for option, value, least in (
@@ -53,10 +65,11 @@ def _untrained(parameters: IndexParameters, points: int, seed: int) -> faiss.Ind
                 f"{option} {value}: takes {least:,} fingerprints to train, and the catalog has "
                 f"{points:,} that are not silent; index more music, or do without the option"
             )
-    index.cp.niter, index.cp.seed = 10, seed + 1
+    index.cp.niter, index.cp.seed = _ITERATIONS, seed + 1
+    index.cp.spherical = True  # shorter centroids would have fewer fingerprints, and even shorter
     index.cp.min_points_per_centroid = 1  # small catalogs work; the size rule warns nobody
     if coded:
-        index.pq.cp.niter, index.pq.cp.seed = 10, seed + 1
+        index.pq.cp.niter, index.pq.cp.seed = _ITERATIONS, seed + 1
         index.pq.cp.min_points_per_centroid = 1
     if isinstance(index, faiss.IndexIVFPQ):
         index.do_polysemous_training = False  # most of its time, for a filter that is not used
@@ -73,79 +86,64 @@ def _trained(
     return faiss.serialize_index(index).tobytes()
 
 
-def populate(
-    trained_index: bytes, vectors_ND: np.ndarray, ids_N: np.ndarray, *, gpu: bool = False
-) -> bytes:
-    """A shard: the trained index with these fingerprints; the same input gives the same bytes.
+def _two_levels(sample_ND: np.ndarray, nlist: int, seed: int, gpu: bool) -> np.ndarray:
+    """Centroids of k-means within the cells of a coarser one, (nlist, 128).
 
-    Zeros stand for silence (grafp.model.inference) and are left out.
-
-    Args:
-        gpu: choose lists on a GPU if one is there; a fingerprint between two centroids may then
-            be in the other one's list.
+    Each cell gets as many as its share of the sample asks for.
     """
-
-    def work(on: bool) -> bytes:
-        index = parse_index(trained_index)
-        centroids = on_gpu.copy_of(index.quantizer) if on else None
-        return _populated(index, vectors_ND, ids_N, centroids)
-
-    return on_gpu.tried(work, gpu)
-
-
-def _populated(
-    index: faiss.IndexIVF,
-    vectors_ND: np.ndarray,
-    ids_N: np.ndarray,
-    centroids: faiss.Index | None = None,
-) -> bytes:
-    """`centroids`: a copy of the index's own, on a GPU say."""
-    threads = faiss.omp_get_max_threads()
-    faiss.omp_set_num_threads(1)  # order of insertion decides the bytes
-    try:
-        for start in range(0, len(ids_N), 65_536):
-            part = slice(start, start + 65_536)
-            heard_N = vectors_ND[part].any(axis=1)
-            part_ND = vectors_ND[part][heard_N].astype(np.float32)
-            if centroids is None:
-                index.add_with_ids(part_ND, ids_N[part][heard_N])
-            else:
-                _add(index, part_ND, ids_N[part][heard_N], centroids)
-    finally:
-        faiss.omp_set_num_threads(threads)
-    return faiss.serialize_index(index).tobytes()
+    coarse_CD, cell_N = _k_means(sample_ND, round(nlist**0.5), seed, gpu)
+    order = np.argsort(cell_N, kind="stable")
+    cells = np.split(order, np.cumsum(np.bincount(cell_N, minlength=len(coarse_CD)))[:-1])
+    wanted = _shares([len(cell) for cell in cells], nlist)
+    parts = [
+        _k_means(sample_ND[cell], count, seed, False)[0]
+        for cell, count in zip(cells, wanted, strict=True)
+        if count
+    ]
+    return np.concatenate(parts)
 
 
-def _add(
-    index: faiss.IndexIVF, vectors_ND: np.ndarray, ids_N: np.ndarray, centroids: faiss.Index
-) -> None:
-    """`add_with_ids` with the lists that `centroids` choose."""
-    if isinstance(index, faiss.IndexIVFFastScan):  # takes no lists; its codes are no residuals
-        own, index.quantizer = index.quantizer, centroids
-        try:
-            index.add_with_ids(vectors_ND, ids_N)
-        finally:
-            index.quantizer = own
-        return
-    _, list_N1 = centroids.search(vectors_ND, 1)
-    pointers = [faiss.swig_ptr(array) for array in (vectors_ND, ids_N, list_N1)]
-    index.add_core(len(ids_N), *pointers)
+def _shares(sizes: list[int], total: int) -> list[int]:
+    """`total` divided in proportion to sizes, the largest remainders first, none above its size."""
+    exact_C = np.array(sizes, float) * total / sum(sizes)
+    count_C = np.floor(exact_C).astype(int)
+    most = np.argsort(count_C - exact_C, kind="stable")[: total - int(count_C.sum())]
+    count_C[most] += 1
+    return [int(count) for count in count_C]
 
 
-def health(index: faiss.IndexIVF, vectors_ND: np.ndarray, ids_N: np.ndarray) -> tuple[float, float]:
-    """How well a shard's index works: imbalance of its lists, and recall of its probes.
+def _k_means(
+    points_ND: np.ndarray, count: int, seed: int, gpu: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """Centroids (count, 128), and the nearest of each point."""
+    means = faiss.Kmeans(
+        DIMENSION, count, niter=_ITERATIONS, seed=seed + 1, min_points_per_centroid=1,
+        max_points_per_centroid=1 << 30, spherical=True, gpu=gpu,
+    )  # fmt: skip
+    means.train(points_ND)
+    return means.centroids, _nearest(means.index, points_ND)
 
-    Recall probes are 200 of its own fingerprints with noise, at a cosine of about 0.8 to what is
-    stored, as those of a good recording are. Recall is the share found among 20 neighbors.
-    """
-    rng = np.random.default_rng(0)
-    heard = np.flatnonzero(vectors_ND.any(axis=1))
-    rows = rng.choice(heard, size=min(_RECALL_PROBES, len(heard)), replace=False)
-    noise_QD = rng.normal(0.0, 0.75 / DIMENSION**0.5, (len(rows), DIMENSION))
-    probes = choose_lists(index, vectors_ND[rows] + noise_QD, default_nprobe(index.nlist))
-    _, id_QK = search(index, probes, 20)
-    recall = (id_QK == ids_N[rows][:, None]).any(axis=1).mean() if len(rows) else 1.0
-    return round(float(index.invlists.imbalance_factor()), 3), round(float(recall), 4)
+
+def _nearest(centroids: faiss.Index, points_ND: np.ndarray) -> np.ndarray:
+    _, nearest_N1 = centroids.search(points_ND, 1)
+    nearest_N: np.ndarray = nearest_N1[:, 0]
+    return nearest_N
+
+
+def _means(points_ND: np.ndarray, nearest_N: np.ndarray, before_LD: np.ndarray) -> np.ndarray:
+    """One more round of k-means over all cells; a centroid without points stays."""
+    means_LD = before_LD.copy()
+    order = np.argsort(nearest_N, kind="stable")
+    lists, first_L = np.unique(nearest_N[order], return_index=True)
+    for part in np.array_split(np.arange(len(lists)), max(1, len(points_ND) // _AT_ONCE)):
+        if len(part):
+            after = first_L[part[-1] + 1] if part[-1] + 1 < len(lists) else len(order)
+            chunk = order[first_L[part[0]] : after]
+            means_LD[lists[part]] = np.add.reduceat(
+                points_ND[chunk], first_L[part] - first_L[part[0]], axis=0
+            )
+    means_LD /= np.linalg.norm(means_LD, axis=1, keepdims=True)
+    return means_LD
 
 
 def parse_index(data: bytes) -> faiss.IndexIVF:
@@ -156,30 +154,93 @@ def parse_index(data: bytes) -> faiss.IndexIVF:
         raise CatalogError(f"a damaged index file: {str(error).splitlines()[0][:200]}") from error
 
 
-def open_index(path: str) -> faiss.IndexIVF:
-    """A shard's index; FAISS maps the file where the codec allows, and loads a `PQ64x4fs`."""
-    try:
-        return faiss.read_index(path, faiss.IO_FLAG_MMAP)
-    except RuntimeError as error:
-        raise CatalogError(f"{path}: a damaged index file") from error
+def quantizer_of(index: faiss.IndexIVF) -> faiss.Index:
+    """What chooses lists, as the class that it is; it keeps the index, whose memory it is in."""
+    quantizer = faiss.downcast_index(index.quantizer)
+    quantizer.referenced_objects = [index]
+    return quantizer
+
+
+def encode(
+    trained_index: bytes, vectors_ND: np.ndarray, ids_N: np.ndarray, *, gpu: bool = False
+) -> Codes:
+    """List and code of each fingerprint, sorted; the same input gives the same codes.
+
+    Zeros stand for silence (grafp.model.inference) and are left out.
+
+    Args:
+        vectors_ND: of any floating type, (fingerprints, 128); `ids_N` int64.
+        gpu: choose lists on a GPU if one is there; a fingerprint between two centroids may then
+            be in the other one's list.
+    """
+
+    def work(on: bool) -> Codes:
+        index = parse_index(trained_index)
+        on = on and isinstance(quantizer_of(index), faiss.IndexFlat)
+        return _encoded(index, vectors_ND, ids_N, on_gpu.copy_of(index.quantizer) if on else None)
+
+    return on_gpu.tried(work, gpu)
+
+
+def _encoded(
+    index: faiss.IndexIVF,
+    vectors_ND: np.ndarray,
+    ids_N: np.ndarray,
+    centroids: faiss.Index | None = None,
+) -> Codes:
+    """`centroids`: a copy of the index's own, on a GPU say."""
+    parts = [Codes(np.zeros(0, "i4"), np.zeros(0, "i8"), np.zeros((0, index.code_size), "u1"))]
+    for start in range(0, len(ids_N), _AT_ONCE):
+        part = slice(start, start + _AT_ONCE)
+        heard_N = vectors_ND[part].any(axis=1)
+        part_ND = np.ascontiguousarray(vectors_ND[part][heard_N], np.float32)
+        if not len(part_ND):
+            continue
+        _, list_N1 = (centroids or index.quantizer).search(part_ND, 1)
+        list_N = np.ascontiguousarray(list_N1[:, 0])
+        code_NB = _codes(index, part_ND, list_N)
+        parts.append(Codes(list_N.astype(np.int32), ids_N[part][heard_N], code_NB))
+    return Codes.together(parts)
+
+
+def _codes(index: faiss.IndexIVF, vectors_ND: np.ndarray, list_N: np.ndarray) -> np.ndarray:
+    if not index.by_residual and hasattr(index, "pq"):
+        return index.pq.compute_codes(vectors_ND)
+    code_NB = np.empty((len(vectors_ND), index.code_size), np.uint8)
+    arrays = (faiss.swig_ptr(array) for array in (vectors_ND, list_N, code_NB))
+    index.encode_vectors(len(vectors_ND), *arrays)
+    return code_NB
+
+
+def decode(index: faiss.IndexIVF, codes: Codes) -> np.ndarray:
+    """What the codes stand for, float32 (fingerprints, 128), of length 1."""
+    if isinstance(index, faiss.IndexIVFPQFastScan):
+        vectors_ND = index.pq.decode(codes.code_NB)
+    else:  # `sa_decode` wants the list in front of the code
+        width = index.sa_code_size() - index.code_size
+        list_NB = codes.list_N.astype("<i8").view(np.uint8).reshape(-1, 8)[:, :width]
+        vectors_ND = index.sa_decode(np.ascontiguousarray(np.hstack([list_NB, codes.code_NB])))
+    faiss.normalize_L2(vectors_ND)  # a code is shorter than what it stands for
+    return vectors_ND
 
 
 @dataclass(frozen=True)
 class Probes:
-    """Queries with the lists to search for each, the same in all shards of a trained index."""
+    """Queries with the lists to search for each, nearest first."""
 
     queries_QD: np.ndarray
     similarity_QL: np.ndarray
     list_QL: np.ndarray
 
+    def only(self, rows: np.ndarray) -> "Probes":
+        return Probes(self.queries_QD[rows], self.similarity_QL[rows], self.list_QL[rows])
 
-def choose_lists(index: faiss.IndexIVF, queries_QD: np.ndarray, nprobe: int) -> Probes:
+
+def choose_lists(quantizer: faiss.Index, queries_QD: np.ndarray, nprobe: int) -> Probes:
     """The `nprobe` lists nearest to each query."""
     queries_QD = np.ascontiguousarray(queries_QD, np.float32)
-    return Probes(queries_QD, *index.quantizer.search(queries_QD, min(nprobe, index.nlist)))
-
-
-def search(index: faiss.IndexIVF, probes: Probes, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """The k nearest fingerprints of each query: similarities and ids, (queries, k); id -1: none."""
-    index.nprobe = probes.list_QL.shape[1]
-    return index.search_preassigned(probes.queries_QD, k, probes.list_QL, probes.similarity_QL)
+    nprobe = min(nprobe, quantizer.ntotal)
+    look = None
+    if isinstance(quantizer, faiss.IndexHNSW):
+        look = faiss.SearchParametersHNSW(efSearch=max(_WIDTH, 2 * nprobe))
+    return Probes(queries_QD, *quantizer.search(queries_QD, nprobe, params=look))

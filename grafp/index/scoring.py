@@ -227,23 +227,26 @@ def _described(
     stride: int,
 ) -> list[Match]:
     length = len(asked.query_MD)
-    found = []
-    for w, product_M in enumerate(refined.products_WM):
-        covered = np.flatnonzero(~np.isnan(product_M))
-        if not len(covered):
-            continue
-        found.append(
-            Match(
-                ordinal=int(asked.ordinal_C[w]),
-                start=float(refined.start_W[w]),
-                speed=float(refined.speed_W[w]),
-                score=float(product_M[covered].mean()),
-                rank_score=float(refined.rank_score_W[w]),
-                grid_score=float(grid_score_W[w]),
-                # Between two fingerprints of the track nothing was compared, but it lies within.
-                first=0 if covered[0] < stride else int(covered[0]),
-                last=length - 1 if covered[-1] >= length - stride else int(covered[-1]),
-                sketch_SD=sketch_WSD[w],
-            )
-        )
-    return found
+    covered_WM = ~np.isnan(refined.products_WM)
+    count_W = covered_WM.sum(axis=1)
+    first_W, after_W = covered_WM.argmax(axis=1), length - covered_WM[:, ::-1].argmax(axis=1)
+    # Between two fingerprints of the track nothing was compared, but it lies within.
+    first_W = np.where(first_W < stride, 0, first_W)
+    last_W = np.where(after_W > length - stride, length, after_W) - 1
+    score_W = np.nansum(refined.products_WM, axis=1) / np.maximum(count_W, 1)
+    columns = {
+        "ordinal": asked.ordinal_C,
+        "start": refined.start_W,
+        "speed": refined.speed_W,
+        "score": score_W,
+        "rank_score": refined.rank_score_W,
+        "grid_score": grid_score_W,
+        "first": first_W,
+        "last": last_W,
+    }
+    rows = zip(*(column.tolist() for column in columns.values()), strict=True)
+    return [
+        Match(**dict(zip(columns, row, strict=True)), sketch_SD=sketch_SD)
+        for row, sketch_SD, count in zip(rows, sketch_WSD, count_W, strict=True)
+        if count
+    ]

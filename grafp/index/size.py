@@ -13,15 +13,16 @@ _POINTS_PER_CENTROID = 39  # what FAISS wants to train a k-means centroid well
 EXCERPT = 50
 """Fingerprints of each new track, out of its middle, with which near duplicates are searched."""
 _POPULATE_BYTES = 500 << 20  # of any task that populates: Python, libraries, one embedding file
-_POPULATE_BYTES_EACH = 500  # a fingerprint: benchmarks/merge.py, two at once, 1.6 GiB
+_POPULATE_BYTES_EACH = 1_200  # a fingerprint: benchmarks/scale.py, tasks of 1.6 GiB
 _CODEC = "PQ64x4fs"
 """64 sub-quantizers as in the paper, of 4 bits instead of 8: 32 bytes a fingerprint, which FAISS
 scans in registers several times as fast. Exact scores tell 40 neighbors apart instead of 20, so
 clips of 2 s are found as often, of 1 s within a point: benchmarks/codecs.py."""
 _CODEC_MIN = 10_000  # with fewer, exact fingerprints cost little
-_MAX_LISTS = 4096
-"""All shards have the same lists, and hold a million fingerprints at most. With more lists, the
-blocks of 32 codes in which FAISS scans would be mostly padding, centroids most of a shard."""
+_MAX_LISTS = 1 << 20
+FLAT_LISTS = 1 << 14
+"""With more lists, a graph (HNSW) finds the nearest centroids instead of comparing all."""
+_TRAINING_POINTS = 1 << 21  # a GiB in memory; a quantizer of more lists takes eight a centroid
 
 
 def populate_bytes(fingerprints: int) -> int:
@@ -30,8 +31,8 @@ def populate_bytes(fingerprints: int) -> int:
 
 
 def default_nprobe(nlist: int) -> int:
-    """Lists to search: a 32nd, since a noisy second lies far from its own list."""
-    return min(nlist, max(16, nlist // 32))
+    """Lists to search for a noisy second, which lies far from its own list."""
+    return min(nlist, 64, max(16, nlist // 32))
 
 
 @dataclass(frozen=True)
@@ -100,17 +101,20 @@ class IndexParameters:
 
     @classmethod
     def for_size(cls, fingerprints: int, asked: IndexOptions = AUTOMATIC) -> "IndexParameters":
-        """About 4 sqrt(n) lists, fewer where they could not be trained, at most `_MAX_LISTS`.
+        """About 16 sqrt(n) lists, fewer where they could not be trained, at most `_MAX_LISTS`.
+
+        So the codes to scan grow with the square root of the catalog.
 
         What was asked for is taken as it is; `train_index` refuses what the size cannot train.
         """
-        most = min(4 * fingerprints**0.5, fingerprints / _POINTS_PER_CENTROID, _MAX_LISTS)
+        most = min(16 * fingerprints**0.5, fingerprints / _POINTS_PER_CENTROID, _MAX_LISTS)
         nlist = 1
         while nlist * 2 <= most:
             nlist *= 2
         nlist = asked.lists or nlist
         codec = asked.codec or (_CODEC if fingerprints >= _CODEC_MIN else "SQfp16")
-        points = min(fingerprints, max(2 * _CODEC_MIN, nlist * 2 * _POINTS_PER_CENTROID))
+        points = max(min(nlist * 2 * _POINTS_PER_CENTROID, _TRAINING_POINTS), nlist * 8)
+        points = min(fingerprints, max(2 * _CODEC_MIN, points))
         return cls(nlist, codec, default_nprobe(nlist), points)
 
     def outgrown_by(self, fingerprints: int, asked: IndexOptions = AUTOMATIC) -> bool:

@@ -3,7 +3,7 @@
 import hashlib
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
@@ -11,9 +11,11 @@ from multiprocessing import get_context
 from typing import Any, TypeVar
 
 import numpy as np
+import ray
 import ray.data
 
 from grafp.audio import SAMPLE_RATE, decode, decode_chunks
+from grafp.catalog.changes import is_known
 from grafp.errors import AudioError, StorageError, UnreadableAudio
 from grafp.storage.sources import Item, read_recording
 
@@ -21,29 +23,33 @@ T = TypeVar("T")
 _DECODE_CPUS = 0.25  # unlike an encoder's share, so that Ray keeps the two stages apart
 
 
-def decoded(items: list[Item], max_seconds: float, known: Iterable[str] = ()) -> ray.data.Dataset:
+def decoded(
+    items: list[Item], max_seconds: float, known_H: np.ndarray | None = None
+) -> ray.data.Dataset:
     """One row per recording, see `decode_row`; `number` is its number in the list."""
     rows = _rows(items)
     # Small blocks: what a worker holds must not grow with the length of the list.
     dataset = ray.data.from_items(rows, override_num_blocks=max(1, min(len(rows) // 4, 4096)))
-    arguments = {"max_seconds": max_seconds, "known": frozenset(known), "decoder": decode}
+    known = None if known_H is None else ray.put(known_H)
+    arguments = {"max_seconds": max_seconds, "known": known, "decoder": decode}
     return dataset.map(decode_row, fn_kwargs=arguments, num_cpus=_DECODE_CPUS)
 
 
 def decode_row(
-    row: dict, max_seconds: float, known: frozenset[str], decoder: Callable[..., np.ndarray]
+    row: dict, max_seconds: float, known: ray.ObjectRef | None, decoder: Callable[..., np.ndarray]
 ) -> dict:
     """Read and decode one recording; `status` and `error` say how that went.
 
-    One whose content hash is `known` is skipped: its fingerprints exist. One that a worker of
-    this machine died of is decoded in a process of its own, and fails if that dies too.
+    `known` (see `grafp.catalog.changes.known_hashes`) is in the memory that the workers of a
+    machine share. A recording that is known by its content is skipped. One that a worker of this
+    machine died of is decoded in a process of its own, and fails if that dies too.
     """
     result = {**row, "status": "ok", "error_kind": None, "error": None, "pcm": b""}
     result |= {"duration_s": 0.0, "content_sha256": None}
     try:
         data = read_recording(row["location"], row["size"])
         result["content_sha256"] = hashlib.sha256(data).hexdigest()
-        if result["content_sha256"] in known:
+        if known is not None and is_known(ray.get(known), result["content_sha256"]):
             return result | {"status": "skipped"}
         samples_S = decode_guarded(row, decoder, data, max_seconds=max_seconds)
         result |= {"pcm": samples_S.tobytes(), "duration_s": len(samples_S) / SAMPLE_RATE}

@@ -1,9 +1,10 @@
-"""A catalog's shards spread over Ray actors, each of which holds only its own."""
+"""A catalog spread over Ray actors, each of which holds some lists and some tracks."""
 
-import heapq
+import logging
 import os
 import random
 from collections.abc import Sequence
+from functools import lru_cache
 
 import faiss
 import numpy as np
@@ -11,58 +12,75 @@ import ray
 import ray.actor
 
 from grafp.catalog.catalog import Catalog
-from grafp.catalog.manifest import Manifest, ShardEntry
-from grafp.catalog.shard_files import open_shards
-from grafp.errors import CatalogError, ClusterError
+from grafp.catalog.manifest import Manifest, StoredFile
+from grafp.catalog.opened import Part, open_search
+from grafp.index.ivfpq import Probes, choose_lists, parse_index, quantizer_of
 from grafp.index.scoring import Alignments, Match, best_of
-from grafp.index.shards import ShardSearch, merge_nearest
-from grafp.index.size import ACTOR_BYTES
-from pipelines.common import placement
+from grafp.index.search import IndexSearch, Spent, merge_nearest
+from pipelines.common import parts, placement
 
-_SMALL_BYTES = 64 << 20
-_CPUS = 0.01
-"""Not none, or it would be placed on a head that does no work; little, since it mostly waits."""
+logger = logging.getLogger(__name__)
+
+_SMALL = 1_500_000
+"""Fingerprints that each task had better open itself: starting actors takes seconds."""
 
 
-@ray.remote(num_cpus=_CPUS, max_restarts=-1, max_task_retries=-1, scheduling_strategy="SPREAD")
+@ray.remote(
+    num_cpus=parts.ACTOR_CPUS, max_restarts=-1, max_task_retries=-1, scheduling_strategy="SPREAD"
+)
 class _Holder:
-    """Some shards of a snapshot, opened."""
+    """A part of a snapshot, opened; or one after another, if the machines cannot hold all."""
 
     def __init__(
         self,
         root: str,
         manifest_json: bytes,
-        shards: list[str],
         decode: bool,
         stride: int,
-        method: type[ShardSearch],
+        method: type[IndexSearch],
     ) -> None:
         faiss.omp_set_num_threads(len(os.sched_getaffinity(0)))
-        manifest = Manifest.from_json(manifest_json, root)
-        self._damage: CatalogError | None = None
-        try:
-            opened = open_shards(root, manifest, only=shards, decode=decode)
-            self._search = method(opened, manifest.nprobe, stride)
-        except CatalogError as error:  # raised when asked: Ray tells of a failed start at length
-            self._damage = error
+        self._root, self._manifest = root, Manifest.from_json(manifest_json, root)
+        self._decode, self._stride, self._method = decode, stride, method
+        self._opened: dict[bool, tuple[Part, IndexSearch]] = {}
 
-    def nearest(self, queries_QD: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-        if self._damage:
-            raise self._damage
-        return self._search.nearest(queries_QD, k)
+    def within(self, part: Part, probes: Probes, k: int) -> tuple[np.ndarray, np.ndarray, Spent]:
+        search = self._open(part)
+        before = search.spent
+        return *search.within(probes, k), search.spent - before
 
-    def products(self, asked: Sequence[Alignments]) -> list[np.ndarray]:
-        return self._search.products(asked)
+    def products(self, part: Part, asked: Sequence[Alignments]) -> list[np.ndarray]:
+        return self._open(part).products(asked)
 
-    def matches(self, asked: Sequence[Alignments], tried: int, change: float) -> list[list[Match]]:
-        return self._search.matches(asked, tried, change)
+    def matches(
+        self, part: Part, asked: Sequence[Alignments], tried: int, change: float
+    ) -> list[list[Match]]:
+        return self._open(part).matches(asked, tried, change)
+
+    def _open(self, part: Part) -> IndexSearch:
+        """Raises CatalogError."""
+        with_lists = len(part.lists) > 0
+        if with_lists not in self._opened or self._opened[with_lists][0] != part:
+            self._opened.pop(with_lists, None)  # before the next one takes memory
+            search = open_search(
+                self._root,
+                self._manifest,
+                part,
+                stride=self._stride,
+                decode=self._decode,
+                method=self._method,
+            )
+            self._opened[with_lists] = part, search
+        return self._opened[with_lists][1]
 
 
 class SpreadSearch:
     """A `grafp.index.alignment.Searcher` over actors; can be sent to Ray's workers.
 
-    A track is in one actor, which scores and refines alone: a batch of queries asks every actor
-    twice, for the nearest fingerprints and for the matches.
+    A list is in one actor, and so is the exact side of a track: a batch of queries asks those that
+    hold its lists for the nearest fingerprints, and those that hold the tracks for the matches.
+    A catalog that the machines' memory cannot hold is streamed: an actor on each machine opens one
+    part after another, for the whole batch.
     """
 
     def __init__(
@@ -71,45 +89,56 @@ class SpreadSearch:
         manifest: Manifest,
         *,
         actors: int | None = None,
+        memory: float | None = None,
         decode: bool = False,
         stride: int | None = None,
         offset_correction: float = 0.0,
-        method: type[ShardSearch] = ShardSearch,
+        method: type[IndexSearch] = IndexSearch,
     ) -> None:
         """Start the actors; they end when this object and its copies are gone.
 
         Args:
             root: the catalog's; its snapshot need not be published.
-            actors: how many share the shards; default: as their size asks for.
-            decode: see `grafp.catalog.shard_files.open_shards`.
+            actors: how many share the catalog; default: as its size asks for.
+            memory: for lists on each machine, bytes; default: what Ray has.
+            decode: see `grafp.catalog.opened.open_search`.
             stride: 1 if queries come at the catalog's hop; default: the manifest's.
             offset_correction: see `Searcher`.
-            method: how each actor searches its shards.
+            method: how each actor searches its part.
 
-        Raises ClusterError when the indexes do not fit into the memory of all machines.
+        Raises ClusterError when there is no machine.
         """
         self.stride = stride or manifest.stride
         self.offset_correction = offset_correction
         self.neighbors, self.candidates = manifest.neighbors, manifest.candidates
-        groups = _groups(manifest.shards, actors, decode)
-        claims = _claims(groups, decode)
-        # As many copies as machines hold at least one group each, so that none waits for memory.
-        roomy = [m for m in placement.machines() if m.get("memory", 0.0) >= max(claims)]
-        copies = max(1, len(roomy) // len(groups)) if actors is None else 1
-        self._holders = [
-            [
-                _Holder.options(memory=claim).remote(  # type: ignore[attr-defined]
-                    root,
-                    manifest.to_json(),
-                    [e.shard_id for e in group],
-                    decode,
-                    self.stride,
-                    method,
-                )
-                for _ in range(copies)
-            ]
-            for group, claim in zip(groups, claims, strict=True)
-        ]
+        assert manifest.trained_index
+        self._root, self._trained, self.effort = root, manifest.trained_index, manifest.effort
+        self._by_lists = method.by_lists
+        self.spent = Spent()
+        self._turn = 1
+
+        def holder(claim: float) -> ray.actor.ActorHandle:
+            return _Holder.options(memory=claim).remote(  # type: ignore[attr-defined]
+                root, manifest.to_json(), decode, self.stride, method
+            )
+
+        self._parts = parts.divided(root, manifest, actors, decode)
+        claim = parts.claim(manifest, len(self._parts), decode, memory)
+        self.streamed = claim is None
+        if claim is not None:
+            # As many copies as machines hold at least one part each, so that none waits for memory.
+            roomy = [m for m in placement.machines() if m.get("memory", 0.0) >= claim]
+            copies = max(1, len(roomy) // len(self._parts)) if actors is None else 1
+            self._holders = [[holder(claim) for _ in range(copies)] for _ in self._parts]
+            return
+        each = parts.streamed_bytes(memory)
+        self._parts = parts.divided(root, manifest, parts.streamed(manifest, decode, each), decode)
+        readers = [holder(each) for _ in placement.machines()]
+        self._holders = [[readers[n % len(readers)]] for n in range(len(self._parts))]
+        logger.info(
+            f"  the index needs {parts.loaded(manifest, decode) / 2**30:.1f} GiB: it is read in "
+            f"{len(self._parts)} parts for each batch of queries"
+        )
 
     @classmethod
     def for_queries(
@@ -117,9 +146,10 @@ class SpreadSearch:
         catalog: Catalog,
         *,
         actors: int | None = None,
+        memory: float | None = None,
         decode: bool = False,
         stride: int | None = None,
-        method: type[ShardSearch] = ShardSearch,
+        method: type[IndexSearch] = IndexSearch,
     ) -> "SpreadSearch":
         """A search of the published snapshot with the offset correction of its model.
 
@@ -135,45 +165,74 @@ class SpreadSearch:
             catalog.root,
             manifest,
             actors=actors,
+            memory=memory,
             decode=decode,
             stride=stride,
             offset_correction=correction,
             method=method,
         )
 
-    def nearest(self, queries_QD: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-        queries = ray.put(queries_QD)
-        return merge_nearest(ray.get([h.nearest.remote(queries, k) for h in self._one_each()]), k)
+    def nearest(
+        self, queries_QD: np.ndarray, k: int, nprobe: int | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        quantizer = _quantizer(self._root, self._trained)
+        probes = choose_lists(quantizer, queries_QD, nprobe or self.effort.lists)
+        asked: list[np.ndarray] = []
+        waiting: list[ray.ObjectRef] = []
+        for holder, part in self._one_each(lists=True):
+            rows = np.arange(len(queries_QD))
+            if self._by_lists:
+                here_QL = (probes.list_QL >= part.lists.start) & (probes.list_QL < part.lists.stop)
+                rows = np.flatnonzero(here_QL.any(axis=1))
+            if len(rows):
+                asked.append(rows)
+                waiting.append(holder.within.remote(part, probes.only(rows), k))
+        found: list[tuple[np.ndarray, np.ndarray]] = []
+        for rows, (similarity_RK, id_RK, spent) in zip(asked, ray.get(waiting), strict=True):
+            similarity_QK = np.full((len(queries_QD), id_RK.shape[1]), -np.inf, np.float32)
+            id_QK = np.full(similarity_QK.shape, -1)
+            similarity_QK[rows], id_QK[rows] = similarity_RK, id_RK
+            found.append((similarity_QK, id_QK))
+            self.spent += spent
+        return merge_nearest(found, k, len(queries_QD))
 
     def products(self, asked: Sequence[Alignments]) -> list[np.ndarray]:
         question = ray.put(list(asked))
-        found = ray.get([holder.products.remote(question) for holder in self._one_each()])
-        return [_together(parts) for parts in zip(*found, strict=True)]
+        found: list = ray.get(
+            [h.products.remote(p, question) for h, p in self._one_each(lists=False)]
+        )
+        return [_together(answers) for answers in zip(*found, strict=True)]
 
     def matches(self, asked: Sequence[Alignments], tried: int, change: float) -> list[list[Match]]:
         question = ray.put(list(asked))
-        answers = [holder.matches.remote(question, tried, change) for holder in self._one_each()]
-        return [best_of(parts, tried) for parts in zip(*ray.get(answers), strict=True)]
+        answers = [
+            holder.matches.remote(part, question, tried, change)
+            for holder, part in self._one_each(lists=False)
+        ]
+        return [best_of(found, tried) for found in zip(*ray.get(answers), strict=True)]
 
-    def _one_each(self) -> list:
-        return [random.choice(copies) for copies in self._holders]
+    def _one_each(self, *, lists: bool) -> list[tuple[ray.actor.ActorHandle, Part]]:
+        """An actor for each part, and what of the part is asked for."""
+        chosen = [random.choice(copies) for copies in self._holders]
+        if not self.streamed:
+            return list(zip(chosen, self._parts, strict=True))
+        if lists:
+            self._turn = -self._turn  # begins with what is still open from the last batch
+        sides = [
+            Part(p.lists, range(0)) if lists else Part(range(0), p.ordinals) for p in self._parts
+        ]
+        return list(zip(chosen, sides, strict=True))[:: self._turn]
 
 
 def is_small(manifest: Manifest) -> bool:
     """Whether each task had better open the index itself: starting actors takes seconds."""
-    return sum(entry.index.bytes for entry in manifest.shards) < _SMALL_BYTES
+    return manifest.counts["fingerprints"] < _SMALL
 
 
-def opened_here(root: str, manifest: Manifest, stride: int | None = None) -> ShardSearch:
-    """All shards of a small catalog, in this process."""
-    shards = open_shards(root, manifest)
-    return ShardSearch(
-        shards,
-        manifest.nprobe,
-        stride or manifest.stride,
-        neighbors=manifest.neighbors,
-        candidates=manifest.candidates,
-    )
+@lru_cache(maxsize=2)
+def _quantizer(root: str, trained: StoredFile) -> faiss.Index:
+    """Read once by a process. Raises CatalogError when it is damaged."""
+    return quantizer_of(parse_index(Catalog(root).get(trained)))
 
 
 def _together(parts: Sequence[np.ndarray]) -> np.ndarray:
@@ -182,45 +241,3 @@ def _together(parts: Sequence[np.ndarray]) -> np.ndarray:
     for part in parts[1:]:
         np.copyto(result, part, where=np.isnan(result))
     return result
-
-
-def _claims(groups: list[list[ShardEntry]], decode: bool) -> list[float]:
-    """Memory for each group of shards: with its exact vectors, or if need be without.
-
-    Vectors are mapped from disk; where they do not fit into memory, search is slower.
-    """
-    whole: list[float] = [sum(_held(entry, decode) for entry in group) for group in groups]
-    least: list[float] = [sum(_loaded(entry, decode) for entry in group) for group in groups]
-    for claims in (whole, least):
-        if placement.available(
-            [{"CPU": _CPUS, "memory": claim} for claim in claims], "memory for search"
-        ):
-            return claims
-    gib = sum(least) / 2**30
-    raise ClusterError(
-        f"the indexes of the shards need {gib:.1f} GiB of memory; the cluster has "
-        f"{placement.what_there_is()}"
-    )
-
-
-def _loaded(entry: ShardEntry, decode: bool) -> int:
-    """Bytes of a shard that an actor cannot do without: the index, decoded or not."""
-    return entry.index.bytes * 2 if decode else entry.index.bytes
-
-
-def _held(entry: ShardEntry, decode: bool) -> int:
-    """Bytes of a shard in an actor."""
-    return _loaded(entry, decode) + (0 if decode else entry.vectors.bytes)
-
-
-def _groups(shards: list[ShardEntry], actors: int | None, decode: bool) -> list[list[ShardEntry]]:
-    """Shards dealt out, the largest first, each to the actor that has least."""
-    total = sum(_held(entry, decode) for entry in shards)
-    count = min(actors or -(-total // ACTOR_BYTES), len(shards))
-    groups: list[list[ShardEntry]] = [[] for _ in range(count)]
-    least = [(0, number) for number in range(count)]  # a heap of what each holds
-    for entry in sorted(shards, key=lambda e: -_held(e, decode)):
-        held, number = least[0]
-        groups[number].append(entry)
-        heapq.heapreplace(least, (held + _held(entry, decode), number))
-    return groups

@@ -9,7 +9,7 @@ from grafp.catalog.catalog import Catalog
 from grafp.index.acceptance import Acceptance
 from grafp.index.alignment import MAX_SPEED_CHANGE
 from grafp.index.background import BackgroundSearch
-from grafp.index.shards import ShardSearch
+from grafp.index.search import IndexSearch
 from pipelines.common.encode import encoded
 from pipelines.common.placement import Encoders
 from pipelines.common.search import SpreadSearch
@@ -23,7 +23,7 @@ def answered_at_catalog_hop(
     acceptance: Acceptance,
     *,
     top_k: int,
-    method: type[ShardSearch],
+    method: type[IndexSearch],
 ) -> ray.data.Dataset:
     """Like `pipelines.querying.flow.answered`, with a fingerprint of a query every catalog's hop.
 

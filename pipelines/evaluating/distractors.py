@@ -1,16 +1,19 @@
-"""A larger catalog without more audio: invented tracks from the distribution of real fingerprints.
+"""A larger catalog without more audio: invented tracks, mixed from the fingerprints of real ones.
 
-A distractor is the sequence of fingerprints of a real track under one random transform: the sign
-of each principal component of all fingerprints is kept or flipped, by one draw for the track. This
-keeps the mean, the covariance and the movement in time of music. Distractors in the latent space
-reproduce scaling curves (arXiv:2509.18620). They are confused with a track somewhat less often
-than other music is, above all at high scores. So hit rates in a catalog with distractors are an
-upper bound; `Scale.distractor_wins` shows how loose it is.
+A distractor is the sum of three tracks' fingerprints, of which two begin anywhere, made unit
+vectors again. So it lies where fingerprints of music do and moves in time as they do, and it is
+none of the three: its mean inner product with each is near 0.58. Distractors in the latent space
+reproduce scaling curves (arXiv:2509.18620). These are confused with a track almost as often as
+other music is, which benchmarks/distractors.py measures. So hit rates in a catalog with
+distractors are still an upper bound; `Scale.distractor_wins` shows how loose it is.
+
+A clip of a track reaches a high score in the distractors that are mixed from it. So tracks that
+clips are cut from should be left out, and so should the music of the model's background.
 """
 
 import hashlib
 import logging
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import ray
@@ -25,8 +28,8 @@ from grafp.catalog.embeddings import (
 )
 from grafp.catalog.manifest import Manifest
 from grafp.catalog.tracks import Row, TrackRef, live_refs
+from grafp.errors import CatalogError
 from grafp.model.bundle import ModelCard, read_background
-from grafp.model.fingerprint import DIMENSION
 from pipelines.common.runtime import connect
 from pipelines.indexing.calibrate import calibrated
 from pipelines.indexing.run import Run
@@ -35,86 +38,107 @@ from pipelines.indexing.upkeep import IndexState, extend
 logger = logging.getLogger(__name__)
 
 _NAME = "distractor "
+_MIXED = 3  # with two, a distractor resembles its tracks; with more, it deceives less
+_MATERIAL = 1_000_000  # fingerprints to mix, which each machine holds: 256 MB
+_TRACKS_A_FILE = 64
 
 
 def is_distractor(uri: str) -> bool:
     return uri.startswith(_NAME)
 
 
-@dataclass(frozen=True)
-class Distribution:
-    """The mean of fingerprints (128,) and their principal axes, the columns of (128, 128)."""
+def distractor(material: Sequence[np.ndarray], number: int, seed: int = 0) -> np.ndarray:
+    """Fingerprints of an invented track, float16 (segments, 128), unit vectors.
 
-    mean_D: np.ndarray
-    axes_DD: np.ndarray
-
-    def distract(self, vectors_ND: np.ndarray, seed: list[int]) -> np.ndarray:
-        """Another track's fingerprints, float16 unit vectors; silence (zeros) stays silence."""
-        signs_D = np.random.default_rng(seed).choice([-1.0, 1.0], DIMENSION)
-        flip_DD = (self.axes_DD * signs_D) @ self.axes_DD.T
-        moved_ND = self.mean_D + (vectors_ND - self.mean_D) @ flip_DD
-        moved_ND /= np.linalg.norm(moved_ND, axis=1, keepdims=True)
-        return np.where(vectors_ND.any(axis=1, keepdims=True), moved_ND, 0.0).astype(np.float16)
+    `material`: fingerprints of real tracks, (segments, 128). The invented one is as long as one of
+    them, each in turn, and silent (zeros) where that is.
+    """
+    random = np.random.default_rng([seed, number])
+    first = number % len(material)
+    sum_ND = material[first].astype(np.float32)
+    heard_N1 = sum_ND.any(axis=1, keepdims=True)
+    for step in random.integers(1, max(2, len(material)), _MIXED - 1):
+        other_ND = material[(first + step) % len(material)]
+        rows = int(random.integers(len(other_ND))) + np.arange(len(sum_ND))
+        sum_ND += other_ND[rows % len(other_ND)]
+    length_N1 = np.linalg.norm(sum_ND, axis=1, keepdims=True)
+    unit_ND = np.divide(sum_ND, length_N1, where=length_N1 > 0, out=np.zeros_like(sum_ND))
+    return np.where(heard_N1, unit_ND, 0.0).astype(np.float16)
 
 
 def with_distractors(
-    source: Catalog, root: str, count: int, *, model: ModelCard | None, seed: int = 0
+    source: Catalog,
+    root: str,
+    count: int,
+    *,
+    model: ModelCard | None,
+    music: Catalog | None = None,
+    without: Collection[str] = (),
+    seed: int = 0,
 ) -> Manifest:
     """Publish a catalog with the source's tracks and `count` distractors under `root`.
 
-    All tracks of the source are used equally often. A larger count begins with the distractors of
-    a smaller one. Nothing in `root` refers to the source, so `root` can be deleted. `model` is the
-    source's, or None if its fingerprints come from another program.
+    A larger count begins with the distractors of a smaller one. Nothing in `root` refers to the
+    source, so `root` can be deleted.
+
+    Args:
+        model: the source's, or None if its fingerprints come from another program.
+        music: whose tracks are mixed; default: the source's.
+        without: URIs of tracks that are not mixed, unless there are no others.
+
+    Raises CatalogError when there is no music to mix.
     """
     connect()
     manifest = source.manifest
     assert manifest is not None
     rows = [row for row in source.tracks().to_pylist() if row["status"] == "ok"]
-    real = live_refs(rows)
-    files = by_file(real.values())
-    logger.info(f"drawing {count:,} distractors from {len(real):,} tracks")
-    distribution = ray.put(_distribution(source, files))
     catalog = Catalog.open(root)
     if model:
         catalog.put_model(model, read_background(source.model_uri()))
-    ray.get([_copy.remote(source.root, root, key) for key in files])
-    # In another order, so that a few distractors come from all over the catalog.
-    order = [sorted(real)[n] for n in np.random.default_rng(seed).permutation(len(real))]
-    numbers = {ordinal: n for n, ordinal in enumerate(order)}
-    work = []
-    for first in range(0, count, len(real)):
-        for key, tracks in files.items():
-            named = [(first + numbers[ref.ordinal], ref) for ref in tracks]
-            wanted = [(number, ref) for number, ref in named if number < count]
-            if wanted:
-                work.append(
-                    _draw.remote(source.root, manifest, root, key, wanted, distribution, seed)
-                )
+    ray.get([_copy.remote(source.root, root, key) for key in by_file(live_refs(rows).values())])
+    material = material_of(music or source, without, seed)
+    logger.info(f"mixing {count:,} distractors from {len(material):,} tracks")
+    shared = ray.put(material)
+    work = [
+        _draw.remote(manifest, root, range(n, min(n + _TRACKS_A_FILE, count)), shared, seed)
+        for n in range(0, count, _TRACKS_A_FILE)
+    ]
     rows += [row for part in ray.get(work) for row in part]
-    state = extend(catalog, IndexState(options=manifest.index_options), live_refs(rows))
+    live = live_refs(rows)
+    state = extend(catalog, IndexState(options=manifest.index_options), live)
     run = Run.begin(catalog, manifest.model_id, manifest.model_sha256, manifest.hop_s)
     scaled = run.manifest(rows, state, next_ordinal=manifest.next_ordinal + count)
     if model:
-        scaled = calibrated(catalog, scaled, live_refs(rows))
+        scaled = calibrated(catalog, scaled, live)
     catalog.publish(scaled)
     return scaled
 
 
-def _distribution(source: Catalog, files: dict[str, list[TrackRef]]) -> Distribution:
-    parts = ray.get([_moments.remote(source.root, key, refs) for key, refs in files.items()])
-    count, sum_D, square_DD = (sum(column) for column in zip(*parts, strict=True))
-    mean_D = sum_D / count
-    _, axes_DD = np.linalg.eigh(square_DD / count - np.outer(mean_D, mean_D))
-    return Distribution(mean_D, axes_DD)
+def material_of(music: Catalog, without: Collection[str] = (), seed: int = 0) -> list[np.ndarray]:
+    """Fingerprints of tracks to mix, float16 (segments, 128), from all over a catalog.
 
-
-@ray.remote(num_cpus=0.5)
-def _moments(root: str, key: str, tracks: list[TrackRef]) -> tuple[int, np.ndarray, np.ndarray]:
-    """Count, sum and sum of outer products of the fingerprints that are not silence."""
-    parts = [vectors_ND for _, vectors_ND in read_fingerprints(root, key, tracks)]
-    all_ND = np.concatenate(parts).astype(np.float64)
-    all_ND = all_ND[all_ND.any(axis=1)]
-    return len(all_ND), all_ND.sum(axis=0), all_ND.T @ all_ND
+    `without`: see `with_distractors`. Raises CatalogError when the catalog has no tracks.
+    """
+    every = live_refs(music.tracks()).values()
+    uris = music.live_tracks()
+    left = [ref for ref in every if not set(uris[ref.ordinal]).intersection(without)]
+    refs = left or every
+    chosen: list[TrackRef] = []
+    held = 0
+    for n in np.random.default_rng(seed).permutation(len(refs)):
+        if not chosen or held + refs[n].n_segments <= _MATERIAL:
+            chosen.append(refs[n])
+            held += refs[n].n_segments
+    if not held:
+        raise CatalogError(f"{music.root}: no tracks to make distractors of")
+    read = [
+        found
+        for key, group in by_file(chosen).items()
+        for found in read_fingerprints(music.root, key, group)
+    ]
+    place = {ref.ordinal: n for n, ref in enumerate(chosen)}
+    read.sort(key=lambda found: place[found[0].ordinal])
+    return [vectors_ND for _, vectors_ND in read]
 
 
 @ray.remote(num_cpus=0.25)
@@ -122,42 +146,32 @@ def _copy(source: str, root: str, key: str) -> None:
     storage.write(storage.join(root, key), storage.read(storage.join(source, key)))
 
 
-@ray.remote(num_cpus=0.5)
+@ray.remote(num_cpus=1)
 def _draw(
-    source: str,
-    manifest: Manifest,
-    root: str,
-    key: str,
-    wanted: list[tuple[int, TrackRef]],
-    distribution: Distribution,
-    seed: int,
+    manifest: Manifest, root: str, numbers: range, material: list[np.ndarray], seed: int
 ) -> list[Row]:
-    """One embedding file of distractors, made of another's tracks; the rows of their tracks."""
-    numbers = {ref.ordinal: number for number, ref in wanted}
+    """Write one embedding file of distractors; returns the rows of their tracks."""
     rows: list[Row] = []
-    ordinals: list[int] = []
-    for ref, vectors_ND in read_fingerprints(source, key, [ref for _, ref in wanted]):
-        number = numbers[ref.ordinal]
-        digest = hashlib.sha256(f"{seed} {number} {ref.content_sha256}".encode()).hexdigest()
-        moved_ND = distribution.distract(vectors_ND.astype(np.float32), [seed, number])
-        ordinals.append(manifest.next_ordinal + number)
+    for number in numbers:
+        vectors_ND = distractor(material, number, seed)
+        digest = hashlib.sha256(vectors_ND.tobytes()).hexdigest()
         rows.append(
             {
                 **dict.fromkeys(EMBEDDING_SCHEMA.names),
                 "track_id": digest[:32],
                 "uri": f"{_NAME}{number:09d}",
                 "content_sha256": digest,
-                "duration_s": len(moved_ND) * manifest.hop_s,
+                "duration_s": len(vectors_ND) * manifest.hop_s,
                 "status": "ok",
                 "model_id": manifest.model_id,
                 "hop_s": manifest.hop_s,
-                "n_segments": len(moved_ND),
-                "embeddings": moved_ND,
+                "n_segments": len(vectors_ND),
+                "embeddings": vectors_ND,
             }
         )
-    file = write_embeddings(root, "embeddings/distractors", rows)
-    for row, ordinal in zip(rows, ordinals, strict=True):
+    file, places = write_embeddings(root, "embeddings/distractors", rows)
+    for row, number, place in zip(rows, numbers, places, strict=True):
         del row["embeddings"]
-        row |= {"ordinal": ordinal, "stored_as": row["track_id"], "source": None}
-        row["embedding_file"] = file
+        row |= {"ordinal": manifest.next_ordinal + number, "stored_as": row["track_id"]}
+        row |= {"source": None, "embedding_file": file, "embeddings_at": place}
     return rows

@@ -29,7 +29,7 @@ from grafp.evaluation.protocol import Clip
 from grafp.index.acceptance import Acceptance
 from grafp.index.alignment import MAX_SPEED_CHANGE
 from grafp.index.ids import SEGMENT_BITS
-from grafp.index.shards import ShardSearch
+from grafp.index.search import IndexSearch
 from grafp.model.bundle import DEFAULT_MIN_SCORE
 from pipelines.common.runtime import connect, finished_rows
 from pipelines.common.search import SpreadSearch
@@ -152,7 +152,7 @@ def _stored(export: Export, root: str, folder: str) -> list[Row]:
     numbers = {digest: number for number, digest in enumerate(first)}
     for row in rows:
         stored = first[row["content_sha256"]]
-        row["embedding_file"] = stored["embedding_file"]
+        row |= {name: stored[name] for name in ("embedding_file", "embeddings_at")}
         row |= {"ordinal": numbers[row["content_sha256"]], "stored_as": stored["track_id"]}
         row["source"] = None
     return rows
@@ -180,10 +180,10 @@ def _row(name: str, vectors_ND: np.ndarray, settings: Settings, folder: str) -> 
 
 def _flush(root: str, waiting: list[Row]) -> None:
     """Write some tracks to an embedding file, and let go of their fingerprints."""
-    file = write_embeddings(root, "embeddings/exported", waiting)
-    for row in waiting:
+    file, places = write_embeddings(root, "embeddings/exported", waiting)
+    for row, place in zip(waiting, places, strict=True):
         del row["embeddings"]
-        row["embedding_file"] = file
+        row |= {"embedding_file": file, "embeddings_at": place}
 
 
 def _ask(
@@ -192,7 +192,7 @@ def _ask(
     *,
     asked: dict[int, Query],
     settings: Settings,
-    method: type[ShardSearch],
+    method: type[IndexSearch],
 ) -> list[ClipAnswer]:
     """The best answer to the query of every clip, in their order."""
     catalog = Catalog.open_published(root)

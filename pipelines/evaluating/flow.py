@@ -26,7 +26,7 @@ from grafp.evaluation.hashing import HASH_BITS, HashSearch
 from grafp.evaluation.hit_rates import ClipAnswer, Scale, grid, markdown, summary
 from grafp.evaluation.protocol import Clip
 from grafp.index.acceptance import Acceptance
-from grafp.index.shards import ShardSearch
+from grafp.index.search import IndexSearch
 from grafp.model.bundle import ModelCard
 from grafp.reports.evaluation import evaluation_report
 from grafp.storage.sources import Item
@@ -41,7 +41,7 @@ logger = logging.getLogger(__name__)
 
 PROTOCOLS = ("field", "paper")
 QUERY_HOPS = ("fine", "catalog")
-SEARCHES: dict[str, type[ShardSearch]] = {"index": ShardSearch, "lsh": HashSearch}
+SEARCHES: dict[str, type[IndexSearch]] = {"index": IndexSearch, "lsh": HashSearch}
 
 
 def evaluate_catalog(
@@ -132,7 +132,7 @@ def evaluate(
     material: Material,
     clips: Sequence[Clip],
     *,
-    method: type[ShardSearch] = ShardSearch,
+    method: type[IndexSearch] = IndexSearch,
     coarse: bool = False,
     encoders: Encoders = ENCODERS,
 ) -> list[ClipAnswer]:
@@ -228,7 +228,9 @@ def in_larger_catalogs(
     for count in sizes:
         # Each snapshot has its own folder: files of an earlier model must not be used again.
         root = storage.join(out, f"scaled-{count}", catalog.manifest.snapshot)
-        manifest = with_distractors(catalog, root, count, model=model)
+        manifest = with_distractors(
+            catalog, root, count, model=model, without={clip.track for clip in few}
+        )
         scales.append(scale(count, manifest, ask(root, clips=few)))
         logger.info(f"{count:,} distractors:{markdown(scales[-1].cells)}")
     return scales

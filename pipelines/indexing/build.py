@@ -1,13 +1,14 @@
-"""Embedding files to shards: train the index once, populate copies of it in parallel.
+"""Embedding files to shards: train the index once, encode in parallel, merge the codes by list.
 
 What a trained index or a shard contains depends only on the tracks that go in, and its name is a
 hash of them. The next run does the same again after an interruption, and finds what is finished.
 """
 
 import hashlib
+import itertools
 import json
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -17,11 +18,19 @@ import ray
 from grafp import storage
 from grafp.catalog.catalog import Catalog, is_reusable
 from grafp.catalog.embeddings import by_file, read_fingerprints
-from grafp.catalog.manifest import ShardEntry, StoredFile
-from grafp.catalog.shard_files import finished_shard, write_shard
+from grafp.catalog.manifest import FORMAT_VERSION, Layer, ShardEntry, StoredFile
+from grafp.catalog.shard_files import (
+    finished_shard,
+    read_codes,
+    read_ordinals,
+    write_ordinals,
+    write_shard,
+)
 from grafp.catalog.tracks import TrackRef
-from grafp.index.ids import fingerprint_ids
-from grafp.index.ivfpq import populate, train_index
+from grafp.index.codes import Codes
+from grafp.index.ids import fingerprint_ids, ordinals_of
+from grafp.index.ivfpq import encode, parse_index, train_index
+from grafp.index.lists import recall
 from grafp.index.size import MAX_SHARD_FINGERPRINTS, IndexParameters, populate_bytes
 from grafp.model.fingerprint import DIMENSION
 from pipelines.common import placement
@@ -31,7 +40,9 @@ logger = logging.getLogger(__name__)
 
 def train(catalog: Catalog, tracks: list[TrackRef], parameters: IndexParameters) -> StoredFile:
     """Train an index on a random sample over all tracks; returns where it is stored."""
-    index_id = f"{parameters.codec.lower()}-{_name(asdict(parameters), tracks)[:12]}"
+    index_id = (
+        f"{parameters.codec.lower()}-{_name([FORMAT_VERSION, asdict(parameters)], tracks)[:12]}"
+    )
     key = f"index/{index_id}/trained.faiss"
     uri = storage.join(catalog.root, key)
     published = catalog.manifest.trained_index if catalog.manifest else None
@@ -68,30 +79,104 @@ def _train(parameters: IndexParameters, *samples: list[tuple[int, np.ndarray]]) 
     return train_index(sample_ND, parameters, gpu=bool(ray.get_gpu_ids()))
 
 
-def populate_shards(
-    catalog: Catalog, trained_index: StoredFile, tracks: list[TrackRef]
-) -> list[ShardEntry]:
-    """Add the tracks to copies of the trained index, in parallel; a shard holds whole tracks.
+def build_layer(catalog: Catalog, trained_index: StoredFile, tracks: list[TrackRef]) -> Layer:
+    """Encode the tracks in parallel, and merge their codes by list if there is more than one task.
 
-    A task holds one shard, of at most MAX_SHARD_FINGERPRINTS; see `populate_bytes`.
+    A task holds at most MAX_SHARD_FINGERPRINTS; see `populate_bytes`.
     """
     trained = ray.put(catalog.get(trained_index))
-    index_id = trained_index.key.split("/")[1]
+    index_id = _index_id(trained_index)
     share = placement.gpu_share()
     work = []
     for group in _groups(tracks):
         memory = placement.memory_claim(populate_bytes(sum(track.n_segments for track in group)))
-        task = _populate.options(memory=memory, num_gpus=share)
+        task = _encode.options(memory=memory, num_gpus=share)
         work.append(task.remote(catalog.root, index_id, trained, group))
-    entries: list[ShardEntry] = []
+    encoded: list[tuple[ShardEntry, np.ndarray]] = []
     for number, ref in enumerate(work, 1):
-        entries.append(ray.get(ref))
-        logger.info(f"  shard {number}/{len(work)}: {entries[-1].fingerprints:,} fingerprints")
-    return entries
+        encoded.append(ray.get(ref))
+        entry = encoded[-1][0]
+        logger.info(f"  part {number}/{len(work)}: {entry.fingerprints:,} fingerprints encoded")
+    shards = [entry for entry, _ in encoded]
+    if len(shards) > 1:
+        shards = _merged(catalog.root, index_id, shards, _ranges(encoded), [])
+    return _layer(catalog, index_id, shards, {track.ordinal for track in tracks})
+
+
+def merge_layers(
+    catalog: Catalog, trained_index: StoredFile, layers: Sequence[Layer], live_T: np.ndarray
+) -> Layer:
+    """One layer of several, without tracks that are no answer any more; nothing is encoded again.
+
+    `live_T`: the ordinals of all tracks that are one.
+    """
+    held = np.unique(np.concatenate([read_ordinals(catalog, layer.tracks) for layer in layers]))
+    gone = np.setdiff1d(held, live_T)
+    entries = [entry for layer in layers for entry in layer.shards]
+    largest = max(layers, key=lambda layer: layer.fingerprints)
+    bounds = ray.get([_bounds.remote(catalog.root, entry) for entry in largest.shards])
+    ranges = _ranges(
+        list(zip(largest.shards, bounds, strict=True)), sum(e.fingerprints for e in entries)
+    )
+    index_id = _index_id(trained_index)
+    shards = _merged(catalog.root, index_id, entries, ranges, gone.tolist())
+    return _layer(catalog, index_id, shards, set(held.tolist()) - set(gone.tolist()))
+
+
+def _layer(catalog: Catalog, index_id: str, shards: list[ShardEntry], ordinals: set[int]) -> Layer:
+    name = _hash([sorted(entry.shard_id for entry in shards), sorted(ordinals)])
+    return Layer(
+        shards, write_ordinals(catalog, f"index/{index_id}/{name}.tracks.parquet", ordinals)
+    )
+
+
+def _ranges(
+    encoded: Sequence[tuple[ShardEntry, np.ndarray]], fingerprints: int | None = None
+) -> list[range]:
+    """All lists, divided so that about MAX_SHARD_FINGERPRINTS are in each range.
+
+    `encoded`: parts with every hundredth of their fingerprints' lists.
+    """
+    list_N = np.concatenate([bound_B for _, bound_B in encoded])
+    weight_N = np.concatenate(
+        [np.full(len(bound_B), entry.fingerprints / len(bound_B)) for entry, bound_B in encoded]
+    )
+    order = np.argsort(list_N, kind="stable")
+    before_N = np.cumsum(weight_N[order]) - weight_N[order]
+    total = fingerprints or sum(entry.fingerprints for entry, _ in encoded)
+    count = -(-total // MAX_SHARD_FINGERPRINTS)
+    cuts = before_N[-1] * np.arange(1, count) / count
+    inner = set(list_N[order][np.searchsorted(before_N, cuts)].tolist())
+    first, after = encoded[0][0].first_list, max(entry.after_list for entry, _ in encoded)
+    edges = sorted({first, after} | inner)
+    return [range(*edge) for edge in itertools.pairwise(edges)]
+
+
+def _merged(
+    root: str, index_id: str, entries: list[ShardEntry], ranges: list[range], gone: list[int]
+) -> list[ShardEntry]:
+    name = [sorted(entry.shard_id for entry in entries), gone]
+    without, parts = ray.put(np.array(gone, np.int64)), ray.put(entries)
+    memory = placement.memory_claim(populate_bytes(MAX_SHARD_FINGERPRINTS))
+    work = [
+        _merge.options(memory=memory).remote(
+            root,
+            f"index/{index_id}/{_hash([name, lists.start, lists.stop])}",
+            parts,
+            lists,
+            without,
+        )
+        for lists in ranges
+    ]
+    shards: list[ShardEntry] = []
+    for number, ref in enumerate(work, 1):
+        shards.append(ray.get(ref))
+        logger.info(f"  shard {number}/{len(work)}: {shards[-1].fingerprints:,} fingerprints")
+    return shards
 
 
 def _groups(tracks: list[TrackRef]) -> Iterator[list[TrackRef]]:
-    """The tracks of each shard, by ordinal."""
+    """The tracks of each task, by ordinal."""
     group: list[TrackRef] = []
     size = 0
     for track in sorted(tracks, key=lambda track: track.ordinal):
@@ -105,11 +190,13 @@ def _groups(tracks: list[TrackRef]) -> Iterator[list[TrackRef]]:
 
 
 @ray.remote(num_cpus=1)
-def _populate(root: str, index_id: str, trained: bytes, tracks: list[TrackRef]) -> ShardEntry:
-    """One shard, its record written last."""
+def _encode(
+    root: str, index_id: str, trained: bytes, tracks: list[TrackRef]
+) -> tuple[ShardEntry, np.ndarray]:
+    """The codes of some tracks in all lists, their record written last; and see `_ranges`."""
     catalog, key = Catalog(root), f"index/{index_id}/{_name(index_id, tracks)[:16]}"
     if entry := finished_shard(catalog, key):
-        return entry
+        return entry, _quantiles(read_codes(root, entry))
     counts = np.array([track.n_segments for track in tracks])
     first_rows = np.cumsum(counts) - counts
     vectors_ND = np.zeros((counts.sum(), DIMENSION), np.float16)
@@ -120,11 +207,48 @@ def _populate(root: str, index_id: str, trained: bytes, tracks: list[TrackRef]) 
             vectors_ND[row : row + len(part_ND)] = part_ND
     assert not waiting, f"embeddings of {len(waiting)} tracks are missing"
     ids_N = np.concatenate([fingerprint_ids(t.ordinal, np.arange(t.n_segments)) for t in tracks])
-    index = populate(trained, vectors_ND, ids_N, gpu=bool(ray.get_gpu_ids()))
-    return write_shard(catalog, key, tracks, index, vectors_ND, ids_N)
+    codes = encode(trained, vectors_ND, ids_N, gpu=bool(ray.get_gpu_ids()))
+    index = parse_index(trained)
+    found = recall(index, codes, vectors_ND, ids_N)
+    return write_shard(catalog, key, codes, range(index.nlist), found), _quantiles(codes)
+
+
+@ray.remote(num_cpus=0.5)
+def _bounds(root: str, entry: ShardEntry) -> np.ndarray:
+    return _quantiles(read_codes(root, entry))
+
+
+def _quantiles(codes: Codes) -> np.ndarray:
+    """The list of every hundredth fingerprint, and of one at least."""
+    return codes.list_N[:: max(1, len(codes) // 100)] if len(codes) else np.zeros(1, np.int32)
+
+
+@ray.remote(num_cpus=1)
+def _merge(
+    root: str, key: str, entries: list[ShardEntry], lists: range, gone: np.ndarray
+) -> ShardEntry:
+    """What is in some lists of several shards, its record written last."""
+    catalog = Catalog(root)
+    if entry := finished_shard(catalog, key):
+        return entry
+    near = [e for e in entries if e.first_list < lists.stop and lists.start < e.after_list]
+    codes = Codes.together([read_codes(root, entry, lists) for entry in near])
+    if len(gone):
+        codes = codes.at(~np.isin(ordinals_of(codes.id_N), gone))
+    weights = [entry.fingerprints for entry in near]
+    found = float(np.average([e.recall for e in near], weights=weights)) if sum(weights) else 1.0
+    return write_shard(catalog, key, codes, lists, round(found, 4))
+
+
+def _index_id(trained_index: StoredFile) -> str:
+    return trained_index.key.split("/")[1]
 
 
 def _name(what: Any, tracks: list[TrackRef]) -> str:
-    """A hash of everything that decides what a trained index or a shard contains."""
+    """A hash of everything that decides what a trained index or codes contain."""
     content = [[t.ordinal, t.content_sha256, t.n_segments] for t in tracks]
     return hashlib.sha256(json.dumps([what, content], sort_keys=True).encode()).hexdigest()
+
+
+def _hash(what: Any) -> str:
+    return hashlib.sha256(json.dumps(what).encode()).hexdigest()[:16]

@@ -8,12 +8,13 @@ import ray
 
 from grafp.catalog.catalog import Catalog
 from grafp.catalog.manifest import Manifest
-from grafp.catalog.tracks import TrackRef
+from grafp.catalog.opened import open_search
+from grafp.catalog.tracks import LiveTracks
 from grafp.index.calibration import Calibration, calibrate
 from grafp.index.evidence import Beside, identify
 from grafp.model.background import LENGTHS_S, Background
 from grafp.model.bundle import ModelCard, read_background, shipped_background
-from pipelines.common.search import SpreadSearch, is_small, opened_here
+from pipelines.common.search import SpreadSearch, is_small
 
 logger = logging.getLogger(__name__)
 
@@ -27,14 +28,14 @@ _NOTHING = -1.0  # evidence of a clip that nothing is near to
 _RATE = 0.001  # shown in the log
 
 
-def calibrated(catalog: Catalog, manifest: Manifest, live: dict[int, TrackRef]) -> Manifest:
+def calibrated(catalog: Catalog, manifest: Manifest, live: LiveTracks) -> Manifest:
     """The manifest with a calibration that suits its size; measured only where that changed much.
 
     None if the catalog is empty, its model has no background, or all of that is in the catalog.
     """
     if not live:
         return replace(manifest, calibration=None)
-    count, old = sum(ref.n_segments for ref in live.values()), manifest.calibration
+    count, old = live.fingerprints, manifest.calibration
     if old and old.fingerprints / _GROWN <= count <= old.fingerprints * _GROWN:
         return manifest
     background = Catalog(catalog.root, manifest).background()
@@ -93,7 +94,7 @@ def _search(
 ) -> list[tuple[float, int, float]]:
     """Length in seconds, track of the background, and evidence, of all queries from some clips."""
     manifest = Manifest.from_json(manifest_json, root)
-    search = spread or opened_here(root, manifest)
+    search = spread or open_search(root, manifest)
     hop_s = manifest.query_hop_s
     there = background.at_hop(hop_s)
     answers = []

@@ -2,20 +2,25 @@
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import ray
 
 from grafp.catalog.catalog import Catalog
-from grafp.catalog.embeddings import read_fingerprints
 from grafp.catalog.manifest import Manifest
+from grafp.catalog.opened import StoredVectors, open_search
 from grafp.catalog.tracks import Row, TrackRef
-from grafp.index.alignment import find_matches
+from grafp.index.alignment import Effort, Searcher, find_matches
 from grafp.index.size import EXCERPT
 from grafp.storage.tables import table_of, to_parquet
-from pipelines.common.search import SpreadSearch, is_small, opened_here
+from pipelines.common.search import SpreadSearch, is_small
 
 NEAR = 0.9
 """Mean inner product from which an excerpt of another track counts as the same recording."""
+EFFORT = Effort(6, 4, candidates=16, tried=2)
+"""A duplicate is so near that the first lists have its fingerprints. The track itself is the other
+one that is tried."""
 _TRACKS_A_TASK = 500
+_EXCERPTS_AT_ONCE = 32  # the tracks of an embedding file
 DUPLICATE_SCHEMA = pa.schema(
     [
         ("track", pa.string()),
@@ -33,27 +38,33 @@ def duplicates_to_bytes(pairs: list[Row]) -> bytes:
 
 
 def near_duplicates(
-    catalog: Catalog, manifest: Manifest, table: list[Row], new: list[TrackRef]
+    catalog: Catalog, manifest: Manifest, tracks: pa.Table, new: list[TrackRef]
 ) -> list[dict]:
     """For each new track the other track, if any, that an excerpt of it also matches, see `NEAR`.
 
-    Returns rows of DUPLICATE_SCHEMA.
+    `tracks` is the track table. Returns rows of DUPLICATE_SCHEMA.
     """
-    uris = {row["ordinal"]: row["uri"] for row in table if row["status"] == "ok"}
-    new = sorted(new, key=lambda ref: ref.embedding_file)
-    if not new or len(uris) < 2:
+    if not new or manifest.counts["tracks"] - manifest.counts["copies"] < 2:
         return []
+    new = sorted(new, key=lambda ref: ref.embedding_file)
     search = None if is_small(manifest) else SpreadSearch(catalog.root, manifest, stride=1)
     work = [
         _search.remote(search, catalog.root, manifest.to_json(), new[i : i + _TRACKS_A_TASK])
         for i in range(0, len(new), _TRACKS_A_TASK)
     ]
+    found = [pair for pairs in ray.get(work) for pair in pairs]
+    uris = _uris(tracks, {pair[name] for pair in found for name in ("track", "same_as")})
     found = [
-        {**pair, "track": uris[pair["track"]], "same_as": uris[pair["same_as"]]}
-        for pairs in ray.get(work)
-        for pair in pairs
+        {**pair, "track": uris[pair["track"]], "same_as": uris[pair["same_as"]]} for pair in found
     ]
     return sorted(found, key=lambda pair: (pair["track"], pair["same_as"]))
+
+
+def _uris(tracks: pa.Table, ordinals: set[int]) -> dict[int, str]:
+    """The URI of each of these live tracks; of copies, the last."""
+    wanted = pc.is_in(tracks["ordinal"], pa.array(sorted(ordinals), pa.int64()))
+    some = tracks.select(["ordinal", "uri", "status"]).filter(wanted).to_pylist()
+    return {row["ordinal"]: row["uri"] for row in some if row["status"] == "ok"}
 
 
 @ray.remote(num_cpus=0.5)
@@ -61,22 +72,48 @@ def _search(
     spread: SpreadSearch | None, root: str, manifest_json: bytes, new: list[TrackRef]
 ) -> list[dict]:
     manifest = Manifest.from_json(manifest_json, root)
-    search = spread or opened_here(root, manifest, stride=1)
-    pairs = []
-    for key in sorted({ref.embedding_file for ref in new}):
-        group = [ref for ref in new if ref.embedding_file == key]
-        for ref, vectors_ND in read_fingerprints(root, key, group):
-            first = max(0, (len(vectors_ND) - EXCERPT) // 2)
-            excerpt_MD = vectors_ND[first : first + EXCERPT].astype(np.float32)
-            for match in find_matches([excerpt_MD], search, tried=2, change=0.0)[0]:
-                if match.ordinal != ref.ordinal and match.score >= NEAR:
-                    pairs.append(
-                        {
-                            "track": ref.ordinal,
-                            "track_start_s": (first + match.first) * manifest.hop_s,
-                            "same_as": match.ordinal,
-                            "same_as_start_s": (match.start + match.first) * manifest.hop_s,
-                            "score": match.score,
-                        }
-                    )
-    return pairs
+    search = spread or open_search(root, manifest, stride=1)
+    excerpts = _excerpts(root, new)
+    return [
+        pair
+        for i in range(0, len(excerpts), _EXCERPTS_AT_ONCE)
+        for pair in _pairs(excerpts[i : i + _EXCERPTS_AT_ONCE], search, manifest.hop_s)
+    ]
+
+
+def _excerpts(root: str, tracks: list[TrackRef]) -> list[tuple[int, int, np.ndarray]]:
+    """Of the middle of each track: ordinal, first fingerprint, and float32 (segments, 128)."""
+    files = sorted({ref.embedding_file for ref in tracks})
+    file_T = np.array([files.index(ref.embedding_file) for ref in tracks])
+    place_T = np.array([ref.embeddings_at for ref in tracks])
+    count_T = np.array([ref.n_segments for ref in tracks])
+    first_row_T = np.cumsum(count_T) - count_T
+    vectors = StoredVectors(root, files, file_T, place_T, first_row_T)
+    first_T = np.maximum(0, (count_T - EXCERPT) // 2)
+    after_T = np.minimum(count_T, first_T + EXCERPT)
+    return [
+        (ref.ordinal, first, vectors[row + np.arange(first, after)])
+        for ref, row, first, after in zip(
+            tracks, first_row_T, first_T.tolist(), after_T.tolist(), strict=True
+        )
+    ]
+
+
+def _pairs(
+    excerpts: list[tuple[int, int, np.ndarray]], search: Searcher, hop_s: float
+) -> list[dict]:
+    """Rows of DUPLICATE_SCHEMA with ordinals for URIs."""
+    queries = [excerpt_MD for _, _, excerpt_MD in excerpts]
+    found = find_matches(queries, search, change=0.0, effort=EFFORT)
+    return [
+        {
+            "track": ordinal,
+            "track_start_s": (first + match.first) * hop_s,
+            "same_as": match.ordinal,
+            "same_as_start_s": (match.start + match.first) * hop_s,
+            "score": match.score,
+        }
+        for (ordinal, first, _), matches in zip(excerpts, found, strict=True)
+        for match in matches
+        if match.ordinal != ordinal and match.score >= NEAR
+    ]

@@ -1,7 +1,6 @@
 """Recordings to embedding files with Ray Data: decode, encode, store."""
 
 import hashlib
-from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -40,10 +39,11 @@ class EmbeddingStore:
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Write one Parquet file; returns its rows without the fingerprints."""
         rows = [self._row(encoded_row) for encoded_row in batch.to_pylist()]
-        key = write_embeddings(self.root, self.folder, rows)
+        key, places = write_embeddings(self.root, self.folder, rows)
         schema = EMBEDDING_SCHEMA.remove(EMBEDDING_SCHEMA.get_field_index("embeddings"))
         table = pa.Table.from_pylist(rows, schema=schema)
-        return table.append_column("embedding_file", pa.array([key] * len(table), pa.string()))
+        table = table.append_column("embedding_file", pa.array([key] * len(table), pa.string()))
+        return table.append_column("embeddings_at", pa.array(places, pa.int64()))
 
     def _row(self, encoded_row: Row) -> Row:
         uri = encoded_row["uri"]
@@ -63,15 +63,15 @@ def embed(
     model_uri: str,
     store: EmbeddingStore,
     *,
-    known: Iterable[str],
+    known_H: np.ndarray,
     encoders: Encoders,
     max_seconds: float,
 ) -> list[dict]:
     """Fingerprint recordings into Parquet files; returns one row per recording.
 
-    `known` are content hashes of recordings that have fingerprints; their copies are skipped.
+    `known_H`: see `grafp.catalog.changes.known_hashes`; copies of these recordings are skipped.
     """
-    recordings = decoded(items, max_seconds, known)
+    recordings = decoded(items, max_seconds, known_H)
     stored = encoded(recordings, model_uri, store.hop_s, encoders).map_batches(
         store, batch_size=_TRACKS_A_FILE, batch_format="pyarrow", num_cpus=0.25
     )

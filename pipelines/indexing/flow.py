@@ -9,10 +9,19 @@ import logging
 import time
 from dataclasses import asdict, replace
 
+import pyarrow as pa
+
 from grafp.audio import MAX_SECONDS
 from grafp.catalog.catalog import Catalog
-from grafp.catalog.changes import Changes, estimate, find_changes, join
-from grafp.catalog.tracks import Row, live_refs
+from grafp.catalog.changes import (
+    Changes,
+    estimate,
+    find_changes,
+    join,
+    known_hashes,
+    listing_of,
+)
+from grafp.catalog.tracks import Row, has_status, live_refs
 from grafp.errors import ModelError, OptionError
 from grafp.index.size import AUTOMATIC, IndexOptions
 from grafp.model.background import parse_background
@@ -55,28 +64,34 @@ def index_catalog(
     card, hop_s = _model(catalog, model), _hop(catalog, hop_s)
     options = _index_options(catalog, index)
     source = audio if isinstance(audio, str) else "list"
-    items = list_items(audio, may_be_missing=allow_empty) if isinstance(audio, str) else audio
-    changes = find_changes(items, catalog.tracks().to_pylist(), source)
-    if not items and changes.removed and not allow_empty:
+    listing = listing_of(
+        list_items(audio, may_be_missing=allow_empty) if isinstance(audio, str) else audio
+    )
+    changes = find_changes(listing, catalog.tracks(), source)
+    if not len(listing) and changes.removed and not allow_empty:
         raise OptionError(
-            f"--audio {source} is empty: all {len(changes.removed)} tracks from there would be "
+            f"--audio {source} is empty: all {changes.removed} tracks from there would be "
             "removed; check it, or add --allow-empty"
         )
-    counts = ", ".join(f"{count} {name}" for name, count in changes.counts().items())
-    counts = counts.replace("withdrawn", "removed")  # the summary keeps its key
-    logger.info(f"{len(items)} recordings listed: {counts}")
+    told = ", ".join(f"{count} {name}" for name, count in changes.counts().items())
+    told = told.replace("withdrawn", "removed")  # the summary keeps its key
+    logger.info(f"{len(listing)} recordings listed: {told}")
+    del listing  # memory of the head: a row of every track
     if dry_run:
         expected = estimate(changes, hop_s)
         logger.info(_estimate_line(expected))
-        return {**_summary(catalog, changes, [], 0, started), "estimate": expected}
+        return {**_summary(catalog, changes.counts(), [], 0, started), "estimate": expected}
     if not (changes.work or changes.removed or _options_changed(catalog, options)):
-        return _summary(catalog, changes, [], 0, started)
+        return _summary(catalog, changes.counts(), [], 0, started)
     connect()
     run = Run.begin(catalog, card.model_id, card.sha256, hop_s)
     model_uri = catalog.put_model(card, _background(catalog, card, model))
     rows, resumed = _embed(run, model_uri, changes, encoders, max_seconds)
-    duplicates = _publish(run, changes, rows, source, options)
-    summary = _summary(catalog, changes, rows, resumed, started)
+    counts = changes.counts()
+    tracks, next_ordinal = join(changes, rows, source, run.first_ordinal)
+    del changes  # likewise, the published table
+    duplicates = _publish(run, tracks, next_ordinal, options)
+    summary = _summary(catalog, counts, rows, resumed, started)
     summary["near_duplicates"] = len(duplicates)
     run.put("summary.json", (json.dumps(summary) + "\n").encode())
     run.put("report.html", run_report(catalog, summary, duplicates).encode())
@@ -152,8 +167,9 @@ def _embed(
     max_seconds: float,
 ) -> tuple[list[Row], int]:
     """One row per recording to work on, in order; how many an interrupted run had finished."""
-    published = {row["embedding_file"] for row in changes.known.values()}
-    rows = left_over(run.catalog.root, run.model_id, run.hop_s, published, changes.work)
+    heard_N = has_status(changes.published, "ok")
+    files = set(changes.published["embedding_file"].filter(heard_N).unique().to_pylist())
+    rows = left_over(run.catalog.root, run.model_id, run.hop_s, files, changes.work)
     resumed = len(rows)
     if resumed:
         logger.info(f"  {resumed} recordings were finished by a run that was not published")
@@ -171,7 +187,7 @@ def _embed(
             left,
             model_uri,
             store,
-            known=changes.known,
+            known_H=known_hashes(changes.published),
             encoders=encoders,
             max_seconds=max_seconds,
         )
@@ -179,19 +195,15 @@ def _embed(
     return sorted(rows, key=lambda row: order[row["uri"]]), resumed
 
 
-def _publish(
-    run: Run, changes: Changes, rows: list[Row], source: str, options: IndexOptions
-) -> list[dict]:
+def _publish(run: Run, tracks: pa.Table, next_ordinal: int, options: IndexOptions) -> list[dict]:
     """Index the new tracks and publish; returns the near duplicates among them."""
     old = run.catalog.manifest
-    table, next_ordinal = join(changes, rows, source, old.next_ordinal if old else 0)
-    live = live_refs(table)
+    live = live_refs(tracks)
     state = upkeep.extend(run.catalog, replace(upkeep.IndexState.of(old), options=options), live)
-    manifest = run.manifest(table, state, next_ordinal)
+    manifest = run.manifest(tracks, state, next_ordinal)
     manifest = calibrated(run.catalog, manifest, live)
-    first_new = old.next_ordinal if old else 0
-    new = [ref for ordinal, ref in live.items() if ordinal >= first_new]
-    duplicates = near_duplicates(run.catalog, manifest, table, new)
+    new = live.of(live.ordinal_T[live.ordinal_T >= run.first_ordinal])
+    duplicates = near_duplicates(run.catalog, manifest, tracks, new)
     run.put("duplicates.parquet", duplicates_to_bytes(duplicates))
     run.catalog.publish(manifest)
     counts = manifest.counts
@@ -210,14 +222,14 @@ def _estimate_line(expected: dict[str, float]) -> str:
 
 
 def _summary(
-    catalog: Catalog, changes: Changes, rows: list[Row], resumed: int, started: float
+    catalog: Catalog, changed: dict[str, int], rows: list[Row], resumed: int, started: float
 ) -> dict:
     manifest = catalog.manifest
     counts = manifest.counts if manifest else {"tracks": 0, "fingerprints": 0}
     failures = [row for row in rows if row["status"] != "ok"]
     return {
         "snapshot": manifest.snapshot if manifest else None,
-        **changes.counts(),
+        **changed,
         "failed": len(failures),
         "embedded": len(rows) - len(failures),
         "resumed": resumed,

@@ -9,8 +9,8 @@ from dataclasses import replace
 from grafp import storage
 from grafp.catalog.catalog import Catalog
 from grafp.catalog.embeddings import by_file, damage
-from grafp.catalog.manifest import Manifest
-from grafp.catalog.tracks import Row, TrackRef, live_refs
+from grafp.catalog.manifest import OLD_VERSIONS, Manifest, format_version
+from grafp.catalog.tracks import Row, TrackRef, live_refs, tracks_from_bytes
 from grafp.errors import CatalogError, ModelError, OptionError, StorageError
 from grafp.model.bundle import BUNDLE_FILES
 from grafp.storage.sources import read_table
@@ -18,6 +18,7 @@ from pipelines.common.runtime import connect
 from pipelines.indexing import upkeep
 from pipelines.indexing.calibrate import calibrated, missing_background
 from pipelines.indexing.run import Run
+from pipelines.indexing.upgrade import OldManifest, manifest_of_any_format
 
 logger = logging.getLogger(__name__)
 
@@ -98,11 +99,18 @@ def _names(uri: str) -> Iterator[str]:
 def rollback(catalog_uri: str, snapshot: str) -> dict:
     """Publish an older snapshot again, after checking that all its files are there.
 
-    Raises CatalogError, with nothing changed, when it is unknown or incomplete.
+    Raises CatalogError, with nothing changed, when it is unknown, incomplete or from before an
+    upgrade.
     """
     catalog = Catalog.open_published(catalog_uri)
     assert catalog.manifest is not None
     before = catalog.manifest.snapshot
+    version = format_version(catalog.manifest_bytes(snapshot), snapshot)
+    if version in OLD_VERSIONS:
+        raise CatalogError(
+            f"snapshot {snapshot} is from before the upgrade (catalog format {version}); only "
+            "the version that wrote it can read it"
+        )
     manifest = catalog.snapshot(snapshot)
     catalog.check_files(manifest)
     Catalog(catalog.root, manifest).model()
@@ -165,7 +173,7 @@ def clean_up(
     files = {f.uri[len(catalog.root) + 1 :]: f for f in storage.list_files(catalog.root)}
     manifests = sorted(
         (
-            catalog.snapshot(key[len("snapshots/") : -len(".json")])
+            manifest_of_any_format(catalog, key[len("snapshots/") : -len(".json")])
             for key in files
             if key.startswith("snapshots/") and key.endswith(".json")
         ),
@@ -197,8 +205,8 @@ def clean_up(
     }
 
 
-def _needed_by(catalog: Catalog, manifest: Manifest) -> set[str]:
-    tracks = Catalog(catalog.root, manifest).tracks(["embedding_file"])
+def _needed_by(catalog: Catalog, manifest: Manifest | OldManifest) -> set[str]:
+    tracks = tracks_from_bytes(catalog.get(manifest.tracks), ["embedding_file"])
     return {
         f"snapshots/{manifest.snapshot}.json",
         *(file.key for file in manifest.files),

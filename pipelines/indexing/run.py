@@ -4,9 +4,13 @@ import uuid
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+import numpy as np
+import pyarrow as pa
+
 from grafp.catalog.catalog import Catalog
 from grafp.catalog.manifest import Manifest
-from grafp.catalog.tracks import Row, live_refs, tracks_to_bytes
+from grafp.catalog.shard_files import read_ordinals, write_ordinals, write_places
+from grafp.catalog.tracks import Row, as_table, has_status, live_refs, tracks_to_bytes
 from pipelines.indexing.upkeep import IndexState
 
 
@@ -25,11 +29,16 @@ class Run:
         run_id = f"{datetime.now(UTC):%Y%m%dT%H%M%S}-{uuid.uuid4().hex[:6]}"
         return cls(catalog, model_id, model_sha256, hop_s, run_id)
 
-    def manifest(self, rows: list[Row], state: IndexState, next_ordinal: int) -> Manifest:
-        """Write the track table of a new snapshot; the snapshot is not published yet."""
-        table = self.catalog.put(f"snapshots/{self.run_id}.tracks.parquet", tracks_to_bytes(rows))
-        live = live_refs(rows)
-        states = [row["status"] for row in rows]
+    def manifest(
+        self, tracks: pa.Table | list[Row], state: IndexState, next_ordinal: int
+    ) -> Manifest:
+        """Write the tables of a new snapshot; the snapshot is not published yet."""
+        table = as_table(tracks)
+        live = live_refs(table)
+        held = [read_ordinals(self.catalog, layer.tracks) for layer in state.layers]
+        gone_T = np.setdiff1d(np.concatenate([np.zeros(0, np.int64), *held]), live.ordinal_T)
+        name = f"snapshots/{self.run_id}"
+        count = {one: int(has_status(table, one).sum()) for one in ("ok", "failed", "removed")}
         old = self.catalog.manifest
         return Manifest(
             snapshot=self.run_id,
@@ -44,17 +53,24 @@ class Run:
             trained_index=state.trained_index,
             parameters=state.parameters,
             when_trained=state.when_trained,
-            shards=list(state.shards),
-            tracks=table,
+            layers=list(state.layers),
+            tracks=self.catalog.put(f"{name}.tracks.parquet", tracks_to_bytes(table)),
+            places=write_places(self.catalog, f"{name}.places.parquet", live),
+            gone=write_ordinals(self.catalog, f"{name}.gone.parquet", gone_T),
             next_ordinal=next_ordinal,
             counts={
-                "tracks": states.count("ok"),
-                "copies": states.count("ok") - len(live),
-                "fingerprints": sum(ref.n_segments for ref in live.values()),
-                "failed": states.count("failed"),
-                "withdrawn": states.count("removed"),
+                "tracks": count["ok"],
+                "copies": count["ok"] - len(live),
+                "fingerprints": live.fingerprints,
+                "failed": count["failed"],
+                "withdrawn": count["removed"],
             },
         )
+
+    @property
+    def first_ordinal(self) -> int:
+        """Of the next new recording, until the run's snapshot is published."""
+        return self.catalog.manifest.next_ordinal if self.catalog.manifest else 0
 
     def put(self, name: str, data: bytes) -> None:
         """Keep something of the run for its owner."""

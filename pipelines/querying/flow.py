@@ -4,6 +4,7 @@ import logging
 import time
 from dataclasses import dataclass
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import ray.data
@@ -15,8 +16,9 @@ from grafp.errors import CatalogError
 from grafp.index.acceptance import Acceptance
 from grafp.index.alignment import MAX_SPEED_CHANGE
 from grafp.index.background import BackgroundSearch
-from grafp.index.evidence import Answer, identify, reached
-from grafp.index.shards import ShardSearch
+from grafp.index.evidence import Answer, identify, identify_by_need, reached
+from grafp.index.scoring import Match
+from grafp.index.search import IndexSearch
 from grafp.matches import MATCH_SCHEMA, unmatched, write_matches
 from grafp.model.fingerprint import SEGMENT_SECONDS
 from grafp.storage.sources import Item, list_items
@@ -26,8 +28,11 @@ from pipelines.common.encode import encoded, fingerprints_of
 from pipelines.common.placement import ENCODERS, Encoders
 from pipelines.common.runtime import connect, finished_rows
 from pipelines.common.search import SpreadSearch
+from pipelines.querying.unfinished import Unfinished
 
 logger = logging.getLogger(__name__)
+
+_STREAMED_BATCH = 4096
 
 
 @dataclass(frozen=True)
@@ -40,12 +45,15 @@ class MatchBatch:
     hop_s: float
     top_k: int
     change: float
+    by_need: bool = False
+    """Whether to search a query only as long as its answer leaves doubt."""
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         rows = batch.to_pylist()
         queries = [fingerprints_of(row) for row in rows]
-        beside = reached(queries, self.background, change=self.change)
-        found = identify(queries, self.search, beside, top_k=self.top_k, change=self.change)
+        before = self.search.spent
+        found = self._identified(queries)
+        spent = self.search.spent - before
         return pa.Table.from_pylist(
             [
                 {
@@ -55,15 +63,32 @@ class MatchBatch:
                     "duration_s": row["duration_s"],
                     "cut_at_s": row.get("cut_at_s"),
                     "matches": [self._describe(answer) for answer in answers],
+                    # Queries of a batch are searched together.
+                    "codes_scanned": spent.codes / len(rows),
+                    "search_seconds": spent.seconds / len(rows),
                 }
                 for row, answers in zip(rows, found, strict=True)
             ],
             schema=_ANSWER_SCHEMA,
         )
 
+    def _identified(self, queries: list[np.ndarray]) -> list[list[Answer]]:
+        if self.by_need and self.top_k == 1:
+            return identify_by_need(
+                queries, self.search, self.background, self._decisive, change=self.change
+            )
+        beside = reached(queries, self.background, change=self.change)
+        return identify(queries, self.search, beside, top_k=self.top_k, change=self.change)
+
+    def _decisive(self, answer: Answer) -> bool:
+        return self.acceptance.decisive(answer.evidence, self._seconds(answer.match))
+
+    def _seconds(self, match: Match) -> float:
+        return (match.last - match.first) * self.hop_s + SEGMENT_SECONDS
+
     def _describe(self, answer: Answer) -> dict:
         match = answer.match
-        seconds = (match.last - match.first) * self.hop_s + SEGMENT_SECONDS
+        seconds = self._seconds(match)
         return {
             "ordinal": match.ordinal,
             "piece": answer.piece,
@@ -98,6 +123,8 @@ _ANSWER_SCHEMA = pa.schema(
         ("duration_s", pa.float64()),
         ("cut_at_s", pa.float64()),  # of evaluation clips: the true offset
         ("matches", pa.list_(_MATCH)),
+        ("codes_scanned", pa.float64()),
+        ("search_seconds", pa.float64()),
     ]
 )
 
@@ -112,18 +139,21 @@ def query_batch(
     min_score: float | None = None,
     decode: bool = False,
     search_actors: int | None = None,
+    search_memory: float | None = None,
     encoders: Encoders = ENCODERS,
     max_seconds: float = MAX_SECONDS,
     max_speed_change: float = MAX_SPEED_CHANGE,
 ) -> tuple[dict, pa.Table]:
     """Identify recordings; writes OUT/matches.parquet and returns the summary and the table.
 
+    A batch that was interrupted goes on where it was, see `Unfinished`.
+
     Args:
         top_k: pieces of music per query; tracks with the same music count once.
         fpr, min_score: see `Catalog.acceptance`.
         max_speed_change: how much faster or slower than cataloged, as a share.
-        decode: see `open_shards`.
-        search_actors: see `SpreadSearch`.
+        decode: see `open_search`.
+        search_actors, search_memory: see `SpreadSearch`.
 
     Raises StorageError or CatalogError with nothing written.
     """
@@ -133,23 +163,35 @@ def query_batch(
     items = list_items(queries) if isinstance(queries, str) else queries
     uris = catalog.live_tracks()
     logger.info(f"{len(items)} queries against {len(uris)} tracks, snapshot {manifest.snapshot}")
-    done: list[Row] = []
-    if items:  # Ray Data warns of work without input
+    job = [
+        manifest.snapshot, top_k, fpr, min_score, decode, max_seconds, max_speed_change,
+        [[item.uri, item.info and [item.info.size, item.info.etag]] for item in items],
+    ]  # fmt: skip
+    unfinished = Unfinished(out, job)
+    left = [number for number in range(len(items)) if number not in unfinished.done]
+    if unfinished.done:
+        logger.info(f"  {len(unfinished.done)} were answered by a run that was interrupted")
+    if left:  # Ray Data warns of work without input
         connect()
         answers = answered(
-            decoded(items, max_seconds),
+            decoded([items[number] for number in left], max_seconds),
             catalog,
             encoders,
             acceptance,
             top_k=top_k,
             change=max_speed_change,
             search_actors=search_actors,
+            search_memory=search_memory,
             decode=decode,
         )
-        done = sorted(finished_rows(answers, len(items)), key=lambda row: row["number"])
-    rows = [row for answer in done for row in _rows(answer, items, uris, acceptance)]
-    table = write_matches(out, rows)
-    return _summary(done, table, started), table
+        for answer in finished_rows(answers, len(left)):
+            number = left[answer["number"]]
+            unfinished.add(_rows(answer, number, items[number], uris, acceptance))
+    whole = unfinished.table()
+    summary = _summary(whole, started)
+    table = write_matches(out, whole.select(MATCH_SCHEMA.names))
+    unfinished.remove()
+    return summary, table
 
 
 def open_for_queries(catalog_uri: str) -> tuple[Catalog, Manifest]:
@@ -182,24 +224,31 @@ def answered(
     top_k: int = 1,
     change: float = MAX_SPEED_CHANGE,
     search_actors: int | None = None,
+    search_memory: float | None = None,
     decode: bool = False,
-    method: type[ShardSearch] = ShardSearch,
+    method: type[IndexSearch] = IndexSearch,
 ) -> ray.data.Dataset:
     """Recordings (rows with `pcm`) to rows with their matches, in no particular order."""
     assert catalog.manifest is not None
     hop_s = catalog.manifest.query_hop_s
-    search = SpreadSearch.for_queries(catalog, actors=search_actors, decode=decode, method=method)
+    # Nothing is decisive without rates, and who asks for a number of probes wants them all.
+    by_need = bool(acceptance.calibration) and catalog.manifest.index_options.probes is None
+    search = SpreadSearch.for_queries(
+        catalog, actors=search_actors, memory=search_memory, decode=decode, method=method
+    )
     background = background_of(catalog)
     return encoded(recordings, catalog.model_uri(), hop_s, encoders).map_batches(
-        MatchBatch(search, background, acceptance, hop_s, top_k, change),
-        batch_size=32,
+        MatchBatch(search, background, acceptance, hop_s, top_k, change, by_need),
+        # Parts that are read anew for each batch should be read seldom, and not in turns.
+        batch_size=_STREAMED_BATCH if search.streamed else 32,
+        concurrency=1 if search.streamed else None,
         batch_format="pyarrow",
         num_cpus=0.3,
     )
 
 
 def _rows(
-    answer: Row, items: list[Item], uris: dict[int, list[str]], acceptance: Acceptance
+    answer: Row, number: int, item: Item, uris: dict[int, list[str]], acceptance: Acceptance
 ) -> list[Row]:
     """The rows of one query: its matches, or one row that says why there is none.
 
@@ -207,26 +256,29 @@ def _rows(
     """
     duration_s = answer["duration_s"]
     needed = acceptance.threshold(0.0, duration_s)
-    empty = unmatched(items[answer["number"]].uri, duration_s, needed, answer["error"])
+    empty = unmatched(item.uri, duration_s, needed, answer["error"])
+    empty |= {"number": number, "codes_scanned": 0.0, "search_seconds": 0.0}
     rows: list[Row] = []
     for match in answer["matches"]:
         found = {name: value for name, value in match.items() if name in MATCH_SCHEMA.names}
         found["matched"] = match["score"] >= match["threshold"]
         for uri in uris[match["ordinal"]]:
             rows.append({**empty, **found, "rank": len(rows) + 1, "track": uri})
-    if not rows:
-        return [empty]
+    rows = rows or [empty]
+    rows[0] |= {name: answer[name] for name in ("codes_scanned", "search_seconds")}
     return rows if rows[0]["matched"] else rows[:1]
 
 
-def _summary(done: list[dict], table: pa.Table, started: float) -> dict:
-    best = table.filter(pc.equal(table["rank"], 1))
+def _summary(rows: pa.Table, started: float) -> dict:
+    best = rows.filter(pc.equal(rows["rank"], 1))
     matched = pc.sum(best["matched"]).as_py() or 0
-    errors = sum(answer["status"] != "ok" for answer in done)
+    errors = len(best) - best["error"].null_count
     return {
-        "queries": len(done),
+        "queries": len(best),
         "matched": matched,
-        "unmatched": len(done) - matched - errors,
+        "unmatched": len(best) - matched - errors,
         "errors": errors,
+        "codes_scanned": round(pc.sum(best["codes_scanned"]).as_py() or 0),
+        "search_seconds": round(pc.sum(best["search_seconds"]).as_py() or 0, 3),
         "seconds": round(time.monotonic() - started, 2),
     }

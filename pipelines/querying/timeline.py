@@ -19,9 +19,9 @@ from grafp.index.acceptance import Acceptance
 from grafp.index.alignment import MAX_SPEED_CHANGE
 from grafp.index.background import BackgroundSearch
 from grafp.index.evidence import Answer
-from grafp.matches import unmatched, write_matches
+from grafp.matches import MATCH_SCHEMA, unmatched, write_matches
 from grafp.storage.sources import Item, list_items
-from grafp.storage.tables import Row
+from grafp.storage.tables import Row, table_of
 from grafp.timeline.cue import cue_sheet, file_names
 from grafp.timeline.detection import (
     STEP_SECONDS,
@@ -41,6 +41,7 @@ logger = logging.getLogger(__name__)
 
 MAX_SECONDS = 86_400.0
 _CHUNK_SECONDS = 300.0
+_STREAMED_BATCH = 64
 _OVERLAP_SECONDS = 20.0
 _POINTING_FPR = 0.03  # of a window; a detection must reach the threshold of its own length
 _WINDOWS_AN_HOUR = 3600 / STEP_SECONDS
@@ -100,6 +101,7 @@ def timeline_batch(
     min_score: float | None = None,
     decode: bool = False,
     search_actors: int | None = None,
+    search_memory: float | None = None,
     encoders: Encoders = ENCODERS,
     max_seconds: float = MAX_SECONDS,
     max_speed_change: float = MAX_SPEED_CHANGE,
@@ -124,7 +126,9 @@ def timeline_batch(
     if items:  # Ray Data warns of work without input
         connect()
         stage = FindDetections(
-            SpreadSearch.for_queries(catalog, actors=search_actors, decode=decode),
+            SpreadSearch.for_queries(
+                catalog, actors=search_actors, memory=search_memory, decode=decode
+            ),
             background_of(catalog),
             acceptance,
             manifest.query_hop_s,
@@ -146,7 +150,7 @@ def timeline_batch(
                 for detection in detections
             ]
             sheets[name] = cue_sheet(item.uri, spans, duration_s)
-    table = write_matches(out, lines)
+    table = write_matches(out, table_of(lines, MATCH_SCHEMA))
     for name, text in sheets.items():
         storage.write(storage.join(out, name), text.encode())
     matched = len({line["query"] for line in lines if line["matched"]})
@@ -177,7 +181,11 @@ def _found(
         round(_OVERLAP_SECONDS * SAMPLE_RATE),
     )
     found = encoded(chunks, catalog.model_uri(), stage.hop_s, encoders).map_batches(
-        stage, batch_size=4, batch_format="pyarrow", num_cpus=0.3
+        stage,
+        batch_size=_STREAMED_BATCH if stage.search.streamed else 4,
+        concurrency=1 if stage.search.streamed else None,
+        batch_format="pyarrow",
+        num_cpus=0.3,
     )
     yield from finished_rows(found, None)
 

@@ -10,7 +10,17 @@ from pyarrow.fs import FileSystem
 _Source = str | Path | BinaryIO | BufferReader
 _Sink = str | Path | BinaryIO | BufferOutputStream
 
+class ColumnChunkMetaData:
+    compression: str
+    data_page_offset: int
+    total_compressed_size: int
+
+class RowGroupMetaData:
+    num_rows: int
+    def column(self, i: int) -> ColumnChunkMetaData: ...
+
 class FileMetaData:
+    def row_group(self, i: int) -> RowGroupMetaData: ...
     num_rows: int
     num_row_groups: int
 

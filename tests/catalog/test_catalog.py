@@ -27,7 +27,21 @@ def catalog(tmp_path: Path) -> Catalog:
     made = Catalog(
         root,
         Manifest(
-            "one", None, "", card.model_id, card.sha256, 0.1, None, None, None, [], tracks, 3, {}
+            "one",
+            None,
+            "",
+            card.model_id,
+            card.sha256,
+            0.1,
+            None,
+            None,
+            None,
+            [],
+            tracks,
+            tracks,
+            tracks,
+            3,
+            {},
         ),
     )
     made.put_model(card)

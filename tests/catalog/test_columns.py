@@ -9,14 +9,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from grafp.catalog.embeddings import EMBEDDING_SCHEMA, write_embeddings
-from grafp.catalog.tracks import TRACK_SCHEMA, tracks_from_bytes, tracks_to_bytes
+from grafp.catalog.tracks import TRACK_SCHEMA, tracks_to_bytes
 from grafp.matches import MATCH_SCHEMA, unmatched, write_matches
-from grafp.storage.tables import Row, from_parquet, table_of
+from grafp.storage.tables import Row, table_of
 from pipelines.indexing.duplicates import DUPLICATE_SCHEMA, duplicates_to_bytes
 
 Writer = Callable[[list[Row], str], object]
 WRITERS: dict[str, tuple[pa.Schema, Writer]] = {
-    "matches": (MATCH_SCHEMA, lambda rows, out: write_matches(out, rows)),
+    "matches": (MATCH_SCHEMA, lambda rows, out: write_matches(out, table_of(rows, MATCH_SCHEMA))),
     "tracks": (TRACK_SCHEMA, lambda rows, _: tracks_to_bytes(rows)),
     "embeddings": (EMBEDDING_SCHEMA, lambda rows, out: write_embeddings(out, "e", rows)),
     "duplicates": (DUPLICATE_SCHEMA, lambda rows, _: duplicates_to_bytes(rows)),
@@ -52,13 +52,5 @@ def test_a_row_without_an_answer_has_all_columns() -> None:
 
 
 def test_matches_are_written_as_they_are_documented(tmp_path: Path) -> None:
-    write_matches(str(tmp_path), [unmatched("q", 3.0, 0.5, None)])
+    write_matches(str(tmp_path), table_of([unmatched("q", 3.0, 0.5, None)], MATCH_SCHEMA))
     assert pq.read_schema(tmp_path / "matches.parquet").equals(MATCH_SCHEMA)
-
-
-def test_what_older_catalogs_call_withdrawn_is_removed() -> None:
-    rows = [row_of(TRACK_SCHEMA) | {"status": status} for status in ("ok", "withdrawn", "removed")]
-    data = tracks_to_bytes(rows)
-    assert tracks_from_bytes(data)["status"].to_pylist() == ["ok", "removed", "removed"]
-    assert tracks_from_bytes(data, ["uri"]).column_names == ["uri"]
-    assert from_parquet(data)["status"].to_pylist()[1] == "withdrawn"

@@ -2,13 +2,14 @@
 
 from dataclasses import replace
 
+import faiss
 import numpy as np
 import pytest
 
 from grafp.evaluation.hashing import HashSearch
-from grafp.index.alignment import align, find_matches
+from grafp.index.alignment import Effort, align, find_matches
 from grafp.index.ids import SEGMENT_BITS, fingerprint_ids
-from grafp.index.shards import Shard
+from grafp.index.scoring import Tracks
 from grafp.model.fingerprint import DIMENSION
 from jobs import evaluate
 
@@ -19,12 +20,18 @@ def unit(vectors_ND: np.ndarray) -> np.ndarray:
     return (vectors_ND / np.linalg.norm(vectors_ND, axis=-1, keepdims=True)).astype(np.float32)
 
 
-def shard(tracks: dict[int, np.ndarray]) -> Shard:
-    """Without an index, which is not to be used."""
+def part(tracks: dict[int, np.ndarray]) -> Tracks:
     starts = LENGTH * np.arange(len(tracks))
     counts = np.full(len(tracks), LENGTH)
     vectors = np.concatenate(list(tracks.values())).astype(np.float16)
-    return Shard(vectors, np.array(list(tracks)), starts, counts, None)
+    return Tracks(vectors, np.array(list(tracks)), starts, counts)
+
+
+def search_of(*parts: Tracks) -> HashSearch:
+    """Without lists, which are not to be used."""
+    one_list = faiss.IndexFlatIP(DIMENSION)
+    one_list.add(np.zeros((1, DIMENSION), np.float32))
+    return HashSearch(one_list, [], parts, Effort(None, 1))
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +51,7 @@ def queries(tracks: dict[int, np.ndarray]) -> list[np.ndarray]:
 def test_hashes_find_what_exact_search_finds(
     tracks: dict[int, np.ndarray], queries: list[np.ndarray]
 ) -> None:
-    found = find_matches(queries, HashSearch([shard(tracks)]), tried=1)
+    found = find_matches(queries, search_of(part(tracks)), tried=1)
     for query, (ordinal, vectors), [match] in zip(queries, tracks.items(), found, strict=True):
         exact = align(query, vectors)
         assert exact
@@ -57,7 +64,7 @@ def test_a_similarity_is_about_the_cosine(
     tracks: dict[int, np.ndarray], queries: list[np.ndarray]
 ) -> None:
     vectors = np.concatenate(list(tracks.values()))
-    similarity, ids = HashSearch([shard(tracks)]).nearest(queries[0], 40)
+    similarity, ids = search_of(part(tracks)).nearest(queries[0], 40)
     row = (ids >> SEGMENT_BITS) // 7 * LENGTH + (ids & ((1 << SEGMENT_BITS) - 1))
     cosine = np.einsum("qkd,qd->qk", vectors[row], queries[0])
     assert (np.diff(similarity, axis=1) <= 0).all()
@@ -69,9 +76,9 @@ def test_a_similarity_is_about_the_cosine(
 def test_no_division_into_shards_changes_the_answers(
     tracks: dict[int, np.ndarray], queries: list[np.ndarray]
 ) -> None:
-    one = HashSearch([shard(tracks)])
-    three = HashSearch(
-        [shard({o: v for o, v in tracks.items() if o // 7 % 3 == part}) for part in range(3)]
+    one = search_of(part(tracks))
+    three = search_of(
+        *(part({o: v for o, v in tracks.items() if o // 7 % 3 == n}) for n in range(3))
     )
     asked = np.concatenate(queries)
     for first, second in zip(one.nearest(asked, 40), three.nearest(asked, 40), strict=True):
@@ -82,13 +89,13 @@ def test_removed_tracks_and_silence_are_not_found(
     tracks: dict[int, np.ndarray], queries: list[np.ndarray]
 ) -> None:
     silent = tracks | {7: np.zeros((LENGTH, DIMENSION), np.float32)}
-    whole = shard(silent)
-    search = HashSearch([replace(whole, counts_T=np.where(whole.ordinals_T == 0, 0, LENGTH))])
+    whole = part(silent)
+    search = search_of(replace(whole, counts_T=np.where(whole.ordinals_T == 0, 0, LENGTH)))
     _, ids = search.nearest(np.concatenate([queries[0], queries[1]]), 1000)
     found = set((ids[ids >= 0] >> SEGMENT_BITS).tolist())
     assert found == set(tracks) - {0, 7}
     assert (ids == -1).any()
-    empty = HashSearch([replace(whole, counts_T=np.zeros(TRACKS, int))])
+    empty = search_of(replace(whole, counts_T=np.zeros(TRACKS, int)))
     assert find_matches(queries, empty) == [[] for _ in queries]
 
 

@@ -41,7 +41,7 @@ INDEXING = (
     Moment("listed", said="recordings listed"),
     Moment("training", said="training the index"),
     Moment("trained written", written="index/*/trained.faiss"),
-    Moment("vectors written", written="index/*/*.vectors"),
+    Moment("layer written", written="index/*/*.tracks.parquet"),
     kills.WRITTEN,
     kills.TABLE,
     kills.PUBLISHED,

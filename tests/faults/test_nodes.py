@@ -46,7 +46,7 @@ def test_three_nodes_of_which_one_dies_make_the_same_catalog(audio: Path, from_o
     assert content(root) == content(from_one)
 
 
-@pytest.mark.parametrize("task", ["ray::_populate", "ray::_train", "(EmbeddingStore)"])
+@pytest.mark.parametrize("task", ["ray::_encode", "ray::_train", "(EmbeddingStore)"])
 def test_a_node_dies_while_the_index_is_made(
     audio: Path, from_one: str, tmp_path: Path, task: str
 ) -> None:

@@ -22,8 +22,10 @@ from grafp.catalog.catalog import Catalog
 from grafp.catalog.embeddings import by_file, read_fingerprints
 from grafp.catalog.tracks import live_refs
 from grafp.index import gpu as faiss_gpu
+from grafp.index import ivfpq
 from grafp.index.ids import fingerprint_ids
-from grafp.index.ivfpq import choose_lists, parse_index, populate, search, train_index
+from grafp.index.ivfpq import choose_lists, parse_index, quantizer_of, train_index
+from grafp.index.lists import Lists
 from grafp.index.size import CODE_BYTES, IndexOptions, IndexParameters
 from grafp.model.bundle import load_bundle
 from grafp.model.inference import Fingerprinter, inference_dtype, inference_form
@@ -252,30 +254,18 @@ def clustered(count: int, seed: int = 0) -> np.ndarray:
     return unit(centers[rng.integers(400, size=count)] + rng.standard_normal((count, 128)))
 
 
-def lists_of(data: bytes) -> np.ndarray:
-    """The inverted list of each fingerprint, by its number."""
-    import faiss
-
-    index = parse_index(data)
-    list_N = np.full(index.ntotal, -1)
-    for number in range(index.nlist):
-        if size := index.invlists.list_size(number):
-            list_N[faiss.rev_swig_ptr(index.invlists.get_ids(number), size)] = number
-    return list_N
-
-
 @needs_faiss
 @pytest.mark.parametrize("codec", CODE_BYTES)
-def test_an_index_populated_on_the_gpu_has_the_lists_of_the_cpu(codec: str) -> None:
+def test_fingerprints_encoded_on_the_gpu_have_the_lists_of_the_cpu(codec: str) -> None:
     vectors_ND, ids_N = clustered(20_000), np.arange(20_000)
     parameters = IndexParameters.for_size(20_000, IndexOptions(codec=codec, lists=256))
     trained = train_index(vectors_ND, parameters)
     with logged() as lines:
-        on_gpu = populate(trained, vectors_ND, ids_N, gpu=True)
+        on_gpu = ivfpq.encode(trained, vectors_ND, ids_N, gpu=True)
     assert not any("without the GPU" in line for line in lines)
-    list_N = lists_of(on_gpu)
-    assert (list_N >= 0).all()
-    assert (list_N == lists_of(populate(trained, vectors_ND, ids_N))).mean() > 0.999
+    on_cpu = ivfpq.encode(trained, vectors_ND, ids_N)
+    list_N = [codes.list_N[np.argsort(codes.id_N)] for codes in (on_gpu, on_cpu)]
+    assert (list_N[0] == list_N[1]).mean() > 0.999
 
 
 @needs_faiss
@@ -289,9 +279,11 @@ def test_an_index_trained_on_the_gpu_finds_what_the_cpus_finds(codec: str) -> No
     for on in (True, False):
         with logged() as lines:
             trained = train_index(vectors_ND, parameters, gpu=on)
-            index = parse_index(populate(trained, vectors_ND, ids_N, gpu=on))
+            codes = ivfpq.encode(trained, vectors_ND, ids_N, gpu=on)
         assert not any("without the GPU" in line for line in lines)
-        _, id_QK = search(index, choose_lists(index, queries_QD, 16), 20)
+        index = parse_index(trained)
+        lists = Lists.filled(index, codes, range(index.nlist))
+        _, id_QK = lists.nearest(choose_lists(quantizer_of(index), queries_QD, 16), 20)
         recalls.append((id_QK == ids_N[::40][:, None]).any(axis=1).mean())
     assert recalls[1] > 0.9
     assert abs(recalls[0] - recalls[1]) < 0.02

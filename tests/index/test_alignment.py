@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from vectors import clip, on_grid, recording, shards_of, unit
+from vectors import clip, index_of, on_grid, recording, shards_of, unit
 
 from grafp.index import alignment
 from grafp.index.scoring import Match
-from grafp.index.shards import DecodedVectors, ShardSearch
+from grafp.index.search import DecodedVectors, IndexSearch
 
 # At the speed as cataloged: other speeds have tests of their own, below.
 find_matches = partial(alignment.find_matches, change=0.0)
@@ -19,7 +19,7 @@ align = partial(alignment.align, change=0.0)
 ORDINALS = (0, 1, 2, 3, 7, 40, 41, 500, 1_000_000)
 
 
-def best(query: np.ndarray, shards: ShardSearch) -> Match:
+def best(query: np.ndarray, shards: IndexSearch) -> Match:
     [[match]] = find_matches([query], shards, tried=1)
     return match
 
@@ -35,13 +35,13 @@ def tracks(fine: dict[int, np.ndarray]) -> dict[int, np.ndarray]:
 
 
 @pytest.fixture(scope="module")
-def shards(tracks: dict[int, np.ndarray]) -> ShardSearch:
+def shards(tracks: dict[int, np.ndarray]) -> IndexSearch:
     return shards_of(tracks)
 
 
 @pytest.mark.parametrize("noise", [0.0, 1.0, 2.0])
 def test_noisy_clips_are_found_in_their_track_at_their_place(
-    noise: float, fine: dict[int, np.ndarray], shards: ShardSearch
+    noise: float, fine: dict[int, np.ndarray], shards: IndexSearch
 ) -> None:
     places = [(ordinal, start) for ordinal in ORDINALS for start in (0, 13, 57, 105)]
     queries = [clip(fine[ordinal], start, 15, noise) for ordinal, start in places]
@@ -57,7 +57,7 @@ def test_noisy_clips_are_found_in_their_track_at_their_place(
 
 @pytest.mark.parametrize("start", [20.1, 20.3, 20.5, 20.7, 20.9])
 def test_a_start_between_two_fingerprints_is_interpolated(
-    start: float, fine: dict[int, np.ndarray], shards: ShardSearch
+    start: float, fine: dict[int, np.ndarray], shards: IndexSearch
 ) -> None:
     for ordinal in ORDINALS:
         match = best(clip(fine[ordinal], start, 10), shards)
@@ -66,7 +66,7 @@ def test_a_start_between_two_fingerprints_is_interpolated(
 
 
 def test_one_fingerprint_is_enough_to_be_found(
-    fine: dict[int, np.ndarray], shards: ShardSearch
+    fine: dict[int, np.ndarray], shards: IndexSearch
 ) -> None:
     for start in (0, 50, 119):
         match = best(clip(fine[40], start, 1), shards)
@@ -76,7 +76,7 @@ def test_one_fingerprint_is_enough_to_be_found(
 
 
 def test_the_score_is_equation_8(
-    fine: dict[int, np.ndarray], tracks: dict[int, np.ndarray], shards: ShardSearch
+    fine: dict[int, np.ndarray], tracks: dict[int, np.ndarray], shards: IndexSearch
 ) -> None:
     query = clip(fine[7], 33, 12, noise=0.7)
     match = best(query, shards)
@@ -87,7 +87,7 @@ def test_the_score_is_equation_8(
 
 
 def test_no_answer_reaches_from_one_track_into_the_next(
-    tracks: dict[int, np.ndarray], shards: ShardSearch
+    tracks: dict[int, np.ndarray], shards: IndexSearch
 ) -> None:
     """Tracks 40 and 41 follow each other in the shard, and so do their fingerprints."""
     for of_first in (4, 5, 6):
@@ -116,7 +116,7 @@ def test_a_query_longer_than_the_track_finds_it_inside(tracks: dict[int, np.ndar
 
 @pytest.mark.parametrize(("start", "place"), [(-4, (4, 11)), (113, (0, 6))])
 def test_a_query_may_stick_out_at_either_end(
-    start: int, place: tuple[int, int], tracks: dict[int, np.ndarray], shards: ShardSearch
+    start: int, place: tuple[int, int], tracks: dict[int, np.ndarray], shards: IndexSearch
 ) -> None:
     around = [on_grid(recording(12, 81)), tracks[2], on_grid(recording(12, 82))]
     query = np.concatenate(around)[12 + start : 24 + start]
@@ -127,28 +127,26 @@ def test_a_query_may_stick_out_at_either_end(
 
 
 def test_a_removed_track_is_never_returned(
-    fine: dict[int, np.ndarray], shards: ShardSearch
+    fine: dict[int, np.ndarray], shards: IndexSearch
 ) -> None:
-    [shard] = shards.shards
-    counts = np.where(shard.ordinals_T == 3, 0, shard.counts_T)
-    without = replace(shard, counts_T=counts)
+    without = replace(shards, gone_T=np.array([3]))
     for start in (0, 40, 105):
         query = clip(fine[3], start, 15)
         assert best(query, shards).ordinal == 3
-        [matches] = find_matches([query], ShardSearch([without], nprobe=32), tried=100)
+        [matches] = find_matches([query], without, tried=100)
         assert matches
         assert 3 not in {match.ordinal for match in matches}
         assert matches[0].score < 0.6
 
 
-def test_silence_and_nothing_have_no_answer(shards: ShardSearch) -> None:
+def test_silence_and_nothing_have_no_answer(shards: IndexSearch) -> None:
     silent, empty = np.zeros((10, 128), np.float32), np.zeros((0, 128), np.float32)
     assert find_matches([silent, empty], shards) == [[], []]
     assert find_matches([], shards) == []
 
 
 def test_a_query_whose_beginning_is_drowned_is_found_by_the_rest(
-    fine: dict[int, np.ndarray], shards: ShardSearch
+    fine: dict[int, np.ndarray], shards: IndexSearch
 ) -> None:
     query = clip(fine[500], 25, 15)
     query[:10] = unit(np.random.default_rng(0).standard_normal((10, 128)))
@@ -159,7 +157,7 @@ def test_a_query_whose_beginning_is_drowned_is_found_by_the_rest(
 
 
 def test_silence_within_a_query_only_lowers_its_score(
-    fine: dict[int, np.ndarray], shards: ShardSearch
+    fine: dict[int, np.ndarray], shards: IndexSearch
 ) -> None:
     query = clip(fine[1], 60, 12)
     query[3:6] = 0.0
@@ -169,7 +167,7 @@ def test_silence_within_a_query_only_lowers_its_score(
     assert match.score == pytest.approx(9 / 12, abs=0.01)
 
 
-def test_neighboring_queries_do_not_mix(fine: dict[int, np.ndarray], shards: ShardSearch) -> None:
+def test_neighboring_queries_do_not_mix(fine: dict[int, np.ndarray], shards: IndexSearch) -> None:
     queries = [clip(fine[0], 5, 3), np.zeros((4, 128), np.float32), clip(fine[500], 80, 9)]
     together = find_matches(queries, shards, tried=3)
     assert together == [find_matches([query], shards, tried=3)[0] for query in queries]
@@ -216,14 +214,20 @@ def test_codes_alone_answer_nearly_as_well(
     many = {**tracks, **{100 + n: on_grid(recording(1_000, 200 + n)) for n in range(10)}}
     many[3] = np.concatenate([np.zeros((7, 128), np.float32), many[3][7:]])
     exact = shards_of(many, 3, codec=codec)
+    trained, codes = index_of(many, codec)
     coded = replace(
         exact,
-        shards=[
-            replace(s, vectors_ND=DecodedVectors(s.index, s.ordinals_T, s.first_rows_T))
-            for s in exact.shards
+        tracks=[
+            replace(
+                t,
+                vectors_ND=DecodedVectors(
+                    trained, codes.of(t.ordinals_T), t.ordinals_T, t.first_rows_T
+                ),
+            )
+            for t in exact.tracks
         ],
     )
-    for whole, decoded in zip(exact.shards, coded.shards, strict=True):
+    for whole, decoded in zip(exact.tracks, coded.tracks, strict=True):
         rows = np.arange(whole.counts_T.sum())
         exact_ND = whole.vectors_ND[rows]
         silent = ~exact_ND.any(axis=1)
@@ -271,12 +275,12 @@ def test_equal_tracks_come_in_the_order_of_the_catalog(
     [matches] = find_matches([query], catalog, tried=3)
     assert [match.ordinal for match in matches] == [3, 8, 900]
     assert len({match.rank_score for match in matches}) == 1
-    backwards = replace(catalog, shards=catalog.shards[::-1])
+    backwards = replace(catalog, lists=catalog.lists[::-1], tracks=catalog.tracks[::-1])
     assert find_matches([query], backwards, tried=3) == [matches]
 
 
 def test_aligning_with_one_recording_agrees_with_searching_for_it(
-    fine: dict[int, np.ndarray], tracks: dict[int, np.ndarray], shards: ShardSearch
+    fine: dict[int, np.ndarray], tracks: dict[int, np.ndarray], shards: IndexSearch
 ) -> None:
     for start in (0, 20.4, 105):
         query = clip(fine[7], start, 15, noise=0.5)
@@ -292,7 +296,7 @@ def test_aligning_with_one_recording_agrees_with_searching_for_it(
 
 
 def test_the_offset_correction_moves_starts_and_nothing_else(
-    fine: dict[int, np.ndarray], shards: ShardSearch
+    fine: dict[int, np.ndarray], shards: IndexSearch
 ) -> None:
     query = clip(fine[7], 20.3, 15)
     corrected = replace(shards, offset_correction=-0.25)
@@ -305,17 +309,17 @@ def test_the_offset_correction_moves_starts_and_nothing_else(
 
 
 def test_a_batch_asks_the_catalog_twice(
-    fine: dict[int, np.ndarray], shards: ShardSearch, monkeypatch: pytest.MonkeyPatch
+    fine: dict[int, np.ndarray], shards: IndexSearch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[str] = []
     for name in ("nearest", "products", "matches"):
-        method = getattr(ShardSearch, name)
+        method = getattr(IndexSearch, name)
 
         def spy(*given: Any, name: str = name, method: Any = method) -> Any:
             asked.append(name)
             return method(*given)
 
-        monkeypatch.setattr(ShardSearch, name, spy)
+        monkeypatch.setattr(IndexSearch, name, spy)
     queries = [clip(fine[ordinal], 20, 15) for ordinal in (1, 2, 7)]
     assert [match.ordinal for [match] in find_matches(queries, shards, tried=1)] == [1, 2, 7]
     assert asked == ["nearest", "matches"]
@@ -385,7 +389,7 @@ def test_the_number_of_shards_changes_no_answer_at_other_speeds(
 
 @pytest.mark.parametrize("start", [20.5, 63.5])
 def test_between_two_fingerprints_lies_their_mean(
-    start: float, fine: dict[int, np.ndarray], shards: ShardSearch
+    start: float, fine: dict[int, np.ndarray], shards: IndexSearch
 ) -> None:
     """The clip agrees better with the mean of two neighbors than with either."""
     query = clip(fine[7], start, 15)

@@ -8,7 +8,7 @@ from grafp.index.alignment import find_matches
 from grafp.index.background import BackgroundSearch, steadiness
 from grafp.index.evidence import NOTHING, PART, Answer, Beside, identify, reached
 from grafp.index.scoring import TRIED
-from grafp.index.shards import ShardSearch
+from grafp.index.search import IndexSearch
 from grafp.model.background import Background
 
 TRACKS = 25
@@ -27,7 +27,7 @@ def tracks(fine: dict[int, np.ndarray]) -> dict[int, np.ndarray]:
 
 
 @pytest.fixture(scope="module")
-def catalog(tracks: dict[int, np.ndarray]) -> ShardSearch:
+def catalog(tracks: dict[int, np.ndarray]) -> IndexSearch:
     return shards_of(tracks)
 
 
@@ -36,7 +36,7 @@ def query(fine: dict[int, np.ndarray]) -> np.ndarray:
     return clip(fine[ASKED], 40.3, 31, noise=1.2)
 
 
-def asked(query: np.ndarray, catalog: ShardSearch, beside: float = 0.0, **how) -> list[Answer]:
+def asked(query: np.ndarray, catalog: IndexSearch, beside: float = 0.0, **how) -> list[Answer]:
     [answers] = identify([query], catalog, [Beside(beside)], change=0.0, **how)
     return answers
 
@@ -53,7 +53,7 @@ def encodings(track_ND: np.ndarray, count: int) -> dict[int, np.ndarray]:
 
 
 def test_evidence_is_the_score_less_a_part_of_the_best_other(
-    query: np.ndarray, catalog: ShardSearch
+    query: np.ndarray, catalog: IndexSearch
 ) -> None:
     [first, second, *_] = find_matches([query], catalog, change=0.0)[0]
     answer, other = asked(query, catalog, top_k=2)
@@ -66,7 +66,7 @@ def test_evidence_is_the_score_less_a_part_of_the_best_other(
     assert other.elsewhere < second.rank_score  # the best answer is none of its rivals
 
 
-def test_a_stranger_has_no_evidence(query: np.ndarray, catalog: ShardSearch) -> None:
+def test_a_stranger_has_no_evidence(query: np.ndarray, catalog: IndexSearch) -> None:
     strangers = [clip(recording(60, 700 + n), 5, 31) for n in range(8)]
     found = identify(strangers, catalog, [NOTHING] * len(strangers), change=0.0)
     best = max(answers[0].evidence for answers in found)
@@ -75,7 +75,7 @@ def test_a_stranger_has_no_evidence(query: np.ndarray, catalog: ShardSearch) -> 
 
 @pytest.mark.parametrize("count", [2, 5, 50])
 def test_copies_of_a_recording_share_its_evidence(
-    count: int, query: np.ndarray, tracks: dict[int, np.ndarray], catalog: ShardSearch
+    count: int, query: np.ndarray, tracks: dict[int, np.ndarray], catalog: IndexSearch
 ) -> None:
     [alone] = asked(query, catalog)
     copies = encodings(tracks[ASKED], count)
@@ -112,7 +112,7 @@ def test_the_next_pieces_may_have_copies_too(tracks: dict[int, np.ndarray]) -> N
 
 
 def test_a_query_that_many_tracks_resemble_is_no_evidence(
-    fine: dict[int, np.ndarray], tracks: dict[int, np.ndarray], catalog: ShardSearch
+    fine: dict[int, np.ndarray], tracks: dict[int, np.ndarray], catalog: IndexSearch
 ) -> None:
     """A chord that all have: the same score is worth less than where one track has it."""
     chord = on_grid(recording(31, 900))
@@ -140,7 +140,7 @@ def test_without_other_tracks_the_background_counts(
 
 
 def test_the_larger_of_background_and_catalog_counts(
-    query: np.ndarray, catalog: ShardSearch
+    query: np.ndarray, catalog: IndexSearch
 ) -> None:
     [plain], [little], [much] = (asked(query, catalog, beside=b) for b in (0.0, 0.01, 0.5))
     assert little == plain
@@ -172,7 +172,7 @@ def test_copies_take_no_other_pieces_place(
 
 
 def test_a_query_that_sticks_out_of_its_track_has_less_evidence(
-    tracks: dict[int, np.ndarray], catalog: ShardSearch
+    tracks: dict[int, np.ndarray], catalog: IndexSearch
 ) -> None:
     within, outside = tracks[5][100:130], on_grid(recording(10, 800))
     [whole] = asked(within, catalog)

@@ -8,10 +8,10 @@ import pytest
 from vectors import clip, on_grid, recording, shards_of
 
 from grafp.errors import OptionError
-from grafp.index.alignment import CANDIDATES, NEIGHBORS, find_matches
+from grafp.index.alignment import CANDIDATES, NEIGHBORS, Effort, find_matches
 from grafp.index.ivfpq import parse_index, train_index
 from grafp.index.scoring import Alignments, Match
-from grafp.index.shards import ShardSearch
+from grafp.index.search import IndexSearch
 from grafp.index.size import AUTOMATIC, IndexOptions, IndexParameters
 from grafp.timeline.detection import find_detections
 
@@ -100,12 +100,14 @@ def test_the_papers_index_is_trained_on_what_it_takes_and_no_more() -> None:
     assert (index.nlist, index.pq.M, index.pq.nbits) == (256, 64, 8)
 
 
-class Counted(ShardSearch):
+class Counted(IndexSearch):
     """A search that keeps how many neighbors and proposals it was asked for."""
 
-    def nearest(self, queries_QD: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    def nearest(
+        self, queries_QD: np.ndarray, k: int, nprobe: int | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
         self.asked_neighbors = k
-        return super().nearest(queries_QD, k)
+        return super().nearest(queries_QD, k, nprobe)
 
     def matches(self, asked: Sequence[Alignments], tried: int, change: float) -> list[list[Match]]:
         self.asked_candidates = max(len(one.start_C) for one in asked)
@@ -118,7 +120,9 @@ def test_queries_and_timelines_find_as_many_neighbors_and_score_as_many_candidat
     query = clip(tracks[2], 100, 80, noise=0.5)
     found = {}
     for settings in ({}, {"neighbors": 5, "candidates": 3}):
-        search = Counted(shards.shards, nprobe=32, **settings)
+        search = Counted(
+            shards.quantizer, shards.lists, shards.tracks, effort=Effort(None, 32), **settings
+        )
         # At the cataloged speed: other speeds have a few proposals of their own.
         [matches] = find_matches([query], search, change=0.0)
         assert matches[0].ordinal == 2

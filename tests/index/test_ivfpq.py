@@ -1,8 +1,8 @@
-"""The index: its size rules, its bytes, and what it finds."""
+"""The index: its size rules, its codes, and what it finds."""
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 
 import faiss
 import numpy as np
@@ -10,8 +10,10 @@ import pytest
 
 from grafp.errors import CatalogError
 from grafp.index import gpu, ivfpq
+from grafp.index.codes import Codes
 from grafp.index.ids import fingerprint_ids
-from grafp.index.ivfpq import choose_lists, open_index, parse_index, populate, search, train_index
+from grafp.index.ivfpq import choose_lists, decode, encode, parse_index, quantizer_of, train_index
+from grafp.index.lists import Lists, recall
 from grafp.index.size import CODE_BYTES, IndexParameters
 
 
@@ -27,8 +29,21 @@ def unit(vectors: np.ndarray) -> np.ndarray:
     return (vectors / np.linalg.norm(vectors, axis=-1, keepdims=True)).astype(np.float32)
 
 
-def nearest(index: faiss.IndexIVF, queries: np.ndarray, k: int, nprobe: int) -> tuple:
-    return search(index, choose_lists(index, queries, nprobe), k)
+def whole(trained: bytes, vectors: np.ndarray, ids: np.ndarray) -> Lists:
+    """All lists, with these fingerprints in them."""
+    index = parse_index(trained)
+    return Lists.filled(index, encode(trained, vectors, ids), range(index.nlist))
+
+
+def nearest(trained: bytes, lists: Lists, queries: np.ndarray, k: int, nprobe: int) -> tuple:
+    return lists.nearest(choose_lists(quantizer_of(parse_index(trained)), queries, nprobe), k)
+
+
+def equal(one: Codes, other: Codes) -> bool:
+    return all(
+        np.array_equal(getattr(one, name), getattr(other, name))
+        for name in ("list_N", "id_N", "code_NB")
+    )
 
 
 def clustered(count: int, seed: int = 0, clusters: int = 400) -> np.ndarray:
@@ -42,18 +57,20 @@ def test_an_index_is_never_larger_than_what_can_train_it(fingerprints: int) -> N
     parameters = IndexParameters.for_size(fingerprints)
     assert 1 <= parameters.nprobe <= parameters.nlist
     assert 1 <= parameters.training_points <= fingerprints
-    assert parameters.nlist == 1 or parameters.nlist * 39 <= parameters.training_points
+    assert parameters.nlist == 1 or parameters.nlist * 39 <= fingerprints
+    assert parameters.training_points >= 8 * parameters.nlist or parameters.nlist == 1
     assert parameters.codec == "SQfp16" or parameters.training_points >= 10_000
     assert parameters.training_points * 512 < 3e9  # bytes: it fits a worker's memory
 
 
-def test_lists_grow_with_the_square_root_up_to_what_suits_a_shard() -> None:
-    for fingerprints in (10**5, 10**6, 10**7, 10**8):
+def test_what_a_fingerprint_visits_grows_slower_than_the_catalog() -> None:
+    visited = []
+    for fingerprints in (10**6, 10**7, 10**8, 10**9):
         parameters = IndexParameters.for_size(fingerprints)
-        assert 2 <= parameters.nlist / min(fingerprints, 10**6 + 10**5) ** 0.5 <= 4
         assert parameters.codec == "PQ64x4fs"
-        visited = fingerprints * parameters.nprobe / parameters.nlist
-        assert visited <= 0.07 * fingerprints
+        assert 8 <= parameters.nlist / fingerprints**0.5 <= 16
+        visited.append(fingerprints * parameters.nprobe / parameters.nlist)
+    assert all(after < 6 * before for before, after in itertools.pairwise(visited))
 
 
 def test_a_grown_catalog_outgrows_its_template_but_not_at_once() -> None:
@@ -63,7 +80,7 @@ def test_a_grown_catalog_outgrows_its_template_but_not_at_once() -> None:
     large = IndexParameters.for_size(10**5)
     assert not large.outgrown_by(2 * 10**5)
     assert large.outgrown_by(30 * 10**5)
-    assert not IndexParameters.for_size(2 * 10**6).outgrown_by(10**9)  # no more lists than that
+    assert not IndexParameters.for_size(10**11).outgrown_by(10**13)  # no more lists than that
 
 
 def test_ids_tell_track_and_segment() -> None:
@@ -78,8 +95,8 @@ def test_a_tiny_catalog_finds_all_that_is_in_it(count: int) -> None:
     vectors = clustered(count)
     trained = train_index(vectors, IndexParameters.for_size(count))
     assert parse_index(trained).ntotal == 0
-    index = parse_index(populate(trained, vectors, np.arange(count)))
-    similarity, found = nearest(index, vectors, 1, 32)
+    lists = whole(trained, vectors, np.arange(count))
+    similarity, found = nearest(trained, lists, vectors, 1, 32)
     assert found[:, 0].tolist() == list(range(count))
     np.testing.assert_allclose(similarity[:, 0], 1.0, atol=2e-3)
 
@@ -93,34 +110,98 @@ def test_most_true_neighbors_are_found(trained: bytes) -> None:
     vectors, queries = clustered(10_000), clustered(10_000)[::50]
     noise = np.random.default_rng(1).standard_normal(queries.shape)
     queries = unit(queries + 0.4 * noise / np.linalg.norm(noise, axis=1, keepdims=True))
-    index = parse_index(populate(trained, vectors, np.arange(10_000)))
-    nprobe = IndexParameters.for_size(10_000).nprobe
-    assert nprobe <= index.nlist / 8
-    _, found = nearest(index, queries, 20, nprobe)
+    parameters = IndexParameters.for_size(10_000)
+    assert parameters.nprobe <= parameters.nlist / 8
+    lists = whole(trained, vectors, np.arange(10_000))
+    _, found = nearest(trained, lists, queries, 20, parameters.nprobe)
     true = (queries @ vectors.T).argsort(axis=1)[:, ::-1]
     nearest_found = (found == true[:, :1]).any(axis=1)
     assert nearest_found.mean() > 0.97
-    recall = np.mean([len(set(f) & set(t)) / 20 for f, t in zip(found, true[:, :20], strict=True)])
-    assert recall > 0.9
+    part = np.mean([len(set(f) & set(t)) / 20 for f, t in zip(found, true[:, :20], strict=True)])
+    assert part > 0.9
 
 
-def test_the_same_fingerprints_give_the_same_bytes(trained: bytes) -> None:
+def test_the_same_fingerprints_have_the_same_codes(trained: bytes) -> None:
     vectors, ids = clustered(3_000, seed=2), np.arange(3_000) + (7 << 20)
-    first = populate(trained, vectors, ids)
+    first = encode(trained, vectors, ids)
     faiss.omp_set_num_threads(2)
-    assert populate(trained, vectors, ids) == first
-    assert faiss.omp_get_max_threads() == 2
-    assert populate(trained, vectors.astype(np.float16), ids) != trained
+    assert equal(encode(trained, vectors, ids), first)
+    order = np.random.default_rng(0).permutation(3_000)
+    assert equal(encode(trained, vectors[order], ids[order]), first)
+    halves = encode(trained, vectors.astype(np.float16), ids)
+    assert (halves.list_N == first.list_N).mean() > 0.99
 
 
-def test_the_same_sample_trains_the_same_template() -> None:
+def test_silence_has_no_code(trained: bytes) -> None:
+    vectors = clustered(100)
+    vectors[::2] = 0
+    assert sorted(encode(trained, vectors, np.arange(100)).id_N.tolist()) == list(range(1, 100, 2))
+    assert len(encode(trained, np.zeros((5, 128), np.float16), np.arange(5))) == 0
+    assert len(encode(trained, np.zeros((0, 128), np.float16), np.arange(0))) == 0
+
+
+@pytest.mark.parametrize("codec", CODE_BYTES)
+def test_lists_in_parts_answer_as_all_together(codec: str) -> None:
+    vectors, ids = clustered(2_000), np.arange(2_000) + (7 << 20)
+    parameters = replace(IndexParameters.for_size(2_000), codec=codec)
+    trained = train_index(vectors, parameters)
+    index, codes = parse_index(trained), encode(trained, vectors, ids)
+    assert codes.code_NB.shape == (2_000, CODE_BYTES[codec])
+    probes = choose_lists(quantizer_of(index), vectors[:50], 8)
+    expected, found = Lists.filled(index, codes, range(index.nlist)).nearest(probes, 5)
+    assert (found[:, 0] == ids[:50]).all()
+    cut = index.nlist // 3
+    parts = [
+        Lists.filled(index, codes.within(lists), lists)
+        for lists in (range(cut), range(cut, index.nlist))
+    ]
+    similarity = np.concatenate([part.nearest(probes, 5)[0] for part in parts], axis=1)
+    np.testing.assert_allclose(-np.sort(-similarity, axis=1)[:, :5], expected, atol=1e-6)
+    assert sum(part.sizes_L.sum() for part in parts) == 2_000
+    alike = np.einsum("nd,nd->n", decode(index, codes), vectors[codes.id_N - (7 << 20)])
+    assert alike.mean() > 0.8
+    assert recall(index, codes, vectors, ids) > 0.9
+
+
+def test_many_lists_are_trained_in_two_levels_and_found_by_a_graph(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(ivfpq, "_ONE_LEVEL", 64)
+    monkeypatch.setattr(ivfpq, "FLAT_LISTS", 128)
+    vectors = clustered(10_000)
+    parameters = replace(IndexParameters.for_size(10_000), nlist=200)
+    trained = train_index(vectors, parameters)
+    assert train_index(vectors, parameters) == trained
+    index = parse_index(trained)
+    assert isinstance(quantizer_of(index), faiss.IndexHNSW)
+    assert (index.nlist, index.quantizer.ntotal) == (200, 200)
+    codes = encode(trained, vectors, np.arange(10_000))
+    assert codes.imbalance(range(200)) < 2
+    lists = Lists.filled(index, codes, range(200))
+    _, found = nearest(trained, lists, vectors[::100], 1, 8)
+    assert (found[:, 0] == np.arange(0, 10_000, 100)).mean() > 0.97
+
+
+def test_centroids_are_shared_out_by_size() -> None:
+    assert ivfpq._shares([10, 20, 70], 10) == [1, 2, 7]
+    assert sum(ivfpq._shares([3, 3, 3], 4)) == 4
+    assert ivfpq._shares([1, 0, 99], 50)[1] == 0
+
+
+def test_imbalance_is_one_for_even_lists() -> None:
+    even = Codes(np.repeat(np.arange(4), 5), np.arange(20), np.zeros((20, 1), np.uint8))
+    assert even.imbalance(range(4)) == 1
+    assert even.imbalance(range(8)) == 2  # half of them empty
+
+
+def test_the_same_sample_trains_the_same_index() -> None:
     parameters = IndexParameters.for_size(2_000)
     assert train_index(clustered(2_000), parameters) == train_index(clustered(2_000), parameters)
 
 
 def test_no_more_answers_than_fingerprints(trained: bytes) -> None:
-    index = parse_index(populate(trained, clustered(3), np.arange(3)))
-    _, found = nearest(index, clustered(1), 20, 10_000)
+    lists = whole(trained, clustered(3), np.arange(3))
+    _, found = nearest(trained, lists, clustered(1), 20, 10_000)
     assert sorted(found[0].tolist()) == [-1] * 17 + [0, 1, 2]
 
 
@@ -129,29 +210,11 @@ def damaged(data: bytes) -> list[bytes]:
     return [*cuts, b"not an index" + data, bytes(len(data)), data[1:], b"x"]
 
 
-def test_damaged_bytes_are_a_catalog_error(trained: bytes, tmp_path: Path) -> None:
-    whole = populate(trained, clustered(500), np.arange(500))
-    for number, data in enumerate(damaged(whole)):
+def test_damaged_bytes_are_a_catalog_error(trained: bytes) -> None:
+    for data in damaged(trained):
         with pytest.raises(CatalogError, match="damaged index") as error:
             parse_index(data)
         assert "\n" not in str(error.value)
-        path = tmp_path / f"{number}.faiss"
-        path.write_bytes(data)
-        with pytest.raises(CatalogError, match=f"{number}.faiss: a damaged index"):
-            open_index(str(path))
-
-
-def test_a_mapped_file_answers_as_the_bytes_do(trained: bytes, tmp_path: Path) -> None:
-    vectors = clustered(2_000)
-    data = populate(trained, vectors, np.arange(2_000))
-    (tmp_path / "shard.faiss").write_bytes(data)
-    mapped = open_index(str(tmp_path / "shard.faiss"))
-    for ours, theirs in zip(
-        nearest(mapped, vectors[:50], 5, 8),
-        nearest(parse_index(data), vectors[:50], 5, 8),
-        strict=True,
-    ):
-        np.testing.assert_array_equal(ours, theirs)
 
 
 @pytest.mark.parametrize("codec", CODE_BYTES)
@@ -164,7 +227,7 @@ def test_centroids_elsewhere_make_the_same_index(codec: str) -> None:
     assert ivfpq._trained(empty, vectors, faiss.IndexFlatIP(128)) == trained
     index = parse_index(trained)
     centroids = faiss.clone_index(index.quantizer)
-    assert ivfpq._populated(index, vectors, ids, centroids) == populate(trained, vectors, ids)
+    assert equal(ivfpq._encoded(index, vectors, ids, centroids), encode(trained, vectors, ids))
 
 
 def test_without_a_gpu_the_cpu_does_it() -> None:
@@ -175,7 +238,7 @@ def test_without_a_gpu_the_cpu_does_it() -> None:
     trained = train_index(vectors, parameters)
     assert train_index(vectors, parameters, gpu=True) == trained
     ids = np.arange(1_000)
-    assert populate(trained, vectors, ids, gpu=True) == populate(trained, vectors, ids)
+    assert equal(encode(trained, vectors, ids, gpu=True), encode(trained, vectors, ids))
 
 
 def test_faiss_that_fails_on_a_gpu_is_tried_without(monkeypatch: pytest.MonkeyPatch) -> None:

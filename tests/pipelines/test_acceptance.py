@@ -19,7 +19,7 @@ from grafp.catalog.manifest import FORMAT_VERSION, Manifest
 from grafp.errors import CatalogError, ModelError
 from grafp.model.background import FILE, LENGTHS_S, background_to_bytes
 from grafp.model.bundle import SHIPPED
-from jobs import merge_index, query_batch
+from jobs import query_batch
 from pipelines.common import cli
 from pipelines.common.placement import Encoders
 from pipelines.indexing import maintain
@@ -163,26 +163,19 @@ def test_a_snapshot_without_calibration_answers_by_score(
     assert not (tmp_path / "no").exists()
 
 
-def test_a_catalog_of_format_4_is_read_and_calibrated_by_merge_index(
+def test_a_catalog_of_format_4_is_refused_with_a_way_on(
     root: str, clips: str, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    thresholds = {"1": {"0.001": 0.85}, "5": {"0.001": 0.7}}
-    before = {"excerpts": 9, "fingerprints": 9, "thresholds": thresholds}
-    old = changed(root, tmp_path, format_version=4, calibration=before)
-    background_of(old).unlink()  # bundles had none
-    with logged() as lines:
-        acceptance = Catalog.open_published(old).acceptance()
-    assert len(lines) == 1
-    assert "jobs/merge_index.py makes one" in lines[0]
-    assert acceptance.calibration is None
-    code, summary, _ = run_job(merge_index, capsys, "--catalog", old)
-    assert code == cli.DONE
-    assert summary["snapshot"] != manifest_of(root).snapshot
-    assert manifest_of(old).format_version == FORMAT_VERSION
-    assert manifest_of(old).calibration == manifest_of(root).calibration
-    assert manifest_of(old).shards == manifest_of(root).shards
-    code, again, _ = run_job(merge_index, capsys, "--catalog", old)
-    assert (code, again["snapshot"]) == (cli.DONE, summary["snapshot"])
+    old = changed(root, tmp_path, format_version=4)
+    code, _, stderr = run_job(
+        query_batch, capsys, "--catalog", old, "--queries", clips, "--out", str(tmp_path / "out")
+    )
+    assert code == cli.FAILED
+    assert stderr.startswith("error: ")
+    assert f"catalog format 4; this version reads format {FORMAT_VERSION}; run " in stderr
+    assert "merge_index.py --catalog URI --upgrade" in stderr
+    assert stderr.count("\n") == 1
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_background_of_another_model_is_one_line(

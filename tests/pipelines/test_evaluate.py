@@ -13,7 +13,7 @@ from grafp.catalog.catalog import Catalog
 from grafp.evaluation.hashing import HashSearch
 from grafp.evaluation.hit_rates import TOLERANCES_S, granularity, grid, markdown
 from grafp.evaluation.metrics import Answer
-from grafp.index.shards import ShardSearch
+from grafp.index.search import IndexSearch
 from jobs import evaluate
 from pipelines.common import cli
 from pipelines.common.placement import Encoders
@@ -96,7 +96,7 @@ def test_hashes_find_the_tracks_too_and_the_report_says_so(
 
     for_queries = SpreadSearch.for_queries
 
-    def search(*catalog: Any, method: type[ShardSearch], **options: Any) -> SpreadSearch:
+    def search(*catalog: Any, method: type[IndexSearch], **options: Any) -> SpreadSearch:
         used.append(method)
         return for_queries(*catalog, method=method, **options)
 

@@ -73,7 +73,7 @@ def test_the_papers_index_is_recorded_and_answers(
     assert (manifest.parameters.codec, manifest.parameters.nlist) == ("PQ64", 256)
     assert manifest.trained_index
     assert manifest.trained_index.key.startswith("index/pq64-")
-    assert (manifest.neighbors, manifest.candidates, manifest.nprobe) == (20, 64, 16)
+    assert (manifest.neighbors, manifest.candidates, manifest.effort.lists) == (20, 64, 16)
     for seed in (0, 17):
         excerpt_S = synthesis.piece(seed, 4.0)[8_000:56_000]
         storage.write(f"{tmp_path}/queries/{seed}.flac", encode(excerpt_S, "flac"))
@@ -137,8 +137,8 @@ def test_settings_of_the_search_take_effect_without_another_index(
     assert (code, summary["embedded"]) == (cli.DONE, 0)
     after = manifest_of(root)
     assert after.index_options == IndexOptions("PQ64", 256, probes=4, neighbors=20, candidates=1)
-    assert (after.trained_index, after.shards) == (before.trained_index, before.shards)
-    assert (after.nprobe, after.neighbors, after.candidates) == (4, 20, 1)
+    assert (after.trained_index, after.layers) == (before.trained_index, before.layers)
+    assert (after.effort.lists, after.neighbors, after.candidates) == (4, 20, 1)
     # Calibrated again: a search that does less finds worse wrong answers.
     assert before.calibration
     assert after.calibration

@@ -260,9 +260,9 @@ def test_newer_and_damaged_catalogs_are_refused(catalog: str, music: Path, tmp_p
     shutil.copytree(catalog, root)
     snapshot = storage.read(f"{root}/CURRENT").decode().strip()
     manifest = json.loads(storage.read(f"{root}/snapshots/{snapshot}.json"))
-    shard = f"{root}/{manifest['shards'][0]['index']['key']}"
+    shard = f"{root}/{manifest['layers'][0]['shards'][0]['codes']['key']}"
     whole = storage.read(shard)
-    for damage in (whole[:-100], whole[:-100] + bytes(100)):
+    for damage in (whole[:-100], bytes(100) + whole[100:]):
         storage.write(shard, damage)
         with pytest.raises(Exception, match="damaged") as raised:
             ask(root, str(music), str(tmp_path / "out"))

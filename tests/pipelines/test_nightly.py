@@ -78,7 +78,7 @@ def test_the_second_night_embeds_only_what_is_new(long_store: str, tmp_path: Pat
     assert second["fingerprints"] - first["fingerprints"] == 41
     after = manifest_of(root)
     assert after.trained_index == before.trained_index
-    assert after.shards[0] == before.shards[0]
+    assert after.layers[0] == before.layers[0]
     assert maintain.verify(root)["damaged"] == 0
     assert matches(root, tmp_path / "queries", [20, 21, 22, 32, 100]) == {
         "20": [], "21": [], "22": ["22.wav"], "32": ["32.wav"], "100": ["20.wav"],
@@ -146,7 +146,7 @@ def test_the_same_music_makes_the_same_shards(long_store: str) -> None:
     one, two = f"{long_store}/one", f"{long_store}/two"
     index(audio, one)
     index(audio, two, encoders=Encoders(2))
-    assert manifest_of(one).shards == manifest_of(two).shards
+    assert manifest_of(one).layers == manifest_of(two).layers
     assert manifest_of(one).trained_index == manifest_of(two).trained_index
 
 
@@ -183,16 +183,17 @@ def test_removed_by_name_stays_removed(
 
 
 @pytest.mark.slow
-def test_small_shards_are_joined_and_answers_stay(
+def test_layers_are_merged_and_answers_stay(
     long_store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(upkeep, "MAX_SMALL", 3)
+    monkeypatch.setattr(upkeep, "MAX_LAYERS", 2)
+    monkeypatch.setattr(upkeep, "MAX_ADDED", 0.5)
     audio, root = f"{long_store}/music", f"{long_store}/catalog"
     counts = []
     for seeds in (range(3), range(3, 4), range(4, 5), range(5, 6)):
         index(write_music(audio, seeds), root)
-        counts.append(len(manifest_of(root).shards))
-    assert counts == [1, 2, 1, 2]
+        counts.append(len(manifest_of(root).layers))
+    assert counts == [1, 2, 2, 1]  # two later layers become one; three tracks beside three, all
     assert maintain.maintain(root, compact=True)["shards"] == 1
     assert maintain.maintain(root)["shards"] == 1
     expected = {str(seed): [f"{seed}.wav"] for seed in range(6)}
@@ -214,7 +215,9 @@ def test_clean_up_spares_what_snapshots_and_young_runs_need(long_store: str) -> 
     assert kept["removed_files"] == 0
     tried = maintain.clean_up(root, keep_snapshots=2, grace_hours=0.0, dry_run=True)
     done = maintain.clean_up(root, keep_snapshots=2, grace_hours=0.0)
-    assert done["removed_files"] == tried["removed_files"] == 3  # manifest, its table, the leftover
+    assert (
+        done["removed_files"] == tried["removed_files"] == 5
+    )  # manifest, its three tables, the leftover
     assert maintain.verify(root)["damaged"] == 0
     parent = manifest_of(root).parent
     assert parent is not None
@@ -248,9 +251,8 @@ def test_a_clean_up_that_dies_leaves_no_record_of_half_a_shard(
                 break
         now = {file.uri for file in storage.list_files(f"{root}/index")}
         for record in (uri for uri in now if uri.endswith(".json")):
-            parts = (".faiss", ".vectors", ".tracks.parquet")
-            assert now >= {record.replace(".json", part) for part in parts}
-    assert len(left) - len(now) == 4
+            assert record.replace(".json", ".codes.parquet") in now
+    assert len(left) - len(now) == 3  # codes, their record, the table of a layer
     assert index(audio, root)["tracks"] == 2
     assert maintain.verify(root)["damaged"] == 0
 
@@ -264,7 +266,10 @@ def test_damage_is_named(
     index(write_music(f"{long_store}/music", range(2)), root)
     assert maintain.verify(root)["damaged"] == 0
     files = [file.uri for file in storage.list_files(root)]
-    for kind in (".vectors", ".faiss", ".tracks.parquet", "/card.json", "/embeddings/"):
+    for kind in (
+        ".codes.parquet", "trained.faiss", ".tracks.parquet", ".places.parquet", "/card.json",
+        "/embeddings/",
+    ):  # fmt: skip
         victim = next(uri for uri in files if kind in uri)
         whole = storage.read(victim)
         middle = len(whole) // 2
@@ -354,13 +359,13 @@ def test_retraining_mends_an_index_that_is_damaged(tmp_path: Path) -> None:
     root = f"{tmp_path}/catalog"
     index(write_music(f"{tmp_path}/music", range(60, 64)), root)
     whole = manifest_of(root)
-    shard = whole.shards[0]
+    [layer] = whole.layers
     assert whole.trained_index
-    for file in (whole.trained_index, shard.index, shard.vectors, shard.tracks):
+    for file in (whole.trained_index, layer.shards[0].codes, layer.tracks):
         path = Path(root, file.key)
         data = path.read_bytes()
         path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
-    assert maintain.verify(root)["damaged"] == 4
+    assert maintain.verify(root)["damaged"] == 3
     maintain.maintain(root, retrain=True)
     assert maintain.verify(root)["damaged"] == 0
-    assert manifest_of(root).shards == whole.shards  # the same files, byte for byte
+    assert manifest_of(root).layers == whole.layers  # the same files, byte for byte

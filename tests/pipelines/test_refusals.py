@@ -66,10 +66,9 @@ def from_a_newer_version(root: str) -> str:
 
 def with_a_shard_of_another_trained_index(root: str) -> str:
     def move(manifest: dict) -> None:
-        for kind in ("index", "vectors", "tracks"):
-            manifest["shards"][1][kind]["key"] = f"index/other/x.{kind}"
+        manifest["layers"][-1]["shards"][-1]["codes"]["key"] = "index/other/x.codes.parquet"
 
-    shard = Catalog.open(root).manifest.shards[1].shard_id
+    shard = Catalog.open(root).manifest.shards[-1].shard_id
     edit_manifest(root, move)
     return f"shard {shard} is of another trained"
 
@@ -91,13 +90,13 @@ def with_a_truncated_track_table(root: str) -> str:
     return cut(root, Catalog.open(root).manifest.tracks.key)
 
 
-def with_a_truncated_table_of_a_shard(root: str) -> str:
-    return cut(root, Catalog.open(root).manifest.shards[1].tracks.key)
+def with_a_truncated_table_of_a_layer(root: str) -> str:
+    return cut(root, Catalog.open(root).manifest.layers[-1].tracks.key)
 
 
 def with_another_hash(root: str) -> str:
-    """One bit of a shard is another: the size is right, and FAISS would read it."""
-    key = Catalog.open(root).manifest.shards[0].index.key
+    """One bit of a shard is another: the size is right, and FAISS would take it."""
+    key = Catalog.open(root).manifest.shards[0].codes.key
     whole = bytearray(storage.read(f"{root}/{key}"))
     whole[len(whole) // 2] ^= 1
     storage.write(f"{root}/{key}", bytes(whole))
@@ -111,7 +110,7 @@ def with_another_hash(root: str) -> str:
         with_a_shard_of_another_trained_index,
         with_a_truncated_manifest,
         with_a_truncated_track_table,
-        with_a_truncated_table_of_a_shard,
+        with_a_truncated_table_of_a_layer,
         with_another_hash,
     ],
 )

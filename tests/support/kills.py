@@ -1,6 +1,5 @@
 """Killing runs in tests: when, how, and what was lost or doubled by it."""
 
-import io
 import os
 import random
 import re
@@ -17,10 +16,12 @@ from dataclasses import dataclass
 from fnmatch import fnmatch
 from pathlib import Path
 
-import pyarrow.parquet as pq
+import numpy as np
 
 from grafp import storage
 from grafp.catalog.catalog import Catalog
+from grafp.catalog.shard_files import read_codes, read_ordinals
+from grafp.index.ids import ordinals_of
 
 _LONGEST_RUN = 12.0  # seconds, about
 _REQUEST = re.compile(rb"(GET|PUT|HEAD|POST|DELETE) ")
@@ -36,7 +37,7 @@ class Moment:
 
 
 ANY_TIME = Moment("any time")
-POPULATING = Moment("populating", written="index/*/[0-9a-f]*.faiss")
+POPULATING = Moment("populating", written="index/*/[0-9a-f]*.codes.parquet")
 WRITTEN = Moment("shard written", written="index/*/[0-9a-f]*.json")
 TABLE = Moment("track table written", written="snapshots/*.tracks.parquet")
 PUBLISHING = Moment("manifest written", written="snapshots/*[0-9a-f].json")
@@ -57,7 +58,7 @@ def content(root: str) -> tuple:
     assert catalog.manifest is not None
     names = ("uri", "track_id", "ordinal", "content_sha256", "status", "n_segments")
     rows = [tuple(row[name] for name in names) for row in catalog.tracks().to_pylist()]
-    return rows, catalog.manifest.trained_index, catalog.manifest.shards, catalog.manifest.counts
+    return rows, catalog.manifest.trained_index, catalog.manifest.layers, catalog.manifest.counts
 
 
 def lost_and_doubled(root: str, undisturbed: tuple) -> tuple[int, int]:
@@ -66,9 +67,11 @@ def lost_and_doubled(root: str, undisturbed: tuple) -> tuple[int, int]:
     assert catalog.manifest is not None
     named = Counter(catalog.tracks()["uri"].to_pylist())
     held: Counter[int] = Counter()
-    for entry in catalog.manifest.shards:
-        table = pq.read_table(io.BytesIO(catalog.get(entry.tracks)))
-        held.update(table["ordinal"].to_pylist())
+    for layer in catalog.manifest.layers:
+        held.update(read_ordinals(catalog, layer.tracks).tolist())
+    codes = [read_codes(root, entry) for entry in catalog.manifest.shards]
+    stored = Counter(ordinals_of(np.concatenate([one.id_N for one in codes])).tolist())
+    assert stored.keys() == held.keys()
     rows = undisturbed[0]
     lost = {row[0] for row in rows if not named[row[0]] or (row[4] == "ok" and not held[row[2]])}
     more = sum(count - 1 for count in (*named.values(), *held.values()))
@@ -79,7 +82,7 @@ def half_shards(root: str) -> int:
     """Shards that a dead run left without their record."""
     keys = {key for key, _ in _files(root)}
     indexes = {key for key in keys if fnmatch(key, POPULATING.written)}
-    return sum(key.replace(".faiss", ".json") not in keys for key in indexes)
+    return sum(key.replace(".codes.parquet", ".json") not in keys for key in indexes)
 
 
 def start(job: str, *arguments: str, output: Path, **env: str) -> subprocess.Popen[str]:
@@ -113,7 +116,8 @@ def wait_for(moment: Moment, run: subprocess.Popen[str], root: str, output: Path
 
 def _files(root: str) -> set[tuple[str, str]]:
     """Keys with etags, so that a file that was replaced is new."""
-    return {(info.uri[len(root) + 1 :], info.etag) for info in storage.list_files(root)}
+    files = storage.list_files(root, may_be_missing=True)
+    return {(info.uri[len(root) + 1 :], info.etag) for info in files}
 
 
 @contextmanager

@@ -1,12 +1,18 @@
 """Synthetic recordings as fingerprints, clips of them, and shards that hold them."""
 
+import itertools
 from dataclasses import replace
 
+import faiss
 import numpy as np
 
+from grafp.index.alignment import Effort
+from grafp.index.codes import Codes
 from grafp.index.ids import fingerprint_ids
-from grafp.index.ivfpq import parse_index, populate, train_index
-from grafp.index.shards import Shard, ShardSearch
+from grafp.index.ivfpq import encode, parse_index, quantizer_of, train_index
+from grafp.index.lists import Lists
+from grafp.index.scoring import Tracks
+from grafp.index.search import IndexSearch
 from grafp.index.size import IndexParameters
 
 FINE = 10  # points of a synthetic recording per hop
@@ -44,23 +50,36 @@ def clip(fine_ND: np.ndarray, start: float, hops: int, noise: float = 0.0) -> np
 
 def shards_of(
     tracks: dict[int, np.ndarray], count: int = 1, stride: int = 1, codec: str | None = None
-) -> ShardSearch:
-    """A catalog of these ordinals, dealt out to `count` shards of one trained index."""
+) -> IndexSearch:
+    """A catalog of these ordinals, in `count` ranges of lists and as many parts of its tracks."""
+    index, codes = index_of(tracks, codec)
+    edges = [index.nlist * n // count for n in range(count + 1)]
+    lists = [range(*edge) for edge in itertools.pairwise(edges)]
+    parts = [sorted(tracks)[n::count] for n in range(count)]
+    return IndexSearch(
+        quantizer_of(index),
+        [Lists.filled(index, codes.within(one), one) for one in lists],
+        [tracks_of({o: tracks[o] for o in part}) for part in parts],
+        effort=Effort(None, 32),
+        stride=stride,
+    )
+
+
+def index_of(
+    tracks: dict[int, np.ndarray], codec: str | None = None
+) -> tuple[faiss.IndexIVF, Codes]:
+    """A trained index, and the codes of all fingerprints."""
     everything = np.concatenate(list(tracks.values()))
     parameters = IndexParameters.for_size(len(everything))
     trained = train_index(everything, replace(parameters, codec=codec or parameters.codec))
-    parts = [sorted(tracks)[n::count] for n in range(count)]
-    shards = [shard_of(trained, {o: tracks[o] for o in part}) for part in parts]
-    return ShardSearch(shards, nprobe=32, stride=stride)
-
-
-def shard_of(trained: bytes, tracks: dict[int, np.ndarray]) -> Shard:
-    counts = np.array([len(vectors) for vectors in tracks.values()])
-    vectors = np.concatenate(list(tracks.values()))
     ids = np.concatenate([fingerprint_ids(o, np.arange(len(v))) for o, v in tracks.items()])
-    return Shard(
-        index=parse_index(populate(trained, vectors, ids)),
-        vectors_ND=vectors.astype(np.float16),
+    return parse_index(trained), encode(trained, everything, ids)
+
+
+def tracks_of(tracks: dict[int, np.ndarray]) -> Tracks:
+    counts = np.array([len(vectors) for vectors in tracks.values()])
+    return Tracks(
+        np.concatenate(list(tracks.values())).astype(np.float16),
         ordinals_T=np.array(list(tracks)),
         first_rows_T=np.concatenate([[0], np.cumsum(counts)[:-1]]),
         counts_T=counts,

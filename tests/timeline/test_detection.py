@@ -7,7 +7,7 @@ import pytest
 from vectors import clip, on_grid, recording, shards_of, unit
 
 from grafp.index.evidence import Answer
-from grafp.index.shards import ShardSearch
+from grafp.index.search import IndexSearch
 from grafp.timeline.detection import Detection, find_detections
 from grafp.timeline.sequence import timeline
 
@@ -39,7 +39,7 @@ def tracks(fine: dict[int, np.ndarray]) -> dict[int, np.ndarray]:
 
 
 @pytest.fixture(scope="module")
-def catalog(tracks: dict[int, np.ndarray]) -> ShardSearch:
+def catalog(tracks: dict[int, np.ndarray]) -> IndexSearch:
     return shards_of(tracks, 2)
 
 
@@ -52,7 +52,7 @@ def cut(track: np.ndarray, start_s: float, end_s: float, noise: float = 0.6) -> 
     return clip(track, start_s * SECOND, round((end_s - start_s) * SECOND), noise)
 
 
-def found(programme_MD: np.ndarray, catalog: ShardSearch) -> list[Detection]:
+def found(programme_MD: np.ndarray, catalog: IndexSearch) -> list[Detection]:
     detections = timeline(find_detections(programme_MD, catalog, None, HOP, points), accepts)
     for detection in detections:
         assert detection.score >= threshold(detection.heard_s)
@@ -72,7 +72,7 @@ def check(
 
 
 def test_plays_among_unknown_sound_have_their_times(
-    fine: dict[int, np.ndarray], catalog: ShardSearch
+    fine: dict[int, np.ndarray], catalog: IndexSearch
 ) -> None:
     programme = np.concatenate(
         [
@@ -90,7 +90,7 @@ def test_plays_among_unknown_sound_have_their_times(
 
 
 def test_a_track_that_is_played_again_is_another_play(
-    fine: dict[int, np.ndarray], catalog: ShardSearch
+    fine: dict[int, np.ndarray], catalog: IndexSearch
 ) -> None:
     piece = cut(fine[2], 10, 25)
     programme = np.concatenate(
@@ -104,7 +104,7 @@ def test_a_track_that_is_played_again_is_another_play(
 
 @pytest.mark.parametrize(("gap", "count"), [(6, 1), (14, 2)])
 def test_a_short_gap_is_bridged(
-    gap: float, count: int, fine: dict[int, np.ndarray], catalog: ShardSearch
+    gap: float, count: int, fine: dict[int, np.ndarray], catalog: IndexSearch
 ) -> None:
     """Somebody talks, and the music goes on where it would have been."""
     music = cut(fine[0], 5, 45)
@@ -120,7 +120,7 @@ def test_a_short_gap_is_bridged(
     )
 
 
-def test_a_gap_may_be_silent(fine: dict[int, np.ndarray], catalog: ShardSearch) -> None:
+def test_a_gap_may_be_silent(fine: dict[int, np.ndarray], catalog: IndexSearch) -> None:
     silence = np.zeros((400, 128), np.float32)
     [detection] = found(np.concatenate([silence, cut(fine[0], 5, 20), silence]), catalog)
     check(detection, 0, 40, 55, 5)
@@ -128,7 +128,7 @@ def test_a_gap_may_be_silent(fine: dict[int, np.ndarray], catalog: ShardSearch) 
 
 @pytest.mark.parametrize("fade", [2, 4])
 def test_a_cross_fade_is_cut_in_its_middle(
-    fade: int, fine: dict[int, np.ndarray], catalog: ShardSearch
+    fade: int, fine: dict[int, np.ndarray], catalog: IndexSearch
 ) -> None:
     one, other = cut(fine[1], 10, 30), cut(fine[2], 33, 53)
     share = np.linspace(0, 1, fade * SECOND)[:, None].astype(np.float32)
@@ -163,7 +163,7 @@ def test_of_a_track_within_another_the_longer_play_stays(
     assert detection.end_s == pytest.approx(35 + 0.9)
 
 
-def test_unknown_sound_and_silence_have_no_plays(catalog: ShardSearch) -> None:
+def test_unknown_sound_and_silence_have_no_plays(catalog: IndexSearch) -> None:
     assert found(stranger(120, 11), catalog) == []
     assert found(np.zeros((1_000, 128), np.float32), catalog) == []
     assert found(np.zeros((0, 128), np.float32), catalog) == []
@@ -171,7 +171,7 @@ def test_unknown_sound_and_silence_have_no_plays(catalog: ShardSearch) -> None:
 
 
 def test_a_whole_track_has_its_own_bounds(
-    tracks: dict[int, np.ndarray], catalog: ShardSearch
+    tracks: dict[int, np.ndarray], catalog: IndexSearch
 ) -> None:
     """What comes before and after is no part of it, even if it is alike by chance."""
     programme = np.concatenate([stranger(10, 13), tracks[7], stranger(10, 14)])
@@ -182,7 +182,7 @@ def test_a_whole_track_has_its_own_bounds(
 
 
 def test_the_end_of_a_track_at_the_beginning_of_a_recording(
-    fine: dict[int, np.ndarray], catalog: ShardSearch
+    fine: dict[int, np.ndarray], catalog: IndexSearch
 ) -> None:
     [detection] = found(np.concatenate([cut(fine[0], 54, 60), stranger(30, 15)]), catalog)
     assert (detection.ordinal, detection.start_s) == (0, 0.0)
@@ -204,7 +204,7 @@ def test_a_sparser_catalog_finds_the_same_plays(
 
 @pytest.mark.parametrize("seam", [200, 290, 345, 390, 470])
 def test_a_seam_neither_loses_nor_doubles_a_play(
-    seam: int, fine: dict[int, np.ndarray], catalog: ShardSearch
+    seam: int, fine: dict[int, np.ndarray], catalog: IndexSearch
 ) -> None:
     """A seam before, at the beginning of, within, and after a detection, and within a short one."""
     programme = np.concatenate(
@@ -255,7 +255,7 @@ def test_plays_that_overlap(detections: list, spans: list) -> None:
 
 
 def test_the_offset_correction_moves_where_in_the_track(
-    fine: dict[int, np.ndarray], catalog: ShardSearch
+    fine: dict[int, np.ndarray], catalog: IndexSearch
 ) -> None:
     programme = np.concatenate([stranger(9, 31), cut(fine[1], 20, 40), stranger(9, 32)])
     [before] = found(programme, catalog)
