@@ -15,7 +15,7 @@ _ID_BYTES, _CENTROID_BYTES = 8, 4 * DIMENSION
 _BLOCK = 32  # FAISS keeps 4-bit codes in blocks of so many, and pads the last one of a list
 _LINKS_BYTES = 288  # of a centroid in a graph
 _ITERATIONS, _ONE_LEVEL = 10, 2048  # of k-means, see grafp.index.ivfpq
-_VIEW, _VIEW_INDEXING, _VIEW_ADDING = 64, 16, 50  # centroids that FAISS has in view in a graph
+_VIEW, _VIEW_ADDING = 64, 50  # centroids that FAISS has in view in a graph
 LISTED_BYTES = 12
 """That pipelines.common.parts adds to a code."""
 QUERY_CPUS = 0.3
@@ -32,9 +32,12 @@ TRACK_IN_TABLES, TRACK_IN_EMBEDDINGS = 198, 1_610
 LEVELS, LIST_AND_ID = 6.0, 6.0  # of a fingerprint, beside its vector, and beside its code
 SHARD_IN_MANIFEST = 454
 
+_CELLS = 20  # of grafp.index.assign, each with the square root of all centroids
+
 # Of one core in a second, by benchmarks/rates.py: comparisons with a centroid when fingerprints
-# are indexed, and for queries; fingerprints coded; codes merged; codes compared, by codec.
-_INDEXING, _CHOOSING, _CODED, _MERGED = 3.3e8, 1.2e8, 3.0e5, 2.0e6
+# are indexed, without and with cells, and for queries; fingerprints coded; codes merged; codes
+# compared, by codec.
+_INDEXING, _IN_CELLS, _CHOOSING, _CODED, _MERGED = 3.3e8, 2.0e8, 1.2e8, 3.0e5, 2.0e6
 _SCANNED = {"PQ64x4fs": 4.5e8, "PQ64": 3.2e7, "SQfp16": 8.1e7}
 # Seconds of one core, likewise: a centroid in view in a graph of 2^15, and the power of their
 # number by which it takes longer; reading some lists of a shard; looking for a fingerprint, apart
@@ -67,8 +70,10 @@ def trained_bytes(nlist: int) -> int:
 
 def indexing_s(index: IndexParameters) -> float:
     """To find list and code of a fingerprint."""
-    graph = index.nlist > FLAT_LISTS
-    choose = _graph_s(_VIEW_INDEXING, index.nlist) if graph else index.nlist / _INDEXING
+    by_cells = index.nlist > FLAT_LISTS
+    choose = (
+        (_CELLS + 1) * math.sqrt(index.nlist) / _IN_CELLS if by_cells else index.nlist / _INDEXING
+    )
     return choose + 1 / _CODED
 
 

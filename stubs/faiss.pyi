@@ -109,7 +109,7 @@ class Kmeans:
         min_points_per_centroid: int,
         max_points_per_centroid: int,
         spherical: bool,
-        gpu: bool,
+        gpu: bool = ...,
     ) -> None: ...
     def train(self, x: np.ndarray) -> float: ...
 

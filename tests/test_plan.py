@@ -6,7 +6,6 @@ import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -101,9 +100,7 @@ def test_a_graph_over_centroids_is_as_large_as_planned() -> None:
 
 
 def test_copies_of_constants_are_true() -> None:
-    import faiss
-
-    from grafp.index import evidence, ivfpq
+    from grafp.index import assign, evidence, ivfpq
     from pipelines.common import parts
     from pipelines.indexing import duplicates
 
@@ -113,8 +110,7 @@ def test_copies_of_constants_are_true() -> None:
     assert (rates._ITERATIONS, rates._ONE_LEVEL, rates._VIEW) == (
         ivfpq._ITERATIONS, ivfpq._ONE_LEVEL, ivfpq._WIDTH,
     )  # fmt: skip
-    graph: Any = faiss.index_factory(DIMENSION, "HNSW32", faiss.METRIC_INNER_PRODUCT)
-    assert graph.hnsw.efSearch == rates._VIEW_INDEXING
+    assert rates._CELLS == assign._CELLS
 
 
 def test_units() -> None:

@@ -6,12 +6,14 @@ fingerprints are encoded in parallel and their codes merged by list (grafp.index
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 import faiss
 import numpy as np
 
 from grafp.errors import CatalogError, OptionError
 from grafp.index import gpu as on_gpu
+from grafp.index.assign import CellAssignment
 from grafp.index.codes import Codes
 from grafp.index.size import FLAT_LISTS, IndexParameters
 from grafp.model.fingerprint import DIMENSION
@@ -40,7 +42,7 @@ def train_index(
         if parameters.nlist > _ONE_LEVEL:
             centroids_LD = _two_levels(sample_ND, parameters.nlist, seed, on)
             index.quantizer.add(centroids_LD)
-            centroids_LD = _means(sample_ND, _nearest(index.quantizer, sample_ND), centroids_LD)
+            centroids_LD = _means(sample_ND, _lists_of(index, sample_ND), centroids_LD)
             index.quantizer.reset()
             index.quantizer.add(centroids_LD)  # a quantizer that is full is not trained again
             return _trained(index, sample_ND)
@@ -190,17 +192,34 @@ def _encoded(
 ) -> Codes:
     """`centroids`: a copy of the index's own, on a GPU say."""
     parts = [Codes(np.zeros(0, "i4"), np.zeros(0, "i8"), np.zeros((0, index.code_size), "u1"))]
+    cells = _by_cells(index) if centroids is None else None
+    nearest = cells.nearest if cells else partial(_nearest, centroids or index.quantizer)
     for start in range(0, len(ids_N), _AT_ONCE):
         part = slice(start, start + _AT_ONCE)
         heard_N = vectors_ND[part].any(axis=1)
         part_ND = np.ascontiguousarray(vectors_ND[part][heard_N], np.float32)
         if not len(part_ND):
             continue
-        _, list_N1 = (centroids or index.quantizer).search(part_ND, 1)
-        list_N = np.ascontiguousarray(list_N1[:, 0])
+        list_N = np.ascontiguousarray(nearest(part_ND))
         code_NB = _codes(index, part_ND, list_N)
         parts.append(Codes(list_N.astype(np.int32), ids_N[part][heard_N], code_NB))
     return Codes.together(parts)
+
+
+def _by_cells(index: faiss.IndexIVF) -> CellAssignment | None:
+    """Faster for many fingerprints than the graph of a quantizer that has one, and nearer."""
+    if not isinstance(quantizer_of(index), faiss.IndexHNSW):
+        return None
+    return CellAssignment(index.quantizer.reconstruct_n(0, index.nlist))
+
+
+def _lists_of(index: faiss.IndexIVF, points_ND: np.ndarray) -> np.ndarray:
+    """The list of each point, of an index whose quantizer is full."""
+    cells = _by_cells(index)
+    if cells is None:
+        return _nearest(index.quantizer, points_ND)
+    parts = range(0, len(points_ND), _AT_ONCE)
+    return np.concatenate([cells.nearest(points_ND[n : n + _AT_ONCE]) for n in parts])
 
 
 def _codes(index: faiss.IndexIVF, vectors_ND: np.ndarray, list_N: np.ndarray) -> np.ndarray:
