@@ -9,12 +9,16 @@ import pytest
 from kills import content
 
 from grafp.audio import encode, synthesis
+from grafp.index.size import IndexOptions
 from pipelines.common import cli
 from pipelines.common.placement import Encoders
 from pipelines.indexing.flow import index_catalog
 
 TRACKS = 24
 pytestmark = pytest.mark.slow
+
+INDEX = IndexOptions(codec="PQ64")  # its training takes seconds, so that a node can die meanwhile
+CODEC = ("--codec", "PQ64")
 
 
 @pytest.fixture(scope="module")
@@ -31,14 +35,14 @@ def audio(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def from_one(ray_here: None, audio: Path) -> str:
     """A catalog made by one node."""
     root = str(audio.parent / "one")
-    index_catalog(str(audio), root, encoders=Encoders(1))
+    index_catalog(str(audio), root, index=INDEX, encoders=Encoders(1))
     return root
 
 
 def test_three_nodes_of_which_one_dies_make_the_same_catalog(audio: Path, from_one: str) -> None:
     root = str(audio.parent / "three")
     with nodes.running([1, 1, 1]) as cluster:
-        job = cluster.start("index_catalog.py", "--audio", audio, "--catalog", root)
+        job = cluster.start("index_catalog.py", "--audio", audio, "--catalog", root, *CODEC)
         cluster.kill(cluster.node_at_work("MapWorker", job))
         output, _ = job.communicate(timeout=300)
     assert job.returncode == 0, output
@@ -52,7 +56,7 @@ def test_a_node_dies_while_the_index_is_made(
 ) -> None:
     root = str(tmp_path / "catalog")
     with nodes.running([1, 1, 1]) as cluster:
-        job = cluster.start("index_catalog.py", "--audio", audio, "--catalog", root)
+        job = cluster.start("index_catalog.py", "--audio", audio, "--catalog", root, *CODEC)
         cluster.kill(cluster.node_at_work(task, job))
         output, _ = job.communicate(timeout=300)
     assert job.returncode == 0, output
