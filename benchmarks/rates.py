@@ -35,7 +35,8 @@ def main(chosen: argparse.Namespace) -> tuple[dict, int]:
     import faiss
 
     from grafp.catalog.catalog import Catalog
-    from grafp.catalog.opened import codes_within, open_search
+    from grafp.catalog.opened import open_search
+    from grafp.catalog.shard_files import codes_within
 
     faiss.omp_set_num_threads(1)
     catalog = Catalog.open_published(chosen.catalog)
@@ -48,7 +49,9 @@ def main(chosen: argparse.Namespace) -> tuple[dict, int]:
     rates = {"lists": [_lists(vectors_ND, int(lists)) for lists in chosen.lists]}
     rates["codecs"] = {codec: _codec(vectors_ND, codec) for codec in _codecs()}
     rates["search_ms"] = _search_ms(search, catalog)
-    rates["merged"] = _merged(codes_within(catalog.root, manifest, range(search.quantizer.ntotal)))
+    rates["merged"] = _merged(
+        codes_within(catalog.root, manifest.shards, range(search.quantizer.ntotal))
+    )
     for name, value in rates.items():
         print(f"{name}: {value}")
     return rates, cli.DONE
@@ -119,9 +122,8 @@ def _codec(vectors_ND: np.ndarray, codec: str) -> dict[str, float]:
 
 def _search_ms(search: Any, catalog: Any) -> dict[str, float]:
     """Milliseconds of a query of 5 s with noise, of its background, and of a near duplicate."""
-    from grafp.index.alignment import find_matches
-    from grafp.index.evidence import _QUICK_BESIDE, QUICK, reached
-    from pipelines.indexing.duplicates import EFFORT
+    from grafp.index.alignment import NEAR_DUPLICATES, QUICK, find_matches
+    from grafp.index.evidence import _QUICK_BESIDE, reached
     from pipelines.querying.flow import background_of
 
     [tracks] = search.tracks
@@ -135,7 +137,9 @@ def _search_ms(search: Any, catalog: Any) -> dict[str, float]:
         "whole": lambda group: find_matches(group, search),
         "background": lambda group: reached(group, background),
         "quick background": lambda group: reached(group, background, effort=_QUICK_BESIDE),
-        "near duplicate": lambda group: find_matches(group, search, change=0.0, effort=EFFORT),
+        "near duplicate": lambda group: find_matches(
+            group, search, change=0.0, effort=NEAR_DUPLICATES
+        ),
     }
     found = {}
     for name, work in works.items():

@@ -167,10 +167,10 @@ def _table(numbers: range) -> pa.Table:
 
 def _places_bytes(root: str, table: pa.Table) -> int:
     from grafp.catalog.catalog import Catalog
-    from grafp.catalog.shard_files import write_places
+    from grafp.catalog.shard_files import write_positions
     from grafp.catalog.tracks import live_refs
 
-    return write_places(Catalog(root), "places.parquet", live_refs(table)).bytes
+    return write_positions(Catalog(root), "places.parquet", live_refs(table)).bytes
 
 
 def _embeddings_bytes(root: str, segments: int) -> float:

@@ -30,7 +30,7 @@ from itertools import pairwise
 from typing import Any
 
 from accuracy import part
-from scale_measures import Tasks, plain_faiss, searched
+from scale_measures import Tasks, alone, plain_faiss, searched
 
 from pipelines.common import cli
 
@@ -90,7 +90,7 @@ def main(chosen: argparse.Namespace) -> tuple[dict, int]:
         root = f"{chosen.out}/{size:.0f}"
         row = _built(real, music, root, int(size))
         _print_built(row)
-        row |= searched(root, clips, LENGTHS_S, chosen.memory, chosen.exhaustive_codes)
+        row |= alone(searched, root, clips, LENGTHS_S, chosen.memory, chosen.exhaustive_codes)
         _print_searched(row)
         rows.append(row)
         if not chosen.keep:
@@ -132,7 +132,7 @@ def _built(real: Any, music: Any, root: str, size: int) -> dict[str, Any]:
         "train_core_s": round(cores["_train"] + cores["_sample"]),
         "core_s": {name: round(seconds, 1) for name, seconds in cores.most_common(8)},
         "populate_per_core_s": round(count / sum(cores[name] for name in populating)),
-        "plain_faiss_per_core_s": round(plain_faiss(root)),
+        "plain_faiss_per_core_s": round(alone(plain_faiss, root)),
         "index_bytes": {name: round(size / count, 2) for name, size in stored.items()},
         "task_peak_mib": {name: round(tasks.peak_mib[name]) for name in populating},
     }

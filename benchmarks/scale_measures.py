@@ -70,35 +70,15 @@ class Tasks:
             self._spent[process.pid], self._doing[process.pid] = spent, now
 
 
-def plain_faiss(root: str) -> float:
-    """Fingerprints a second and core that FAISS's own `add` takes into the same trained index."""
-    return _alone(_plain_faiss, root)
-
-
-def searched(
-    root: str,
-    clips: Clips,
-    lengths_s: Sequence[float],
-    most_gib: float,
-    exhaustive_codes: float,
-) -> dict[str, Any]:
-    """Cost and hit rates of a published catalog's search, by length; in a process of its own.
-
-    Args:
-        clips: longer clips, of which the beginnings are the queries.
-        most_gib: memory that the process may allocate.
-        exhaustive_codes: about so many are compared by the exhaustive search of each length.
-    """
-    return _alone(_searched, root, clips, lengths_s, most_gib, exhaustive_codes)
-
-
-def _alone(call: Callable, *arguments: Any) -> Any:
+def alone(call: Callable, *arguments: Any) -> Any:
+    """What a function returns in a process of its own."""
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(1, mp_context=context) as pool:
         return pool.submit(call, *arguments).result()
 
 
-def _plain_faiss(root: str) -> float:
+def plain_faiss(root: str) -> float:
+    """Fingerprints a second and core that FAISS's own `add` takes into the same trained index."""
     import faiss
 
     from grafp.catalog.catalog import Catalog
@@ -124,13 +104,21 @@ def _plain_faiss(root: str) -> float:
     return float(len(sample_ND) / (time.process_time() - began))
 
 
-def _searched(
+def searched(
     root: str,
     clips: Clips,
     lengths_s: Sequence[float],
     most_gib: float,
     exhaustive_codes: float,
 ) -> dict[str, Any]:
+    """Cost and hit rates of a published catalog's search, by length.
+
+    Limits what this process may allocate for good, so it wants one of its own.
+
+    Args:
+        clips: longer clips, of which the beginnings are the queries.
+        exhaustive_codes: about so many are compared by the exhaustive search of each length.
+    """
     import faiss
 
     from grafp.catalog.catalog import Catalog

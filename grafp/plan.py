@@ -23,6 +23,7 @@ from grafp.index.size import (
     ACTOR_BYTES,
     CODE_BYTES,
     EXCERPT,
+    LISTED_BYTES,
     MAX_SHARD_FINGERPRINTS,
     IndexOptions,
     IndexParameters,
@@ -151,7 +152,7 @@ def plan(case: Case) -> Plan:
         "tables and manifest": tables / 1e9,
     }
     exact = case.rerank == "exact"
-    held = code + rates.LISTED_BYTES + (rates.VECTOR_BYTES if exact else code + 16)
+    held = code + LISTED_BYTES + (rates.VECTOR_BYTES if exact else code + 16)
     actors = max(1, math.ceil(min(count * held / ACTOR_BYTES, index.nlist, case.tracks)))
     memory = {
         "lists": count * rates.memory_bytes(index, count) / 1e9,

@@ -6,24 +6,25 @@ Every number that was measured is here, with the command that prints it; grafp.p
 import math
 from dataclasses import dataclass
 
-from grafp.index.alignment import Effort
-from grafp.index.size import CODE_BYTES, FLAT_LISTS, IndexParameters
+from grafp.index.alignment import NEAR_DUPLICATES, QUICK, Effort
+from grafp.index.size import (
+    CELLS,
+    CODE_BYTES,
+    FLAT_LISTS,
+    IN_VIEW,
+    ITERATIONS,
+    ONE_LEVEL,
+    IndexParameters,
+)
 from grafp.model.fingerprint import DIMENSION
 
 VECTOR_BYTES = 2 * DIMENSION
 _ID_BYTES, _CENTROID_BYTES = 8, 4 * DIMENSION
 _BLOCK = 32  # FAISS keeps 4-bit codes in blocks of so many, and pads the last one of a list
 _LINKS_BYTES = 288  # of a centroid in a graph
-_ITERATIONS, _ONE_LEVEL = 10, 2048  # of k-means, see grafp.index.ivfpq
-_VIEW, _VIEW_ADDING = 64, 50  # centroids that FAISS has in view in a graph
-LISTED_BYTES = 12
-"""That pipelines.common.parts adds to a code."""
+_VIEW_ADDING = 50  # centroids that FAISS has in view when it adds one to a graph
 QUERY_CPUS = 0.3
 """That pipelines.querying claims for a worker that searches."""
-QUICK = Effort(6, 16, candidates=16, tried=4)
-"""Of grafp.index.evidence."""
-DUPLICATES = Effort(6, 4, candidates=16, tried=2)
-"""Of pipelines.indexing.duplicates."""
 
 # Bytes, by benchmarks/records.py.
 TRACK_IN_RUN, NEW_TRACK_IN_RUN, TRACK_IN_QUERY_JOB = 1_300, 3_200, 520  # on the head, at the peak
@@ -31,8 +32,6 @@ KNOWN_HASH = 8  # on a machine that decodes
 TRACK_IN_TABLES, TRACK_IN_EMBEDDINGS = 198, 1_610
 LEVELS, LIST_AND_ID = 6.0, 6.0  # of a fingerprint, beside its vector, and beside its code
 SHARD_IN_MANIFEST = 454
-
-_CELLS = 20  # of grafp.index.assign, each with the square root of all centroids
 
 # Of one core in a second, by benchmarks/rates.py: comparisons with a centroid when fingerprints
 # are indexed, without and with cells, and for queries; fingerprints coded; codes merged; codes
@@ -72,7 +71,7 @@ def indexing_s(index: IndexParameters) -> float:
     """To find list and code of a fingerprint."""
     by_cells = index.nlist > FLAT_LISTS
     choose = (
-        (_CELLS + 1) * math.sqrt(index.nlist) / _IN_CELLS if by_cells else index.nlist / _INDEXING
+        (CELLS + 1) * math.sqrt(index.nlist) / _IN_CELLS if by_cells else index.nlist / _INDEXING
     )
     return choose + 1 / _CODED
 
@@ -80,11 +79,11 @@ def indexing_s(index: IndexParameters) -> float:
 def training_s(index: IndexParameters) -> float:
     """Of k-means; in two levels where there are many lists, with a round over all and a graph."""
     points, nlist = index.training_points, index.nlist
-    if nlist <= _ONE_LEVEL:
-        return _ITERATIONS * points * nlist / _INDEXING
+    if nlist <= ONE_LEVEL:
+        return ITERATIONS * points * nlist / _INDEXING
     graph = 2 * nlist * _graph_s(_VIEW_ADDING, nlist) * (nlist > FLAT_LISTS)
     return (
-        2 * _ITERATIONS * points * math.sqrt(nlist) / _INDEXING + points * indexing_s(index) + graph
+        2 * ITERATIONS * points * math.sqrt(nlist) / _INDEXING + points * indexing_s(index) + graph
     )
 
 
@@ -128,12 +127,12 @@ class Search:
 
     def duplicate_s(self, asked: int) -> float:
         """Seconds of a track that is compared with the catalog."""
-        return sum(self.seconds(asked, DUPLICATES, _DUPLICATE_S).values())
+        return sum(self.seconds(asked, NEAR_DUPLICATES, _DUPLICATE_S).values())
 
     def seconds(self, asked: int, effort: Effort, score_s: float) -> dict[str, float]:
         nlist, (looks, lists) = self.index.nlist, self._visits(asked, effort)
         graph = nlist > FLAT_LISTS
-        choose = _graph_s(max(_VIEW, 2 * lists), nlist) if graph else nlist / _CHOOSING
+        choose = _graph_s(max(IN_VIEW, 2 * lists), nlist) if graph else nlist / _CHOOSING
         scan = self._codes(asked, effort) / (self.codes_rate or _SCANNED[self.index.codec])
         return {"choose lists": looks * choose, "scan": looks * _LOOK_S + scan, "score": score_s}
 

@@ -99,20 +99,6 @@ def test_a_graph_over_centroids_is_as_large_as_planned() -> None:
     assert len(faiss.serialize_index(graph)) / 4_000 == pytest.approx(planned, rel=0.03)
 
 
-def test_copies_of_constants_are_true() -> None:
-    from grafp.index import assign, evidence, ivfpq
-    from pipelines.common import parts
-    from pipelines.indexing import duplicates
-
-    assert rates.QUICK == evidence.QUICK
-    assert rates.DUPLICATES == duplicates.EFFORT
-    assert rates.LISTED_BYTES == parts._LISTED
-    assert (rates._ITERATIONS, rates._ONE_LEVEL, rates._VIEW) == (
-        ivfpq._ITERATIONS, ivfpq._ONE_LEVEL, ivfpq._WIDTH,
-    )  # fmt: skip
-    assert rates._CELLS == assign._CELLS
-
-
 def test_units() -> None:
     """A track of 101 s has 1,001 fingerprints, 256 bytes each as float16."""
     found = plan(

@@ -3,7 +3,7 @@
     CURRENT                              the published snapshot's id
     snapshots/<id>.json                  manifest: everything a reader needs, with sizes and hashes
     snapshots/<id>.tracks.parquet        one row per recording, failed ones included
-    snapshots/<id>.{places,gone}.parquet where exact fingerprints are; tracks that are no answer
+    snapshots/<id>.{positions,gone}.parquet where exact fingerprints are; tracks that are no answer
     models/<model_id>/                   the bundle that made the fingerprints
     embeddings/<model_id>/<run>/*.parquet  the exact fingerprints
     index/<index_id>/trained.faiss       the trained index, without fingerprints

@@ -1,7 +1,7 @@
 """Embedding files: fingerprints of some recordings in Parquet, the record of truth.
 
 The index can be made again from them, and exact scores are read from them: every recording is a
-row group, its fingerprints one page without compression, so their place in the file is known and
+row group, its fingerprints one page without compression, so their position in the file is known and
 a search reads only what it compares. A file is named by the recordings in it, so that a task that
 runs twice writes the same file twice.
 """
@@ -51,13 +51,13 @@ def write_embeddings(root: str, folder: str, rows: list[Row]) -> tuple[str, list
         write_statistics=False,
     )
     storage.write(storage.join(root, key), data)
-    return key, _places(
+    return key, _positions(
         pq.read_metadata(io.BytesIO(data)), [len(row["embeddings"]) for row in rows]
     )
 
 
 def _is_mapped(metadata: pq.FileMetaData) -> bool:
-    """Whether fingerprints have places: earlier versions compressed them."""
+    """Whether fingerprints have positions: earlier versions compressed them."""
     number = EMBEDDING_SCHEMA.get_field_index("embeddings")
     groups = [metadata.row_group(group) for group in range(metadata.num_row_groups)]
     return all(
@@ -66,15 +66,15 @@ def _is_mapped(metadata: pq.FileMetaData) -> bool:
     )
 
 
-def _places(metadata: pq.FileMetaData, counts: Iterable[int]) -> list[int]:
+def _positions(metadata: pq.FileMetaData, counts: Iterable[int]) -> list[int]:
     """At which byte the fingerprints of each row begin: they are what its page ends with."""
     number = EMBEDDING_SCHEMA.get_field_index("embeddings")
-    places = []
+    positions = []
     for group, count in enumerate(counts):
         column = metadata.row_group(group).column(number)
         end = column.data_page_offset + column.total_compressed_size
-        places.append(end - count * BYTES)
-    return places
+        positions.append(end - count * BYTES)
+    return positions
 
 
 def read_rows(root: str, key: str) -> list[Row]:
@@ -89,12 +89,12 @@ def read_rows(root: str, key: str) -> list[Row]:
             if not _is_mapped(file.metadata):
                 return []
             rows = file.read(_WITHOUT_VECTORS).to_pylist()
-            places = _places(file.metadata, [row["n_segments"] or 0 for row in rows])
+            positions = _positions(file.metadata, [row["n_segments"] or 0 for row in rows])
     except (pa.ArrowException, OSError, KeyError):
         return []
     return [
-        {**row, "embedding_file": key, "embeddings_at": place}
-        for row, place in zip(rows, places, strict=True)
+        {**row, "embedding_file": key, "embeddings_at": position}
+        for row, position in zip(rows, positions, strict=True)
     ]
 
 

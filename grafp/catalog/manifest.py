@@ -59,6 +59,10 @@ class ShardEntry:
     def lists(self) -> range:
         return range(self.first_list, self.after_list)
 
+    def reaches(self, lists: range) -> bool:
+        """Whether it may have codes in some of these lists."""
+        return self.first_list < lists.stop and lists.start < self.after_list
+
 
 @dataclass(frozen=True)
 class Layer:
@@ -91,7 +95,7 @@ class Manifest:
     layers: list[Layer]
     """The first is the base, what later runs added follows."""
     tracks: StoredFile
-    places: StoredFile
+    positions: StoredFile
     """Where the exact fingerprints of each live track are."""
     gone: StoredFile
     """Ordinals of tracks in the layers that are no answer any more."""
@@ -139,7 +143,7 @@ class Manifest:
         """All files with a size and a hash that this snapshot needs."""
         trained = [self.trained_index] if self.trained_index else []
         layers = [file for one in self.layers for file in (one.tracks, *_codes(one))]
-        return [self.tracks, self.places, self.gone, *trained, *layers]
+        return [self.tracks, self.positions, self.gone, *trained, *layers]
 
     def to_json(self) -> bytes:
         return (json.dumps(asdict(self), indent=2) + "\n").encode()

@@ -13,7 +13,7 @@ from grafp import storage
 from grafp.catalog.catalog import Catalog
 from grafp.catalog.embeddings import BYTES, damage
 from grafp.catalog.manifest import Manifest
-from grafp.catalog.shard_files import read_codes, read_ordinals, read_places
+from grafp.catalog.shard_files import codes_within, read_codes, read_ordinals, read_positions
 from grafp.errors import CatalogError
 from grafp.index.codes import Codes
 from grafp.index.ivfpq import parse_index, quantizer_of
@@ -91,38 +91,28 @@ def _chunks(manifest: Manifest, lists: range) -> list[range]:
     return chunks
 
 
-def codes_within(root: str, manifest: Manifest, lists: range) -> Codes:
-    """The codes of all layers in some lists, sorted."""
-    entries = [
-        entry
-        for entry in manifest.shards
-        if entry.first_list < lists.stop and lists.start < entry.after_list
-    ]
-    return Codes.together([read_codes(root, entry, lists) for entry in entries])
-
-
 def _filled(root: str, manifest: Manifest, trained: faiss.IndexIVF, lists: range) -> Lists:
-    return Lists.filled(trained, codes_within(root, manifest, lists), lists)
+    return Lists.filled(trained, codes_within(root, manifest.shards, lists), lists)
 
 
 def _tracks(
     root: str, manifest: Manifest, ordinals: range, trained: faiss.IndexIVF | None
 ) -> Tracks:
     """`trained`: decode the codes of these tracks, instead of reading exact fingerprints."""
-    places = read_places(root, manifest.places, ordinals)
-    ordinal_T, count_T = places["ordinal"].to_numpy(), places["n_segments"].to_numpy()
+    positions = read_positions(root, manifest.positions, ordinals)
+    ordinal_T, count_T = positions["ordinal"].to_numpy(), positions["n_segments"].to_numpy()
     first_row_T = np.cumsum(count_T) - count_T
     vectors: Vectors
     if trained is not None:
         parts = [read_codes(root, entry).of(ordinal_T) for entry in manifest.shards]
         vectors = DecodedVectors(trained, Codes.together(parts), ordinal_T, first_row_T)
     else:
-        file = places["embedding_file"].combine_chunks().dictionary_encode()
+        file = positions["embedding_file"].combine_chunks().dictionary_encode()
         vectors = StoredVectors(
             root,
             file.dictionary.to_pylist(),
             file.indices.to_numpy(),
-            places["embeddings_at"].to_numpy(),
+            positions["embeddings_at"].to_numpy(),
             first_row_T,
         )
     return Tracks(vectors, ordinal_T, first_row_T, count_T)
@@ -139,18 +129,18 @@ class StoredVectors:
         root: str,
         files: list[str],
         file_T: np.ndarray,
-        place_T: np.ndarray,
+        position_T: np.ndarray,
         first_row_T: np.ndarray,
     ) -> None:
         """For each track its file, by number, the byte where it begins, and its first row."""
         self._root, self._files = root, files
-        self._file_T, self._place_T, self._first_row_T = file_T, place_T, first_row_T
+        self._file_T, self._position_T, self._first_row_T = file_T, position_T, first_row_T
         self._mapped: OrderedDict[int, np.ndarray] = OrderedDict()
 
     def __getitem__(self, rows: np.ndarray) -> np.ndarray:
         """float32 (rows, 128)."""
         track_N = np.searchsorted(self._first_row_T, rows, "right") - 1
-        byte_N = self._place_T[track_N] + BYTES * (rows - self._first_row_T[track_N])
+        byte_N = self._position_T[track_N] + BYTES * (rows - self._first_row_T[track_N])
         file_N = self._file_T[track_N]
         halves_NB = np.empty((len(rows), BYTES), np.uint8)
         for number in np.unique(file_N).tolist():

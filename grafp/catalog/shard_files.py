@@ -3,12 +3,12 @@
 index/<index_id>/<shard_id>.codes.parquet   list, id and code of fingerprints, sorted by list
 index/<index_id>/<shard_id>.json            the shard's entry in the manifest, written last
 index/<index_id>/<layer>.tracks.parquet     ordinals of the tracks of a layer
-snapshots/<id>.places.parquet               where the exact fingerprints of live tracks are
+snapshots/<id>.positions.parquet               where the exact fingerprints of live tracks are
 snapshots/<id>.gone.parquet                 ordinals in the layers that are no answer any more
 """
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pyarrow as pa
@@ -23,7 +23,7 @@ from grafp.index.codes import Codes
 from grafp.storage.tables import from_parquet, to_parquet
 
 _ROWS = 1 << 16  # of a row group: what is read to get at a few lists
-PLACE_SCHEMA = pa.schema(
+POSITION_SCHEMA = pa.schema(
     [
         TRACK_SCHEMA.field(name)
         for name in ("ordinal", "embedding_file", "embeddings_at", "n_segments")
@@ -98,6 +98,11 @@ def read_codes(root: str, entry: ShardEntry, lists: range | None = None) -> Code
     )
 
 
+def codes_within(root: str, entries: Sequence[ShardEntry], lists: range) -> Codes:
+    """The codes of several shards in some lists, sorted. Raises CatalogError."""
+    return Codes.together([read_codes(root, e, lists) for e in entries if e.reaches(lists)])
+
+
 def write_ordinals(catalog: Catalog, key: str, ordinals: Iterable[int]) -> StoredFile:
     """A list of tracks, sorted."""
     table = pa.table({"ordinal": np.sort(np.fromiter(ordinals, np.int64))})
@@ -109,14 +114,14 @@ def read_ordinals(catalog: Catalog, file: StoredFile) -> np.ndarray:
     return from_parquet(catalog.get(file))["ordinal"].to_numpy()
 
 
-def write_places(catalog: Catalog, key: str, live: LiveTracks) -> StoredFile:
+def write_positions(catalog: Catalog, key: str, live: LiveTracks) -> StoredFile:
     """Where the fingerprints of the live tracks are, by ordinal."""
-    table = live.table(PLACE_SCHEMA.names)
+    table = live.table(POSITION_SCHEMA.names)
     return catalog.put(key, to_parquet(table, row_group_size=_ROWS, compression="zstd"))
 
 
-def read_places(root: str, file: StoredFile, ordinals: range | None = None) -> pa.Table:
-    """The places of all live tracks, or of those with such ordinals."""
+def read_positions(root: str, file: StoredFile, ordinals: range | None = None) -> pa.Table:
+    """The positions of all live tracks, or of those with such ordinals."""
     path, filesystem = storage.arrow_filesystem(storage.join(root, file.key))
     within = None
     if ordinals is not None:

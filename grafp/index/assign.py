@@ -7,9 +7,9 @@ all fingerprints near a cell are compared with its centroids at once, as one pro
 import faiss
 import numpy as np
 
+from grafp.index.size import CELLS
 from grafp.model.fingerprint import DIMENSION
 
-_CELLS = 20  # to look into for each fingerprint
 _ITERATIONS = 4  # of k-means over centroids, which only has to keep neighbors together
 
 
@@ -32,7 +32,7 @@ class CellAssignment:
 
     def nearest(self, vectors_ND: np.ndarray) -> np.ndarray:
         """The list of each fingerprint, float32 (fingerprints, 128); nearly always the nearest."""
-        _, cell_NP = self._cells.search(vectors_ND, min(_CELLS, len(self._first_C) - 1))
+        _, cell_NP = self._cells.search(vectors_ND, min(CELLS, len(self._first_C) - 1))
         order = np.argsort(cell_NP, axis=None, kind="stable")
         row_R = order // cell_NP.shape[1]
         cuts = np.searchsorted(cell_NP.ravel()[order], np.arange(len(self._first_C)))

@@ -17,12 +17,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from grafp.index.alignment import MAX_SPEED_CHANGE, Effort, Searcher, find_matches
+from grafp.index.alignment import MAX_SPEED_CHANGE, QUICK, Effort, Searcher, find_matches
 from grafp.index.background import BackgroundSearch
 from grafp.index.scoring import TRIED, Match
 
-QUICK = Effort(6, 16, candidates=16, tried=4)
-"""What finds nearly all clips of 5 s, at a small part of the work; chosen on validation music."""
 _QUICK_BESIDE = Effort(6, 1, candidates=16)
 PART, FREE = 0.65, 0.2
 """Of the best score elsewhere, this part counts; above 0.57 all of it but so much."""

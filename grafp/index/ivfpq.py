@@ -15,12 +15,10 @@ from grafp.errors import CatalogError, OptionError
 from grafp.index import gpu as on_gpu
 from grafp.index.assign import CellAssignment
 from grafp.index.codes import Codes
-from grafp.index.size import FLAT_LISTS, IndexParameters
+from grafp.index.size import FLAT_LISTS, IN_VIEW, ITERATIONS, ONE_LEVEL, IndexParameters
 from grafp.model.fingerprint import DIMENSION
 
-_ITERATIONS = 10  # of k-means
-_ONE_LEVEL = 2048  # more lists are trained in two levels: k-means takes the square of their number
-_LINKS, _WIDTH = 32, 64  # of the graph over many centroids: links of a node, nodes in view
+_LINKS = 32  # of a node in the graph over many centroids
 _AT_ONCE = 65_536
 
 
@@ -39,7 +37,7 @@ def train_index(
 
     def work(on: bool) -> bytes:
         index = _untrained(parameters, len(sample_ND), seed)
-        if parameters.nlist > _ONE_LEVEL:
+        if parameters.nlist > ONE_LEVEL:
             centroids_LD = _two_levels(sample_ND, parameters.nlist, seed, on)
             index.quantizer.add(centroids_LD)
             centroids_LD = _means(sample_ND, _lists_of(index, sample_ND), centroids_LD)
@@ -67,11 +65,11 @@ def _untrained(parameters: IndexParameters, points: int, seed: int) -> faiss.Ind
                 f"{option} {value}: takes {least:,} fingerprints to train, and the catalog has "
                 f"{points:,} that are not silent; index more music, or do without the option"
             )
-    index.cp.niter, index.cp.seed = _ITERATIONS, seed + 1
+    index.cp.niter, index.cp.seed = ITERATIONS, seed + 1
     index.cp.spherical = True  # shorter centroids would have fewer fingerprints, and even shorter
     index.cp.min_points_per_centroid = 1  # small catalogs work; the size rule warns nobody
     if coded:
-        index.pq.cp.niter, index.pq.cp.seed = _ITERATIONS, seed + 1
+        index.pq.cp.niter, index.pq.cp.seed = ITERATIONS, seed + 1
         index.pq.cp.min_points_per_centroid = 1
     if isinstance(index, faiss.IndexIVFPQ):
         index.do_polysemous_training = False  # most of its time, for a filter that is not used
@@ -119,7 +117,7 @@ def _k_means(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Centroids (count, 128), and the nearest of each point."""
     means = faiss.Kmeans(
-        DIMENSION, count, niter=_ITERATIONS, seed=seed + 1, min_points_per_centroid=1,
+        DIMENSION, count, niter=ITERATIONS, seed=seed + 1, min_points_per_centroid=1,
         max_points_per_centroid=1 << 30, spherical=True, gpu=gpu,
     )  # fmt: skip
     means.train(points_ND)
@@ -261,5 +259,5 @@ def choose_lists(quantizer: faiss.Index, queries_QD: np.ndarray, nprobe: int) ->
     nprobe = min(nprobe, quantizer.ntotal)
     look = None
     if isinstance(quantizer, faiss.IndexHNSW):
-        look = faiss.SearchParametersHNSW(efSearch=max(_WIDTH, 2 * nprobe))
+        look = faiss.SearchParametersHNSW(efSearch=max(IN_VIEW, 2 * nprobe))
     return Probes(queries_QD, *quantizer.search(queries_QD, nprobe, params=look))

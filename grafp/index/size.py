@@ -22,6 +22,15 @@ _CODEC_MIN = 10_000  # with fewer, exact fingerprints cost little
 _MAX_LISTS = 1 << 20
 FLAT_LISTS = 1 << 14
 """With more lists, a graph (HNSW) finds the nearest centroids instead of comparing all."""
+ITERATIONS = 10  # of k-means
+ONE_LEVEL = 2048
+"""More lists are trained in two levels: k-means takes the square of their number."""
+IN_VIEW = 64
+"""Centroids that a search of a graph has in view, at least."""
+CELLS = 20
+"""To look into for the list of a fingerprint, see grafp.index.assign."""
+LISTED_BYTES = 12
+"""Of a fingerprint in memory, beside its code: the id, its share of lists and padding."""
 _TRAINING_POINTS = 1 << 21  # a GiB in memory; a quantizer of more lists takes eight a centroid
 
 

@@ -6,15 +6,14 @@ import numpy as np
 
 from grafp.catalog.manifest import Manifest
 from grafp.catalog.opened import Part
-from grafp.catalog.shard_files import read_places
+from grafp.catalog.shard_files import read_positions
 from grafp.errors import ClusterError
-from grafp.index.size import ACTOR_BYTES, CODE_BYTES
+from grafp.index.size import ACTOR_BYTES, CODE_BYTES, LISTED_BYTES
 from grafp.model.fingerprint import DIMENSION
 from pipelines.common import placement
 
 ACTOR_CPUS = 0.01
 """Not none, or it would be placed on a head that does no work; little, since it mostly waits."""
-_LISTED = 12  # bytes of a fingerprint's id and its share of lists and padding
 
 
 def divided(root: str, manifest: Manifest, actors: int | None, decode: bool) -> list[Part]:
@@ -24,9 +23,9 @@ def divided(root: str, manifest: Manifest, actors: int | None, decode: bool) -> 
     count = min(actors or -(-total // ACTOR_BYTES), len(whole.lists), len(whole.ordinals))
     if count <= 1:
         return [whole]
-    places = read_places(root, manifest.places)
-    counts_T = places["n_segments"].to_numpy()
-    ordinals = _cuts(places["ordinal"].to_numpy(), counts_T, whole.ordinals, count)
+    positions = read_positions(root, manifest.positions)
+    counts_T = positions["n_segments"].to_numpy()
+    ordinals = _cuts(positions["ordinal"].to_numpy(), counts_T, whole.ordinals, count)
     base = manifest.layers[0].shards
     after_S = np.array([entry.after_list for entry in base])
     filled_S = np.cumsum([entry.fingerprints for entry in base])
@@ -81,7 +80,7 @@ def loaded(manifest: Manifest, decode: bool) -> int:
     """Bytes of the lists, which actors cannot do without, and of codes to decode."""
     assert manifest.parameters
     code = CODE_BYTES[manifest.parameters.codec]
-    each = code + _LISTED + (code + 16 if decode else 0)
+    each = code + LISTED_BYTES + (code + 16 if decode else 0)
     return each * sum(layer.fingerprints for layer in manifest.layers)
 
 

@@ -136,8 +136,8 @@ def material_of(music: Catalog, without: Collection[str] = (), seed: int = 0) ->
         for key, group in by_file(chosen).items()
         for found in read_fingerprints(music.root, key, group)
     ]
-    place = {ref.ordinal: n for n, ref in enumerate(chosen)}
-    read.sort(key=lambda found: place[found[0].ordinal])
+    position = {ref.ordinal: n for n, ref in enumerate(chosen)}
+    read.sort(key=lambda found: position[found[0].ordinal])
     return [vectors_ND for _, vectors_ND in read]
 
 
@@ -169,9 +169,9 @@ def _draw(
                 "embeddings": vectors_ND,
             }
         )
-    file, places = write_embeddings(root, "embeddings/distractors", rows)
-    for row, number, place in zip(rows, numbers, places, strict=True):
+    file, positions = write_embeddings(root, "embeddings/distractors", rows)
+    for row, number, position in zip(rows, numbers, positions, strict=True):
         del row["embeddings"]
         row |= {"ordinal": manifest.next_ordinal + number, "stored_as": row["track_id"]}
-        row |= {"source": None, "embedding_file": file, "embeddings_at": place}
+        row |= {"source": None, "embedding_file": file, "embeddings_at": position}
     return rows

@@ -180,10 +180,10 @@ def _row(name: str, vectors_ND: np.ndarray, settings: Settings, folder: str) -> 
 
 def _flush(root: str, waiting: list[Row]) -> None:
     """Write some tracks to an embedding file, and let go of their fingerprints."""
-    file, places = write_embeddings(root, "embeddings/exported", waiting)
-    for row, place in zip(waiting, places, strict=True):
+    file, positions = write_embeddings(root, "embeddings/exported", waiting)
+    for row, position in zip(waiting, positions, strict=True):
         del row["embeddings"]
-        row |= {"embedding_file": file, "embeddings_at": place}
+        row |= {"embedding_file": file, "embeddings_at": position}
 
 
 def _ask(

@@ -20,6 +20,7 @@ from grafp.catalog.catalog import Catalog, is_reusable
 from grafp.catalog.embeddings import by_file, read_fingerprints
 from grafp.catalog.manifest import FORMAT_VERSION, Layer, ShardEntry, StoredFile
 from grafp.catalog.shard_files import (
+    codes_within,
     finished_shard,
     read_codes,
     read_ordinals,
@@ -135,7 +136,7 @@ def _ranges(
 ) -> list[range]:
     """All lists, divided so that about MAX_SHARD_FINGERPRINTS are in each range.
 
-    `encoded`: parts with every hundredth of their fingerprints' lists.
+    `encoded`: parts with the lists of some of their fingerprints, see `_quantiles`.
     """
     list_N = np.concatenate([bound_B for _, bound_B in encoded])
     weight_N = np.concatenate(
@@ -219,7 +220,7 @@ def _bounds(root: str, entry: ShardEntry) -> np.ndarray:
 
 
 def _quantiles(codes: Codes) -> np.ndarray:
-    """The list of every hundredth fingerprint, and of one at least."""
+    """The lists of about a hundred fingerprints, evenly spread, and of one at least."""
     return codes.list_N[:: max(1, len(codes) // 100)] if len(codes) else np.zeros(1, np.int32)
 
 
@@ -231,10 +232,10 @@ def _merge(
     catalog = Catalog(root)
     if entry := finished_shard(catalog, key):
         return entry
-    near = [e for e in entries if e.first_list < lists.stop and lists.start < e.after_list]
-    codes = Codes.together([read_codes(root, entry, lists) for entry in near])
+    codes = codes_within(root, entries, lists)
     if len(gone):
         codes = codes.at(~np.isin(ordinals_of(codes.id_N), gone))
+    near = [entry for entry in entries if entry.reaches(lists)]
     weights = [entry.fingerprints for entry in near]
     found = float(np.average([e.recall for e in near], weights=weights)) if sum(weights) else 1.0
     return write_shard(catalog, key, codes, lists, round(found, 4))

@@ -9,16 +9,13 @@ from grafp.catalog.catalog import Catalog
 from grafp.catalog.manifest import Manifest
 from grafp.catalog.opened import StoredVectors, open_search
 from grafp.catalog.tracks import Row, TrackRef
-from grafp.index.alignment import Effort, Searcher, find_matches
+from grafp.index.alignment import NEAR_DUPLICATES, Searcher, find_matches
 from grafp.index.size import EXCERPT
 from grafp.storage.tables import table_of, to_parquet
 from pipelines.common.search import SpreadSearch, is_small
 
 NEAR = 0.9
 """Mean inner product from which an excerpt of another track counts as the same recording."""
-EFFORT = Effort(6, 4, candidates=16, tried=2)
-"""A duplicate is so near that the first lists have its fingerprints. The track itself is the other
-one that is tried."""
 _TRACKS_A_TASK = 500
 _EXCERPTS_AT_ONCE = 32  # the tracks of an embedding file
 DUPLICATE_SCHEMA = pa.schema(
@@ -85,10 +82,10 @@ def _excerpts(root: str, tracks: list[TrackRef]) -> list[tuple[int, int, np.ndar
     """Of the middle of each track: ordinal, first fingerprint, and float32 (segments, 128)."""
     files = sorted({ref.embedding_file for ref in tracks})
     file_T = np.array([files.index(ref.embedding_file) for ref in tracks])
-    place_T = np.array([ref.embeddings_at for ref in tracks])
+    position_T = np.array([ref.embeddings_at for ref in tracks])
     count_T = np.array([ref.n_segments for ref in tracks])
     first_row_T = np.cumsum(count_T) - count_T
-    vectors = StoredVectors(root, files, file_T, place_T, first_row_T)
+    vectors = StoredVectors(root, files, file_T, position_T, first_row_T)
     first_T = np.maximum(0, (count_T - EXCERPT) // 2)
     after_T = np.minimum(count_T, first_T + EXCERPT)
     return [
@@ -104,7 +101,7 @@ def _pairs(
 ) -> list[dict]:
     """Rows of DUPLICATE_SCHEMA with ordinals for URIs."""
     queries = [excerpt_MD for _, _, excerpt_MD in excerpts]
-    found = find_matches(queries, search, change=0.0, effort=EFFORT)
+    found = find_matches(queries, search, change=0.0, effort=NEAR_DUPLICATES)
     return [
         {
             "track": ordinal,

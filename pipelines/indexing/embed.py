@@ -39,11 +39,11 @@ class EmbeddingStore:
     def __call__(self, batch: pa.Table) -> pa.Table:
         """Write one Parquet file; returns its rows without the fingerprints."""
         rows = [self._row(encoded_row) for encoded_row in batch.to_pylist()]
-        key, places = write_embeddings(self.root, self.folder, rows)
+        key, positions = write_embeddings(self.root, self.folder, rows)
         schema = EMBEDDING_SCHEMA.remove(EMBEDDING_SCHEMA.get_field_index("embeddings"))
         table = pa.Table.from_pylist(rows, schema=schema)
         table = table.append_column("embedding_file", pa.array([key] * len(table), pa.string()))
-        return table.append_column("embeddings_at", pa.array(places, pa.int64()))
+        return table.append_column("embeddings_at", pa.array(positions, pa.int64()))
 
     def _row(self, encoded_row: Row) -> Row:
         uri = encoded_row["uri"]

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from grafp.catalog.catalog import Catalog
 from grafp.catalog.manifest import Manifest
-from grafp.catalog.shard_files import read_ordinals, write_ordinals, write_places
+from grafp.catalog.shard_files import read_ordinals, write_ordinals, write_positions
 from grafp.catalog.tracks import Row, as_table, has_status, live_refs, tracks_to_bytes
 from pipelines.indexing.upkeep import IndexState
 
@@ -55,7 +55,7 @@ class Run:
             when_trained=state.when_trained,
             layers=list(state.layers),
             tracks=self.catalog.put(f"{name}.tracks.parquet", tracks_to_bytes(table)),
-            places=write_places(self.catalog, f"{name}.places.parquet", live),
+            positions=write_positions(self.catalog, f"{name}.positions.parquet", live),
             gone=write_ordinals(self.catalog, f"{name}.gone.parquet", gone_T),
             next_ordinal=next_ordinal,
             counts={

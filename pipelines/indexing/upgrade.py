@@ -115,7 +115,7 @@ class OldManifest:
             when_trained=None,
             layers=[],
             tracks=self.tracks,
-            places=self.tracks,  # there is none, and nobody asks
+            positions=self.tracks,  # there is none, and nobody asks
             gone=self.tracks,  # likewise
             next_ordinal=self.next_ordinal,
             counts={},
@@ -166,7 +166,7 @@ def _without_index(data: bytes, name: str) -> Manifest:
 
 
 def _rewritten(catalog: Catalog) -> tuple[pa.Table, int]:
-    """The track table with new places of the fingerprints, and how many files they are in.
+    """The track table with new positions of the fingerprints, and how many files they are in.
 
     Files without a live track stay as they are: nobody reads their fingerprints.
     """

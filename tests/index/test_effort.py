@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from vectors import clip, on_grid, recording, shards_of, unit
 
-from grafp.index.alignment import Effort, find_matches
-from grafp.index.evidence import NOTHING, QUICK, Answer, identify, identify_by_need
+from grafp.index.alignment import QUICK, Effort, find_matches
+from grafp.index.evidence import NOTHING, Answer, identify, identify_by_need
 from grafp.index.search import IndexSearch
 
 TRACKS = 25

@@ -166,7 +166,7 @@ def test_lists_in_parts_answer_as_all_together(codec: str) -> None:
 def test_many_lists_are_trained_in_two_levels_and_found_by_a_graph(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(ivfpq, "_ONE_LEVEL", 64)
+    monkeypatch.setattr(ivfpq, "ONE_LEVEL", 64)
     monkeypatch.setattr(ivfpq, "FLAT_LISTS", 128)
     vectors = clustered(10_000)
     parameters = replace(IndexParameters.for_size(10_000), nlist=200)

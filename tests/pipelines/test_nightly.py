@@ -267,7 +267,7 @@ def test_damage_is_named(
     assert maintain.verify(root)["damaged"] == 0
     files = [file.uri for file in storage.list_files(root)]
     for kind in (
-        ".codes.parquet", "trained.faiss", ".tracks.parquet", ".places.parquet", "/card.json",
+        ".codes.parquet", "trained.faiss", ".tracks.parquet", ".positions.parquet", "/card.json",
         "/embeddings/",
     ):  # fmt: skip
         victim = next(uri for uri in files if kind in uri)

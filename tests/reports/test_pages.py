@@ -100,7 +100,7 @@ def test_a_run_s_report_shows_failures_and_lineage() -> None:
     manifest = Manifest(
         snapshot="s1", parent=None, created="today", model_id=NASTY, model_sha256="", hop_s=0.1,
         calibration=None, trained_index=None, parameters=None, when_trained={"recall": 0.95},
-        layers=[], tracks=FILE, places=FILE, gone=FILE, next_ordinal=0, counts=counts,
+        layers=[], tracks=FILE, positions=FILE, gone=FILE, next_ordinal=0, counts=counts,
     )  # fmt: skip
     summary = dict.fromkeys(("added", "changed", "retried", "failed", "resumed"), 1)
     summary |= {"withdrawn": 4321, "seconds": 3600.0, "audio_hours": 2.0}
