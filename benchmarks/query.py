@@ -108,7 +108,7 @@ def _ours(
     from grafp.index.ivfpq import encode, parse_index, quantizer_of, train_index
     from grafp.index.lists import Lists
     from grafp.index.scoring import Tracks
-    from grafp.index.search import HalfVectors, IndexSearch
+    from grafp.index.search import IndexSearch
     from grafp.index.size import IndexParameters
 
     parameters = IndexParameters.for_size(len(vectors_ND))
@@ -120,7 +120,7 @@ def _ours(
     search = IndexSearch(
         quantizer_of(index),
         [Lists.filled(index, encode(trained, vectors_ND, ids), range(index.nlist))],
-        [Tracks(HalfVectors(vectors_ND), ordinals, np.cumsum(counts) - counts, counts)],
+        [Tracks(vectors_ND, ordinals, np.cumsum(counts) - counts, counts)],
         Effort.by_length(nprobe or parameters.nprobe),
     )
     spent = {"nearest": 0.0, "matches": 0.0}

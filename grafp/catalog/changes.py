@@ -110,8 +110,8 @@ def find_changes(listing: pa.Table, published: pa.Table, source: str) -> Changes
     row_K, known = row_L.drop_null().to_numpy(), listing.filter(old_L)  # K: listed and published
     before = published.select(["uri", "status", "size", "etag", "attempts"]).take(row_K)
     stays_removed_K = has_status(before, "removed")
-    differs_K = known["size"].is_valid().to_numpy() & ~(_same(known, before, "size", "etag"))
-    differs_K &= ~stays_removed_K
+    same_K = _equal(known["size"], before["size"]) & _equal(known["etag"], before["etag"])
+    differs_K = known["size"].is_valid().to_numpy() & ~(same_K | stays_removed_K)
     few_K = pc.fill_null(pc.less(before["attempts"], MAX_ATTEMPTS), False).to_numpy()
     again_K = few_K & ~(has_status(before, "ok") | stays_removed_K | differs_K)
     kept_N = np.ones(len(published), bool)
@@ -131,13 +131,8 @@ def find_changes(listing: pa.Table, published: pa.Table, source: str) -> Changes
     )
 
 
-def _same(one: pa.Table, other: pa.Table, *columns: str) -> np.ndarray:
-    """Which rows of two tables are equal in these columns, bool; an unknown value is not."""
-    same_N: np.ndarray = np.logical_and.reduce([_equal(one[c], other[c]) for c in columns])
-    return same_N
-
-
 def _equal(one: pa.ChunkedArray, other: pa.ChunkedArray | str) -> np.ndarray:
+    """Which values are equal, bool; an unknown one is not."""
     equal_N: np.ndarray = pc.fill_null(pc.equal(one, other), False).to_numpy()
     return equal_N
 

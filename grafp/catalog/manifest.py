@@ -55,10 +55,6 @@ class ShardEntry:
         """Of the entry as a file of its own, beside the codes."""
         return f"{os.path.dirname(self.codes.key)}/{self.shard_id}.json"
 
-    @property
-    def lists(self) -> range:
-        return range(self.first_list, self.after_list)
-
     def reaches(self, lists: range) -> bool:
         """Whether it may have codes in some of these lists."""
         return self.first_list < lists.stop and lists.start < self.after_list

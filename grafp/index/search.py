@@ -115,20 +115,6 @@ def decoded_halves(halves_NB: np.ndarray) -> np.ndarray:
     return _HALVES.decode(halves_NB)
 
 
-@dataclass(frozen=True)
-class HalfVectors:
-    """float16 fingerprints in memory; rows are float32."""
-
-    vectors_ND: np.ndarray
-
-    def __getitem__(self, rows: np.ndarray) -> np.ndarray:
-        """float32 (rows, 128)."""
-        return decoded_halves(self.vectors_ND[rows].view(np.uint8))
-
-    def __len__(self) -> int:
-        return len(self.vectors_ND)
-
-
 class DecodedVectors:
     """Fingerprints of some tracks decoded from their codes, where exact ones are not at hand.
 
