@@ -89,6 +89,7 @@ def test_the_grid_and_its_report(folders: dict[str, str], capsys: pytest.Capture
             assert (row["track"], row["score"]) == (row["best_wrong"], row["best_wrong_score"])
 
 
+@pytest.mark.slow
 def test_hashes_find_the_tracks_too_and_the_report_says_so(
     folders: dict[str, str], capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

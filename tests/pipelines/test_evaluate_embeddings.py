@@ -61,6 +61,7 @@ def hits(cells: dict[str, Any]) -> dict[str, Any]:
     return {name: {rate: cell[rate] for rate in kept} for name, cell in cells.items()}
 
 
+@pytest.mark.slow
 def test_tables_give_the_hit_rates_of_the_audio(
     folder: Path, model: grafp.Model, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:

@@ -64,6 +64,7 @@ def same_music(indexed: Path, folder: Path, *words: str) -> list[str]:
     return ["--audio", f"{indexed}/music", "--catalog", f"{folder}/catalog", *words]
 
 
+@pytest.mark.slow
 def test_the_papers_index_is_recorded_and_answers(
     indexed: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:

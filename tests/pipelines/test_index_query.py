@@ -166,6 +166,7 @@ def test_a_second_night_does_only_the_new_work(tmp_path: Path, music: Path) -> N
     assert matched == {"new": str(Path(audio) / "new.wav")}
 
 
+@pytest.mark.slow
 def test_one_track_is_a_catalog(tmp_path: Path) -> None:
     (tmp_path / "music").mkdir()
     (tmp_path / "music" / "only.wav").write_bytes(encode(synthesis.piece(5, 3.0), "wav"))
@@ -289,6 +290,7 @@ def test_truth_must_name_every_query(catalog: str, music: Path, tmp_path: Path, 
     assert "no line for the query" in stderr
 
 
+@pytest.mark.slow
 def test_a_table_of_paths_keeps_the_names_it_gives(music: Path, tmp_path: Path, catalog) -> None:
     names = sorted(path.name for path in music.iterdir())[:2]
     table = music.parent / "list.csv"

@@ -24,6 +24,7 @@ def music(tmp_path: Path) -> Path:
     return tmp_path / "music"
 
 
+@pytest.mark.slow
 def test_index_and_query_with_it(ray_here, music: Path, tmp_path: Path, capsys) -> None:
     model, catalog = f"{tmp_path}/model", f"{tmp_path}/catalog"
     model_id = save_bundle(model, build_encoder(preset_config(NAME)), {"preset": NAME})

@@ -72,7 +72,7 @@ def queries(root: str, divided: dict[int, Manifest]) -> list[np.ndarray]:
     return [*(e.astype(np.float32) for e in excerpts), rng.normal(0, 0.1, (5, 128)).astype("f4")]
 
 
-@pytest.mark.parametrize("decode", [False, True])
+@pytest.mark.parametrize("decode", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_no_division_into_shards_and_actors_changes_the_answers(
     decode: bool, root: str, divided: dict[int, Manifest], queries: list[np.ndarray]
 ) -> None:
@@ -155,7 +155,9 @@ def test_an_embedding_file_that_is_damaged_is_an_error_not_another_score(
         find_matches(queries, open_search(str(tmp_path / "copy"), divided[1]))
 
 
-@pytest.mark.parametrize("where", ["--search-actors 3", "--search-memory 0.0001"])
+@pytest.mark.parametrize(
+    "where", ["--search-memory 0.0001", pytest.param("--search-actors 3", marks=pytest.mark.slow)]
+)
 def test_the_job_answers_from_codes_of_several_actors_or_parts(
     where: str, root: str, divided: dict[int, Manifest], tmp_path: Path, capsys
 ) -> None:

@@ -311,6 +311,7 @@ def test_no_usable_music_is_one_line(tmp_path: Path, capsys) -> None:
     assert "no usable music" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_too_few_tracks_for_a_batch_is_one_line_with_what_fits(
     corpus: Path, tmp_path: Path, capsys
 ) -> None:

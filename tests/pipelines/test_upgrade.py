@@ -205,6 +205,7 @@ def test_the_old_snapshot_is_no_way_back_and_goes_when_it_is_old(
     assert len(fingerprints(root)) == manifest_of(root).counts["tracks"] - 1  # and a copy
 
 
+@pytest.mark.slow
 def test_an_index_run_after_it_uses_no_file_of_the_earlier_version(
     root: str, of_now: Path, tmp_path: Path
 ) -> None:
@@ -226,7 +227,7 @@ def test_a_later_maintenance_run_finds_nothing_due(root: str) -> None:
     "moment",
     [
         REWRITTEN,
-        kills.PUBLISHING,
+        pytest.param(kills.PUBLISHING, marks=pytest.mark.slow),
         pytest.param(kills.POPULATING, marks=pytest.mark.slow),
         pytest.param(kills.TABLE, marks=pytest.mark.slow),
         pytest.param(kills.PUBLISHED, marks=pytest.mark.slow),
