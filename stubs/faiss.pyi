@@ -38,6 +38,9 @@ class SearchParameters: ...
 class SearchParametersHNSW(SearchParameters):
     def __init__(self, *, efSearch: int) -> None: ...
 
+class SearchParametersIVF(SearchParameters):
+    def __init__(self, *, nprobe: int) -> None: ...
+
 class Index:
     d: int
     ntotal: int

@@ -13,7 +13,8 @@ from typing import Protocol
 import numpy as np
 
 from grafp.index.ids import SEGMENT_BITS, ordinals_of, segments_of
-from grafp.index.scoring import TRIED, Alignments, Match, Tracks
+from grafp.index.proposals import Alignments
+from grafp.index.scoring import TRIED, Match, Tracks
 
 NEIGHBORS = 40  # per fingerprint, where a catalog has no other number
 MAX_SPEED_CHANGE = 0.05
@@ -208,7 +209,7 @@ def align(
             part_C = start_C[first : first + at_once]
             ordinal_C, speed_C = np.zeros_like(part_C), np.full(len(part_C), speed)
             asked = Alignments(query_MD, ordinal_C, part_C, speed_C)
-            found += recording.matches(asked, 1, 1, change)
+            found += recording.matches([asked], 1, 1, change)[0]
     best = max(found, key=lambda match: match.rank_score, default=None)
     return best and _corrected(best, offset_correction)
 

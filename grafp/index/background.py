@@ -9,23 +9,26 @@ from typing import ClassVar
 import numpy as np
 
 try:
-    from faiss import METRIC_INNER_PRODUCT, knn
+    import faiss
 except ImportError:  # who only locates clips in recordings may do without
-    knn = None  # type: ignore[assignment]
+    faiss = None  # type: ignore[assignment]
 
 from grafp.index.alignment import CANDIDATES, Effort
 from grafp.index.calibration import Law, between
 from grafp.index.ids import fingerprint_ids
-from grafp.index.scoring import Alignments, Match, Tracks
+from grafp.index.proposals import Alignments
+from grafp.index.scoring import Match, Tracks
 from grafp.model.background import LENGTHS_S, Background
 from grafp.model.fingerprint import SEGMENT_SECONDS
 
+_LISTS = 128
+_TRAINING_ROUNDS = 10
 _STEADY = 0.99  # of clean music is less steady
 
 
 @dataclass(frozen=True)
 class BackgroundSearch:
-    """The clean excerpts of a background, compared exactly; a `Searcher`."""
+    """The clean excerpts of a background, a `Searcher`: exact, or quick in some of its lists."""
 
     tracks: Tracks
     vectors_ND: np.ndarray
@@ -38,7 +41,7 @@ class BackgroundSearch:
     offset_correction: float = 0.0
     neighbors: int = 8
     candidates: int = CANDIDATES
-    effort: ClassVar[Effort] = Effort(16, 1)  # it has no lists
+    effort: ClassVar[Effort] = Effort(16, _LISTS)
 
     @classmethod
     def of(
@@ -90,25 +93,37 @@ class BackgroundSearch:
         return limits
 
     def nearest(
-        self,
-        queries_QD: np.ndarray,
-        k: int,
-        nprobe: int | None = None,  # noqa: ARG002 - it has no lists
+        self, queries_QD: np.ndarray, k: int, nprobe: int | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
         k = min(k, len(self.vectors_ND))
         queries_QD = np.ascontiguousarray(queries_QD, np.float32)
-        if knn is None:
+        if faiss is None:
             product_QN = queries_QD @ self.vectors_ND.T
             row_QK = np.argpartition(-product_QN, k - 1, axis=1)[:, :k]
             return np.take_along_axis(product_QN, row_QK, axis=1), self.ids_N[row_QK]
-        similarity_QK, row_QK = knn(queries_QD, self.vectors_ND, k, metric=METRIC_INNER_PRODUCT)
+        if nprobe and nprobe < self._lists.nlist:
+            asked = faiss.SearchParametersIVF(nprobe=nprobe)
+            similarity_QK, row_QK = self._lists.search(queries_QD, k, params=asked)
+            return similarity_QK, np.where(row_QK < 0, -1, self.ids_N[row_QK])
+        metric = faiss.METRIC_INNER_PRODUCT
+        similarity_QK, row_QK = faiss.knn(queries_QD, self.vectors_ND, k, metric=metric)
         return similarity_QK, self.ids_N[row_QK]
+
+    @cached_property
+    def _lists(self) -> "faiss.IndexIVF":
+        count = min(_LISTS, len(self.vectors_ND))
+        metric = faiss.METRIC_INNER_PRODUCT
+        index = faiss.index_factory(self.vectors_ND.shape[1], f"IVF{count},Flat", metric)
+        index.cp.niter, index.cp.min_points_per_centroid = _TRAINING_ROUNDS, 1
+        index.train(self.vectors_ND)
+        index.add(self.vectors_ND)
+        return index
 
     def products(self, asked: Sequence[Alignments]) -> list[np.ndarray]:
         return [self.tracks.products(one, self.stride) for one in asked]
 
     def matches(self, asked: Sequence[Alignments], tried: int, change: float) -> list[list[Match]]:
-        return [self.tracks.matches(one, self.stride, tried, change) for one in asked]
+        return self.tracks.matches(asked, self.stride, tried, change)
 
 
 def steadiness(query_MD: np.ndarray, apart: int) -> np.ndarray:

@@ -21,7 +21,7 @@ from grafp.index.alignment import MAX_SPEED_CHANGE, QUICK, Effort, Searcher, fin
 from grafp.index.background import BackgroundSearch
 from grafp.index.scoring import TRIED, Match
 
-_QUICK_BESIDE = Effort(6, 1, candidates=16)
+_QUICK_BESIDE = Effort(6, 8, candidates=16)
 PART, FREE = 0.65, 0.2
 """Of the best score elsewhere, this part counts; above 0.57 all of it but so much."""
 _FURTHER = 16  # times as many neighbors and candidates, where copies take all
@@ -145,7 +145,8 @@ def identify(
 
 def _too_few_pieces(matches: Sequence[Match], top_k: int) -> bool:
     """Whether none follows the last piece asked for, though as many tracks were found as tried."""
-    return len(matches) >= max(TRIED, top_k + 1) and max(_pieces(matches)) < top_k
+    sketches = [match.sketch_SD for match in matches]
+    return len(matches) >= max(TRIED, top_k + 1) and max(_pieces(sketches)) < top_k
 
 
 def reached(
@@ -176,17 +177,16 @@ def weighed(matches: Sequence[Match], beside: Beside, top_k: int) -> list[Answer
     What the query reaches in the background does not speak against a piece that has its music: a
     catalog may hold music that the background is made of. Hum always does.
     """
-    piece_W = _pieces(matches)
+    sketches = [match.sketch_SD for match in matches]
+    piece_W = _pieces(sketches)
     score = {
         piece: max(m.rank_score for m, p in zip(matches, piece_W, strict=True) if p == piece)
         for piece in piece_W
     }
-    sketch_SD = beside.sketch_SD
-    same = {
-        piece
-        for match, piece in zip(matches, piece_W, strict=True)
-        if sketch_SD is not None and _agree(sketch_SD, match.sketch_SD)
-    }
+    same: set[int] = set()
+    if beside.sketch_SD is not None:
+        alike_W = _agreeing([beside.sketch_SD, *sketches])[0, 1:]
+        same = {piece for piece, alike in zip(piece_W, alike_W, strict=True) if alike}
     following = {
         piece: [0.0 if piece in same else beside.score]
         + [s for other, s in score.items() if other > piece]
@@ -199,20 +199,25 @@ def weighed(matches: Sequence[Match], beside: Beside, top_k: int) -> list[Answer
     ]
 
 
-def _pieces(matches: Sequence[Match]) -> list[int]:
+def _pieces(sketches: Sequence[np.ndarray]) -> list[int]:
     """A number for each track, the same for all that agree with the first of them."""
-    leaders: list[np.ndarray] = []
+    leaders: list[int] = []
     pieces = []
-    for match in matches:
-        alike = [n for n, leader_SD in enumerate(leaders) if _agree(leader_SD, match.sketch_SD)]
-        if not alike:
-            leaders.append(match.sketch_SD)
-        pieces.append(alike[0] if alike else len(leaders) - 1)
+    for n, alike_W in enumerate(_agreeing(sketches)):
+        alike = np.flatnonzero(alike_W[leaders])
+        if not len(alike):
+            leaders.append(n)
+        pieces.append(int(alike[0]) if len(alike) else len(leaders) - 1)
     return pieces
 
 
-def _agree(one_SD: np.ndarray, other_SD: np.ndarray) -> bool:
-    one_SD, other_SD = one_SD.astype(np.float32), other_SD.astype(np.float32)
-    both_S = one_SD.any(axis=1) & other_SD.any(axis=1)
-    products_S = np.einsum("sd,sd->s", one_SD, other_SD)[both_S]
-    return len(products_S) > 0 and float(products_S.mean()) >= _SAME_MUSIC
+def _agreeing(sketches: Sequence[np.ndarray]) -> np.ndarray:
+    """Which tracks have the same music, bool (tracks, tracks); see `Match.sketch_SD`."""
+    if not sketches:
+        return np.zeros((0, 0), bool)
+    sketch_WSD = np.stack(sketches).astype(np.float32)
+    inside_WS = np.asarray(sketch_WSD.any(axis=2), np.float32)
+    flat_WF: np.ndarray = sketch_WSD.reshape(len(sketch_WSD), -1)
+    both_WW = inside_WS @ inside_WS.T
+    agree_WW: np.ndarray = flat_WF @ flat_WF.T >= _SAME_MUSIC * np.maximum(both_WW, 1)
+    return agree_WW

@@ -24,7 +24,7 @@ _SILENCE = 1e-3  # squared length below which a mean of two fingerprints is sile
 
 @dataclass(frozen=True)
 class Windows:
-    """Fingerprints of some tracks around a query's position, a window for each track."""
+    """Fingerprints of some tracks around the position of a query, a window for each."""
 
     vectors_WKD: np.ndarray
     """float32; zeros outside of the track."""
@@ -37,7 +37,7 @@ class Windows:
 
 @dataclass(frozen=True)
 class Refined:
-    """Where a query lies in each track of some windows."""
+    """Where a query lies in each of some windows."""
 
     start_W: np.ndarray
     """Where in the track the query's first fingerprint lies, query hops; interpolated."""
@@ -63,22 +63,22 @@ def margin(length: int, change: float) -> int:
 
 
 def refine(
-    query_MD: np.ndarray,
+    query_WMD: np.ndarray,
     windows: Windows,
     start_W: np.ndarray,
     speed_W: np.ndarray,
     change: float,
 ) -> Refined:
-    """The best start and speed of a query near those proposed.
+    """The best start and speed of queries of one length near those proposed.
 
     Args:
-        query_MD: fingerprints, float32.
+        query_WMD: the query of each window, float32.
         start_W, speed_W: as proposed; at another speed the middle of the query keeps its position.
         change: greatest change of the speed; 0 keeps the proposed speeds.
     """
-    length = len(query_MD)
+    length = query_WMD.shape[1]
     middle_W = start_W + speed_W * (length - 1) / 2
-    similarity_WKM = windows.vectors_WKD @ query_MD.T
+    similarity_WKM = windows.vectors_WKD @ query_WMD.swapaxes(1, 2)
     speed_W1 = np.asarray(speed_W, float)[:, None]
     plain = _best(similarity_WKM, windows, middle_W, speed_W1, _STEPS_H)
     # Two speeds that are tried differ by half a hop at the ends of the query.

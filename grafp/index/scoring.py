@@ -4,12 +4,13 @@ Starts and positions count in hops of the query; a catalog's fingerprints may be
 apart. Needs NumPy alone.
 """
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
 
+from grafp.index.proposals import Alignments, Stacked
 from grafp.index.refine import Refined, Windows, margin, refine
 from grafp.model.fingerprint import peak_between
 
@@ -18,28 +19,8 @@ TRIED = 12
 _LONG = 600  # fingerprints of a query that is not refined between grid points
 _SKETCH = 16  # fingerprints along an alignment that tell whether two tracks have the same music
 _MIN_OVERLAP = 0.5  # of the query or the track, whichever is shorter
-_ROWS_AT_ONCE = 1 << 17  # reference fingerprints in memory while scoring: 64 MB
-
-
-@dataclass(frozen=True)
-class Alignments:
-    """A query laid beside tracks: every pair of ordinal and start is one alignment to score."""
-
-    query_MD: np.ndarray
-    ordinal_C: np.ndarray
-    start_C: np.ndarray
-    """Where in the track the query's first fingerprint lies, in query hops; may be negative."""
-    speed_C: np.ndarray
-    """1 as cataloged; fingerprint i of the query lies at start + speed * i."""
-
-    def only(self, chosen_C: np.ndarray) -> "Alignments":
-        """Some of them, by number or by a mask."""
-        return Alignments(
-            self.query_MD,
-            self.ordinal_C[chosen_C],
-            self.start_C[chosen_C],
-            self.speed_C[chosen_C],
-        )
+_ROWS_AT_ONCE = 1 << 13  # reference fingerprints read while scoring: 4 MB, which caches hold
+_REFINED_AT_ONCE = 1 << 13  # in windows that are refined together
 
 
 @dataclass(frozen=True)
@@ -98,51 +79,71 @@ class Tracks:
         NaN where the track has no fingerprint: outside of it, between two of a catalog with a
         longer hop, or everywhere if query and track hardly overlap. All tracks must be here.
         """
+        return self._products(Stacked.of([asked]), stride)
+
+    def matches(
+        self, asked: Sequence[Alignments], stride: int, tried: int, change: float
+    ) -> list[list[Match]]:
+        """For each query the best alignment in each of its `tried` best tracks, best first.
+
+        `change` is the greatest change of the speed, tried in the best of them. Queries of one
+        length are scored together, which takes a fraction of the time.
+        """
+        found: list[list[Match]] = [[] for _ in asked]
+        for length in {len(one.query_MD) for one in asked}:
+            group = [n for n, one in enumerate(asked) if len(one.query_MD) == length]
+            window = length + 2 * margin(length, change)
+            at_once = max(1, _REFINED_AT_ONCE // (tried * window))
+            for first in range(0, len(group), at_once):
+                some = group[first : first + at_once]
+                stacked = Stacked.of([asked[n] for n in some])
+                for n, match in self._matches(stacked, stride, tried, change):
+                    found[some[n]].append(match)
+        return [best_of([matches], tried) for matches in found]
+
+    def _products(self, asked: Stacked, stride: int) -> np.ndarray:
         position_C = self.positions(asked.ordinal_C)
         count_C, first_row_C = self.counts_T[position_C], self.first_rows_T[position_C]
-        number_M = np.arange(len(asked.query_MD))
-        hop_CM = np.rint(asked.start_C[:, None] + asked.speed_C[:, None] * number_M)
+        hop_CM = np.rint(asked.start_C[:, None] + asked.speed_C[:, None] * np.arange(asked.length))
         hop_CM = hop_CM.astype(np.int64)
         span_C = np.where(count_C > 0, (count_C - 1) * stride + 1, 0)  # in query hops
         within_CM = (hop_CM >= 0) & (hop_CM < span_C[:, None])
-        least_C = np.maximum(1, _MIN_OVERLAP * np.minimum(len(asked.query_MD), span_C))
+        least_C = np.maximum(1, _MIN_OVERLAP * np.minimum(asked.length, span_C))
         within_CM &= (within_CM.sum(axis=1) >= least_C)[:, None]
         pair_C, pair_M = np.nonzero(within_CM & (hop_CM % stride == 0))
         row_P = first_row_C[pair_C] + hop_CM[pair_C, pair_M] // stride
         products_CM = np.full(within_CM.shape, np.nan, np.float32)
         for first in range(0, len(row_P), _ROWS_AT_ONCE):
-            part = slice(first, first + _ROWS_AT_ONCE)
-            reference_PD = self.vectors_ND[row_P[part]].astype(np.float32, copy=False)
-            query_PD = asked.query_MD[pair_M[part]]
-            products_CM[pair_C[part], pair_M[part]] = np.einsum("pd,pd->p", reference_PD, query_PD)
+            c_P, m_P = (pair[first : first + _ROWS_AT_ONCE] for pair in (pair_C, pair_M))
+            reference_PD = self.vectors_ND[row_P[first : first + _ROWS_AT_ONCE]]
+            reference_PD = reference_PD.astype(np.float32, copy=False)
+            query_PD = asked.queries_QMD[asked.query_C[c_P], m_P]
+            products_CM[c_P, m_P] = np.einsum("pd,pd->p", reference_PD, query_PD)
         return products_CM
 
-    def matches(self, asked: Alignments, stride: int, tried: int, change: float) -> list[Match]:
-        """The best alignment in each of the `tried` best tracks, refined; best first.
-
-        `change` is the greatest change of the speed, tried in the best of them.
-        """
-        products_CM = self.products(asked, stride)
+    def _matches(
+        self, asked: Stacked, stride: int, tried: int, change: float
+    ) -> Iterator[tuple[int, Match]]:
+        """The number of a query, and a match of it."""
+        products_CM = self._products(asked, stride)
         rank_C = _rank_scores(products_CM, asked, stride)
         possible = np.flatnonzero(~np.isnan(products_CM).all(axis=1))
-        order = possible[np.lexsort((asked.ordinal_C[possible], -rank_C[possible]))]
-        _, first_seen = np.unique(asked.ordinal_C[order], return_index=True)
-        chosen_W = order[np.sort(first_seen)[:tried]]
+        chosen_W = possible[asked.only(possible).best_tracks(rank_C[possible], tried)]
         if not len(chosen_W):
-            return []
+            return
         some = asked.only(chosen_W)
-        if len(asked.query_MD) > _LONG:
+        if asked.length > _LONG:
             refined = self._along(some, stride)
         else:
-            windows = self._windows(some, stride, margin(len(asked.query_MD), change))
-            refined = refine(asked.query_MD, windows, some.start_C, some.speed_C, change)
+            windows = self._windows(some, stride, margin(asked.length, change))
+            query_WMD = asked.queries_QMD[some.query_C]
+            refined = refine(query_WMD, windows, some.start_C, some.speed_C, change)
         sketch_WSD = self._sketches(some, refined, stride)
-        described = _described(some, refined, sketch_WSD, rank_C[chosen_W], stride)
-        return best_of([described], tried)
+        yield from _described(some, refined, sketch_WSD, rank_C[chosen_W], stride)
 
-    def _windows(self, asked: Alignments, stride: int, around: int) -> Windows:
+    def _windows(self, asked: Stacked, stride: int, around: int) -> Windows:
         """The fingerprints of each track along its alignment, and `around` hops more."""
-        last = len(asked.query_MD) - 1
+        last = asked.length - 1
         # A speed turns around the middle of the query, and the grid's start was at speed 1.
         reach_W = np.abs(asked.speed_C - 1) * last
         low_W = np.floor((asked.start_C - around - reach_W) / stride).astype(np.int64)
@@ -151,17 +152,13 @@ class Tracks:
         vectors_WKD, inside_WK = self._rows(asked.ordinal_C, row_WK)
         return Windows(vectors_WKD, inside_WK, low_W, stride)
 
-    def _along(self, asked: Alignments, stride: int) -> Refined:
+    def _along(self, asked: Stacked, stride: int) -> Refined:
         """The best start of a long query at the proposed speed; windows would fill the memory."""
         steps_5 = np.arange(-2, 3)
         start_W5 = asked.start_C[:, None] + steps_5
-        look = Alignments(
-            asked.query_MD,
-            np.repeat(asked.ordinal_C, 5),
-            start_W5.ravel(),
-            np.repeat(asked.speed_C, 5),
-        )
-        products = self.products(look, stride)
+        look = asked.only(np.repeat(np.arange(len(start_W5)), 5))
+        look = replace(look, start_C=start_W5.ravel())
+        products = self._products(look, stride)
         rank_W5 = _rank_scores(products, look, stride).reshape(-1, 5)
         w, h_W = np.arange(len(rank_W5)), 1 + rank_W5[:, 1:4].argmax(axis=1)
         peak_W = peak_between(*(rank_W5[w, h_W + side] for side in (-1, 0, 1)))
@@ -172,10 +169,9 @@ class Tracks:
             rank_W5[w, h_W],
         )
 
-    def _sketches(self, asked: Alignments, refined: Refined, stride: int) -> np.ndarray:
+    def _sketches(self, asked: Stacked, refined: Refined, stride: int) -> np.ndarray:
         """The tracks' fingerprints spread evenly along the query; see `Match`."""
-        length = len(asked.query_MD)
-        at_S = np.linspace(0, length - 1, min(_SKETCH, length))
+        at_S = np.linspace(0, asked.length - 1, min(_SKETCH, asked.length))
         row_WS = refined.start_W[:, None] + refined.speed_W[:, None] * at_S
         row_WS = row_WS / stride
         # Fingerprints far apart have nothing between them.
@@ -210,7 +206,7 @@ def best_of(parts: Iterable[Sequence[Match]], tried: int) -> list[Match]:
     return sorted(found[:tried], key=lambda match: (-match.rank_score, match.ordinal))
 
 
-def _rank_scores(products_CM: np.ndarray, asked: Alignments, stride: int) -> np.ndarray:
+def _rank_scores(products_CM: np.ndarray, asked: Stacked, stride: int) -> np.ndarray:
     """Eq. 8; where the query sticks out of the track, its fingerprints count as zeros."""
     number_M = np.arange(products_CM.shape[1])
     hop_CM = np.rint(asked.start_C[:, None] + asked.speed_C[:, None] * number_M)
@@ -220,13 +216,13 @@ def _rank_scores(products_CM: np.ndarray, asked: Alignments, stride: int) -> np.
 
 
 def _described(
-    asked: Alignments,
+    asked: Stacked,
     refined: Refined,
     sketch_WSD: np.ndarray,
     grid_score_W: np.ndarray,
     stride: int,
-) -> list[Match]:
-    length = len(asked.query_MD)
+) -> Iterator[tuple[int, Match]]:
+    length = asked.length
     covered_WM = ~np.isnan(refined.products_WM)
     count_W = covered_WM.sum(axis=1)
     first_W, after_W = covered_WM.argmax(axis=1), length - covered_WM[:, ::-1].argmax(axis=1)
@@ -245,8 +241,6 @@ def _described(
         "last": last_W,
     }
     rows = zip(*(column.tolist() for column in columns.values()), strict=True)
-    return [
-        Match(**dict(zip(columns, row, strict=True)), sketch_SD=sketch_SD)
-        for row, sketch_SD, count in zip(rows, sketch_WSD, count_W, strict=True)
-        if count
-    ]
+    for n, row, sketch_SD, count in zip(asked.query_C, rows, sketch_WSD, count_W, strict=True):
+        if count:
+            yield int(n), Match(**dict(zip(columns, row, strict=True)), sketch_SD=sketch_SD)

@@ -13,7 +13,8 @@ from grafp.index.codes import Codes
 from grafp.index.ids import ordinals_of, segments_of
 from grafp.index.ivfpq import Probes, choose_lists, decode
 from grafp.index.lists import Lists
-from grafp.index.scoring import Alignments, Match, Tracks, best_of
+from grafp.index.proposals import Alignments
+from grafp.index.scoring import Match, Tracks, best_of
 from grafp.model.fingerprint import DIMENSION
 
 SPARE = 32  # codes are coarse and many equal: which of them are among the k must not be chance
@@ -87,16 +88,13 @@ class IndexSearch:
         return results
 
     def matches(self, asked: Sequence[Alignments], tried: int, change: float) -> list[list[Match]]:
-        return [
-            best_of(
-                [
-                    part.matches(one.only(part.holds(one.ordinal_C)), self.stride, tried, change)
-                    for part in self.tracks
-                ],
-                tried,
+        parts = [
+            part.matches(
+                [one.only(part.holds(one.ordinal_C)) for one in asked], self.stride, tried, change
             )
-            for one in asked
+            for part in self.tracks
         ]
+        return [best_of([found[n] for found in parts], tried) for n in range(len(asked))]
 
 
 def merge_nearest(

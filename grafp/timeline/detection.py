@@ -15,7 +15,8 @@ import numpy as np
 from grafp.index.alignment import MAX_SPEED_CHANGE, Searcher, best_matches
 from grafp.index.background import BackgroundSearch
 from grafp.index.evidence import Answer, reached, weighed
-from grafp.index.scoring import TRIED, Alignments
+from grafp.index.proposals import Alignments
+from grafp.index.scoring import TRIED
 from grafp.model.fingerprint import SEGMENT_SECONDS
 from grafp.timeline.lines import Line, Window, lines_of, window_of
 

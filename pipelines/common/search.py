@@ -15,7 +15,8 @@ from grafp.catalog.catalog import Catalog
 from grafp.catalog.manifest import Manifest, StoredFile
 from grafp.catalog.opened import Part, open_search
 from grafp.index.ivfpq import Probes, choose_lists, parse_index, quantizer_of
-from grafp.index.scoring import Alignments, Match, best_of
+from grafp.index.proposals import Alignments
+from grafp.index.scoring import Match, best_of
 from grafp.index.search import IndexSearch, Spent, merge_nearest
 from pipelines.common import parts, placement
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from vectors import clip, on_grid, recording, shards_of, unit
 
-from grafp.index.alignment import find_matches
+from grafp.index.alignment import Effort, find_matches
 from grafp.index.background import BackgroundSearch, steadiness
 from grafp.index.evidence import NOTHING, PART, Answer, Beside, identify, reached
 from grafp.index.scoring import TRIED
@@ -224,6 +224,19 @@ def test_what_is_reached_in_the_background(background: Background, query: np.nda
         others = BackgroundSearch.of(background, 0.1, without=number)
         assert len(others.vectors_ND) == 120 - (60, 40, 20)[number]
         assert reached([mine], others)[0].score < 0.5
+
+
+def test_a_quick_look_at_the_background_finds_what_is_near(background: Background) -> None:
+    """Of noise it may find less than the whole look, never more."""
+    search = BackgroundSearch.of(background, 0.1)
+    own = [clip(recording(count, 600 + count), 5, 12, noise=0.5) for count in (60, 40, 20)]
+    noise = unit(np.random.default_rng(0).standard_normal((12, 128))).astype(np.float32)
+    quick, whole = (
+        [one.score for one in reached([*own, noise], search, effort=Effort(6, lists))]
+        for lists in (2, 1_000)
+    )
+    assert quick[:3] == pytest.approx(whole[:3], abs=1e-6)
+    assert 0 < quick[3] <= whole[3] + 1e-6
 
 
 def test_a_background_has_the_hop_of_the_query(background: Background) -> None:

@@ -10,7 +10,8 @@ from vectors import clip, on_grid, recording, shards_of
 from grafp.errors import OptionError
 from grafp.index.alignment import CANDIDATES, NEIGHBORS, Effort, find_matches
 from grafp.index.ivfpq import parse_index, train_index
-from grafp.index.scoring import Alignments, Match
+from grafp.index.proposals import Alignments
+from grafp.index.scoring import Match
 from grafp.index.search import IndexSearch
 from grafp.index.size import AUTOMATIC, IndexOptions, IndexParameters
 from grafp.timeline.detection import find_detections
