@@ -203,11 +203,11 @@ def _pieces(sketches: Sequence[np.ndarray]) -> list[int]:
     """A number for each track, the same for all that agree with the first of them."""
     leaders: list[int] = []
     pieces = []
-    for n, alike_W in enumerate(_agreeing(sketches)):
-        alike = np.flatnonzero(alike_W[leaders])
-        if not len(alike):
+    for n, alike_W in enumerate(_agreeing(sketches).tolist()):
+        piece = next((p for p, leader in enumerate(leaders) if alike_W[leader]), len(leaders))
+        if piece == len(leaders):
             leaders.append(n)
-        pieces.append(int(alike[0]) if len(alike) else len(leaders) - 1)
+        pieces.append(piece)
     return pieces
 
 
