@@ -81,19 +81,23 @@ def _lists(vectors_ND: np.ndarray, lists: int) -> dict[str, float]:
     """Microseconds of a fingerprint: to choose a list as it is indexed, and lists of a query."""
     import faiss
 
-    from grafp.index.assign import CellAssignment
+    from grafp.index.cells import CellAssignment, in_cells
     from grafp.index.ivfpq import choose_lists
     from grafp.index.size import FLAT_LISTS
 
-    kind = "HNSW32" if lists > FLAT_LISTS else "Flat"
-    quantizer = faiss.index_factory(vectors_ND.shape[1], kind, faiss.METRIC_INNER_PRODUCT)
     rows = np.random.default_rng(0).permutation(len(vectors_ND))[:lists]
-    added_s = _seconds(lambda: quantizer.add(vectors_ND[rows]))
+    centroids_LD = np.ascontiguousarray(vectors_ND[rows])
     some_ND, noisy_QD = vectors_ND[: 1 << 14], _noisy(vectors_ND[:: len(vectors_ND) // 1_920])
-    cells = CellAssignment(vectors_ND[rows]) if lists > FLAT_LISTS else None
-    indexed_s = _seconds(lambda: cells.nearest(some_ND) if cells else quantizer.search(some_ND, 1))
-    found = {"add": added_s / lists, "index": indexed_s / len(some_ND)}
-    for nprobe in (16, 64):
+    quantizer: faiss.Index
+    if lists > FLAT_LISTS:
+        quantizer, cells = in_cells(centroids_LD), CellAssignment(centroids_LD)
+        indexed_s = _seconds(lambda: cells.nearest(some_ND))
+    else:
+        quantizer = faiss.IndexFlatIP(vectors_ND.shape[1])
+        quantizer.add(centroids_LD)
+        indexed_s = _seconds(lambda: quantizer.search(some_ND, 1))
+    found = {"index": indexed_s / len(some_ND)}
+    for nprobe in (16, 64, 512):
         groups = np.array_split(noisy_QD, len(noisy_QD) // (6 * _AT_ONCE))
         seconds = _seconds(lambda n=nprobe, g=groups: [choose_lists(quantizer, q, n) for q in g])
         found[f"choose {nprobe}"] = seconds / len(noisy_QD)

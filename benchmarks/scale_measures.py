@@ -78,12 +78,16 @@ def alone(call: Callable, *arguments: Any) -> Any:
 
 
 def plain_faiss(root: str) -> float:
-    """Fingerprints a second and core that FAISS's own `add` takes into the same trained index."""
+    """Fingerprints a second and core that FAISS's own `add` takes into the same lists and codes.
+
+    It finds the nearest of many centroids with a graph, as its guide advises.
+    """
     import faiss
 
     from grafp.catalog.catalog import Catalog
     from grafp.catalog.embeddings import by_file, read_fingerprints
     from grafp.catalog.tracks import live_refs
+    from grafp.index.size import FLAT_LISTS
 
     faiss.omp_set_num_threads(1)
     catalog = Catalog.open_published(root)
@@ -99,6 +103,10 @@ def plain_faiss(root: str) -> float:
     sample_ND = np.concatenate(parts)[:_SAMPLE].astype(np.float32)
     data = catalog.get(catalog.manifest.trained_index)
     index = faiss.deserialize_index(np.frombuffer(data, np.uint8))  # made by `index_factory`
+    if index.nlist > FLAT_LISTS:
+        graph = faiss.index_factory(index.d, "HNSW32", faiss.METRIC_INNER_PRODUCT)
+        graph.add(index.quantizer.reconstruct_n(0, index.nlist))
+        index.quantizer = graph
     began = time.process_time()
     index.add(sample_ND)
     return float(len(sample_ND) / (time.process_time() - began))
@@ -240,6 +248,10 @@ class _AllLists(IndexSearch):
 
     @cached_property
     def centroids_LD(self) -> np.ndarray:
+        import faiss
+
+        if isinstance(self.quantizer, faiss.IndexIVF):
+            self.quantizer.make_direct_map()
         return np.asarray(self.quantizer.reconstruct_n(0, self.quantizer.ntotal))
 
     def nearest(

@@ -11,18 +11,16 @@ from grafp.index.size import (
     CELLS,
     CODE_BYTES,
     FLAT_LISTS,
-    IN_VIEW,
     ITERATIONS,
     ONE_LEVEL,
     IndexParameters,
+    cells_in_view,
 )
 from grafp.model.fingerprint import DIMENSION
 
 VECTOR_BYTES = 2 * DIMENSION
 _ID_BYTES, _CENTROID_BYTES = 8, 4 * DIMENSION
 _BLOCK = 32  # FAISS keeps 4-bit codes in blocks of so many, and pads the last one of a list
-_LINKS_BYTES = 288  # of a centroid in a graph
-_VIEW_ADDING = 50  # centroids that FAISS has in view when it adds one to a graph
 QUERY_CPUS = 0.3
 """That pipelines.querying claims for a worker that searches."""
 
@@ -34,15 +32,15 @@ LEVELS, LIST_AND_ID = 6.0, 6.0  # of a fingerprint, beside its vector, and besid
 SHARD_IN_MANIFEST = 454
 
 # Of one core in a second, by benchmarks/rates.py: comparisons with a centroid when fingerprints
-# are indexed, without and with cells, and for queries; fingerprints coded; codes merged; codes
-# compared, by codec.
-_INDEXING, _IN_CELLS, _CHOOSING, _CODED, _MERGED = 3.3e8, 2.0e8, 1.2e8, 3.0e5, 2.0e6
+# are indexed, without and with cells, and likewise for queries; fingerprints coded; codes merged;
+# codes compared, by codec.
+_INDEXING, _INDEXING_CELLS, _CHOOSING, _CHOOSING_CELLS = 3.3e8, 2.0e8, 1.2e8, 6.0e7
+_CODED, _MERGED = 3.0e5, 2.0e6
 _SCANNED = {"PQ64x4fs": 4.5e8, "PQ64": 3.2e7, "SQfp16": 8.1e7}
-# Seconds of one core, likewise: a centroid in view in a graph of 2^15, and the power of their
-# number by which it takes longer; reading some lists of a shard; looking for a fingerprint, apart
+# Seconds of one core, likewise: reading some lists of a shard; looking for a fingerprint, apart
 # from codes; what is left of a query of 5 s and its background, quick and whole, and of a near
 # duplicate.
-_IN_VIEW_S, _GRAPH_GROWTH, _READ_S, _LOOK_S = 2.0e-6, 0.4, 4.0e-3, 2.0e-5
+_READ_S, _LOOK_S = 4.0e-3, 2.0e-5
 _QUICK_S, _WHOLE_S, _DUPLICATE_S = 3.4e-3, 6.9e-3, 1.0e-3
 _IMBALANCE = 1.15  # of lists, by benchmarks/scale.py
 
@@ -63,28 +61,23 @@ def padded(index: IndexParameters, count: float) -> float:
 
 
 def trained_bytes(nlist: int) -> int:
-    """Of a trained index: its centroids, and the graph over them if there is one."""
-    return nlist * (_CENTROID_BYTES + (nlist > FLAT_LISTS) * _LINKS_BYTES)
+    """Of a trained index: its centroids."""
+    return nlist * _CENTROID_BYTES
 
 
 def indexing_s(index: IndexParameters) -> float:
     """To find list and code of a fingerprint."""
-    by_cells = index.nlist > FLAT_LISTS
-    choose = (
-        (CELLS + 1) * math.sqrt(index.nlist) / _IN_CELLS if by_cells else index.nlist / _INDEXING
-    )
-    return choose + 1 / _CODED
+    if index.nlist > FLAT_LISTS:
+        return (CELLS + 1) * math.sqrt(index.nlist) / _INDEXING_CELLS + 1 / _CODED
+    return index.nlist / _INDEXING + 1 / _CODED
 
 
 def training_s(index: IndexParameters) -> float:
-    """Of k-means; in two levels where there are many lists, with a round over all and a graph."""
+    """Of k-means; in two levels where there are many lists, with a round over all."""
     points, nlist = index.training_points, index.nlist
     if nlist <= ONE_LEVEL:
         return ITERATIONS * points * nlist / _INDEXING
-    graph = 2 * nlist * _graph_s(_VIEW_ADDING, nlist) * (nlist > FLAT_LISTS)
-    return (
-        2 * ITERATIONS * points * math.sqrt(nlist) / _INDEXING + points * indexing_s(index) + graph
-    )
+    return 2 * ITERATIONS * points * math.sqrt(nlist) / _INDEXING + points * indexing_s(index)
 
 
 def merging_s(count: float, parts: float) -> float:
@@ -92,8 +85,12 @@ def merging_s(count: float, parts: float) -> float:
     return count / _MERGED + _READ_S * parts**2 if parts > 1 else 0.0
 
 
-def _graph_s(view: int, nlist: int) -> float:
-    return _IN_VIEW_S * view * math.pow(nlist / 2**15, _GRAPH_GROWTH)
+def _choose_s(nlist: int, lists: int) -> float:
+    """To choose so many lists of all for a fingerprint of a query."""
+    if nlist <= FLAT_LISTS:
+        return nlist / _CHOOSING
+    each = math.sqrt(nlist)
+    return (1 + cells_in_view(round(each), nlist, lists)) * each / _CHOOSING_CELLS
 
 
 @dataclass(frozen=True)
@@ -131,10 +128,12 @@ class Search:
 
     def seconds(self, asked: int, effort: Effort, score_s: float) -> dict[str, float]:
         nlist, (looks, lists) = self.index.nlist, self._visits(asked, effort)
-        graph = nlist > FLAT_LISTS
-        choose = _graph_s(max(IN_VIEW, 2 * lists), nlist) if graph else nlist / _CHOOSING
         scan = self._codes(asked, effort) / (self.codes_rate or _SCANNED[self.index.codec])
-        return {"choose lists": looks * choose, "scan": looks * _LOOK_S + scan, "score": score_s}
+        return {
+            "choose lists": looks * _choose_s(nlist, lists),
+            "scan": looks * _LOOK_S + scan,
+            "score": score_s,
+        }
 
     def _codes(self, asked: int, effort: Effort) -> float:
         """With padding; full lists are searched more often than others."""

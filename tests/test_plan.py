@@ -12,7 +12,6 @@ import pytest
 
 from grafp import plan as calculator
 from grafp import rates
-from grafp.index.size import FLAT_LISTS
 from grafp.model.fingerprint import DIMENSION
 from grafp.plan import Case, limits, plan
 
@@ -88,15 +87,6 @@ def test_a_real_index_is_as_large_as_planned(tmp_path: Path) -> None:
     lists = Lists.filled(parse_index(trained), codes, range(index.nlist))
     held = len(faiss.serialize_index(lists.index)) / count
     assert held == pytest.approx(rates.memory_bytes(index, count), rel=0.05)
-
-
-def test_a_graph_over_centroids_is_as_large_as_planned() -> None:
-    import faiss
-
-    graph = faiss.index_factory(DIMENSION, "HNSW32", faiss.METRIC_INNER_PRODUCT)
-    graph.add(np.random.default_rng(0).standard_normal((4_000, DIMENSION)).astype(np.float32))
-    planned = rates.trained_bytes(FLAT_LISTS * 2) / (FLAT_LISTS * 2)
-    assert len(faiss.serialize_index(graph)) / 4_000 == pytest.approx(planned, rel=0.03)
 
 
 def test_units() -> None:

@@ -10,6 +10,8 @@ import numpy as np
 
 try:
     import faiss
+
+    from grafp.index.cells import in_cells
 except ImportError:  # who only locates clips in recordings may do without
     faiss = None  # type: ignore[assignment]
 
@@ -22,7 +24,6 @@ from grafp.model.background import LENGTHS_S, Background
 from grafp.model.fingerprint import SEGMENT_SECONDS
 
 _LISTS = 128
-_TRAINING_ROUNDS = 10
 _STEADY = 0.99  # of clean music is less steady
 
 
@@ -111,13 +112,7 @@ class BackgroundSearch:
 
     @cached_property
     def _lists(self) -> "faiss.IndexIVF":
-        count = min(_LISTS, len(self.vectors_ND))
-        metric = faiss.METRIC_INNER_PRODUCT
-        index = faiss.index_factory(self.vectors_ND.shape[1], f"IVF{count},Flat", metric)
-        index.cp.niter, index.cp.min_points_per_centroid = _TRAINING_ROUNDS, 1
-        index.train(self.vectors_ND)
-        index.add(self.vectors_ND)
-        return index
+        return in_cells(self.vectors_ND, _LISTS)
 
     def products(self, asked: Sequence[Alignments]) -> list[np.ndarray]:
         return [self.tracks.products(one, self.stride) for one in asked]

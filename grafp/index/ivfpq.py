@@ -13,12 +13,11 @@ import numpy as np
 
 from grafp.errors import CatalogError, OptionError
 from grafp.index import gpu as on_gpu
-from grafp.index.assign import CellAssignment
+from grafp.index.cells import CellAssignment, in_cells, look
 from grafp.index.codes import Codes
-from grafp.index.size import FLAT_LISTS, IN_VIEW, ITERATIONS, ONE_LEVEL, IndexParameters
+from grafp.index.size import FLAT_LISTS, ITERATIONS, ONE_LEVEL, IndexParameters
 from grafp.model.fingerprint import DIMENSION
 
-_LINKS = 32  # of a node in the graph over many centroids
 _AT_ONCE = 65_536
 
 
@@ -51,9 +50,8 @@ def train_index(
 
 def _untrained(parameters: IndexParameters, points: int, seed: int) -> faiss.IndexIVF:
     """Raises OptionError, see `train_index`."""
-    graph = f"_HNSW{_LINKS}" if parameters.nlist > FLAT_LISTS else ""
     index = faiss.index_factory(
-        DIMENSION, f"IVF{parameters.nlist}{graph},{parameters.codec}", faiss.METRIC_INNER_PRODUCT
+        DIMENSION, f"IVF{parameters.nlist},{parameters.codec}", faiss.METRIC_INNER_PRODUCT
     )
     coded = parameters.codec.startswith("PQ")
     for option, value, least in (
@@ -155,10 +153,17 @@ def parse_index(data: bytes) -> faiss.IndexIVF:
 
 
 def quantizer_of(index: faiss.IndexIVF) -> faiss.Index:
-    """What chooses lists, as the class that it is; it keeps the index, whose memory it is in."""
+    """What chooses lists: the centroids, in cells if they are many."""
+    if index.nlist > FLAT_LISTS:
+        return in_cells(_centroids(index))
     quantizer = faiss.downcast_index(index.quantizer)
-    quantizer.referenced_objects = [index]
+    quantizer.referenced_objects = [index]  # whose memory it is in
     return quantizer
+
+
+def _centroids(index: faiss.IndexIVF) -> np.ndarray:
+    """Of each list, (lists, 128); older catalogs have them in a graph, newer ones flat."""
+    return index.quantizer.reconstruct_n(0, index.nlist)
 
 
 def encode(
@@ -176,7 +181,7 @@ def encode(
 
     def work(on: bool) -> Codes:
         index = parse_index(trained_index)
-        on = on and isinstance(quantizer_of(index), faiss.IndexFlat)
+        on = on and isinstance(faiss.downcast_index(index.quantizer), faiss.IndexFlat)
         return _encoded(index, vectors_ND, ids_N, on_gpu.copy_of(index.quantizer) if on else None)
 
     return on_gpu.tried(work, gpu)
@@ -205,10 +210,7 @@ def _encoded(
 
 
 def _by_cells(index: faiss.IndexIVF) -> CellAssignment | None:
-    """Faster for many fingerprints than the graph of a quantizer that has one, and nearer."""
-    if not isinstance(quantizer_of(index), faiss.IndexHNSW):
-        return None
-    return CellAssignment(index.quantizer.reconstruct_n(0, index.nlist))
+    return CellAssignment(_centroids(index)) if index.nlist > FLAT_LISTS else None
 
 
 def _lists_of(index: faiss.IndexIVF, points_ND: np.ndarray) -> np.ndarray:
@@ -257,7 +259,5 @@ def choose_lists(quantizer: faiss.Index, queries_QD: np.ndarray, nprobe: int) ->
     """The `nprobe` lists nearest to each query."""
     queries_QD = np.ascontiguousarray(queries_QD, np.float32)
     nprobe = min(nprobe, quantizer.ntotal)
-    look = None
-    if isinstance(quantizer, faiss.IndexHNSW):
-        look = faiss.SearchParametersHNSW(efSearch=max(IN_VIEW, 2 * nprobe))
-    return Probes(queries_QD, *quantizer.search(queries_QD, nprobe, params=look))
+    params = look(quantizer, nprobe) if isinstance(quantizer, faiss.IndexIVF) else None
+    return Probes(queries_QD, *quantizer.search(queries_QD, nprobe, params=params))

@@ -21,14 +21,12 @@ clips of 2 s are found as often, of 1 s within a point: benchmarks/codecs.py."""
 _CODEC_MIN = 10_000  # with fewer, exact fingerprints cost little
 _MAX_LISTS = 1 << 20
 FLAT_LISTS = 1 << 14
-"""With more lists, a graph (HNSW) finds the nearest centroids instead of comparing all."""
+"""With more lists, centroids are in cells, and a search looks into some of them."""
 ITERATIONS = 10  # of k-means
 ONE_LEVEL = 2048
 """More lists are trained in two levels: k-means takes the square of their number."""
-IN_VIEW = 64
-"""Centroids that a search of a graph has in view, at least."""
 CELLS = 20
-"""To look into for the list of a fingerprint, see grafp.index.assign."""
+"""To look into for the list of a fingerprint, see grafp.index.cells."""
 LISTED_BYTES = 12
 """Of a fingerprint in memory, beside its code: the id, its share of lists and padding."""
 _TRAINING_POINTS = 1 << 21  # a GiB in memory; a quantizer of more lists takes eight a centroid
@@ -42,6 +40,13 @@ def populate_bytes(fingerprints: int) -> int:
 def default_nprobe(nlist: int) -> int:
     """Lists to search for a noisy second, which lies far from its own list."""
     return min(nlist, 64, max(16, nlist // 32))
+
+
+def cells_in_view(cells: int, vectors: int, wanted: int) -> int:
+    """Cells to look into for the nearest so many of the vectors in them: 97 % of them or more,
+    of centroids and noisy music.
+    """
+    return min(cells, 32 + 16 * wanted * cells // vectors)
 
 
 @dataclass(frozen=True)

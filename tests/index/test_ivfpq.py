@@ -163,7 +163,7 @@ def test_lists_in_parts_answer_as_all_together(codec: str) -> None:
     assert recall(index, codes, vectors, ids) > 0.9
 
 
-def test_many_lists_are_trained_in_two_levels_and_found_by_a_graph(
+def test_many_lists_are_trained_in_two_levels_and_found_by_cells(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(ivfpq, "ONE_LEVEL", 64)
@@ -173,7 +173,7 @@ def test_many_lists_are_trained_in_two_levels_and_found_by_a_graph(
     trained = train_index(vectors, parameters)
     assert train_index(vectors, parameters) == trained
     index = parse_index(trained)
-    assert isinstance(quantizer_of(index), faiss.IndexHNSW)
+    assert isinstance(quantizer_of(index), faiss.IndexIVF)
     assert (index.nlist, index.quantizer.ntotal) == (200, 200)
     codes = encode(trained, vectors, np.arange(10_000))
     assert codes.imbalance(range(200)) < 2

@@ -2,9 +2,10 @@
 
 import faiss
 import numpy as np
+import pytest
 from vectors import unit
 
-from grafp.index.assign import CellAssignment
+from grafp.index.cells import CellAssignment, in_cells, look
 
 
 def test_nearly_all_fingerprints_get_the_nearest_centroid() -> None:
@@ -21,6 +22,21 @@ def test_nearly_all_fingerprints_get_the_nearest_centroid() -> None:
     assert (found == expected[:, 0]).mean() > 0.98
     again = CellAssignment(centroids).nearest(vectors[::-1])[::-1]
     assert (again == found).mean() > 0.999
+
+
+@pytest.mark.parametrize("wanted", [16, 48])
+def test_a_look_into_some_cells_finds_nearly_all_that_are_nearest(wanted: int) -> None:
+    rng = np.random.default_rng(0)
+    centers = unit(rng.standard_normal((300, 128)))
+    vectors = unit(np.repeat(centers, 60, 0) + 0.07 * rng.standard_normal((18_000, 128)))
+    queries = unit(vectors[::600] + 0.06 * rng.standard_normal((30, 128))).astype(np.float32)
+    cells = in_cells(vectors.astype(np.float32))
+    params = look(cells, wanted)
+    assert params.nprobe < cells.nlist / 2
+    _, found = cells.search(queries, wanted, params=params)
+    nearest = np.argsort(-(queries @ vectors.T), axis=1)[:, :wanted]
+    rates = [len(np.intersect1d(*pair)) / wanted for pair in zip(found, nearest, strict=True)]
+    assert np.mean(rates) > 0.97
 
 
 def test_few_centroids_and_no_fingerprints() -> None:
