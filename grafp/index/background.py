@@ -23,7 +23,7 @@ from grafp.index.scoring import Match, Tracks
 from grafp.model.background import LENGTHS_S, Background
 from grafp.model.fingerprint import SEGMENT_SECONDS
 
-_LISTS = 128
+_LISTS = 128  # of which a single fingerprint is looked for in all
 _STEADY = 0.99  # of clean music is less steady
 
 
@@ -42,7 +42,7 @@ class BackgroundSearch:
     offset_correction: float = 0.0
     neighbors: int = 8
     candidates: int = CANDIDATES
-    effort: ClassVar[Effort] = Effort(16, _LISTS)
+    effort: ClassVar[Effort] = Effort(16, 32, lists_in_all=_LISTS)
 
     @classmethod
     def of(
