@@ -43,6 +43,7 @@ def main(chosen: argparse.Namespace) -> tuple[dict, int]:
     manifest = catalog.manifest
     assert manifest is not None
     search = open_search(catalog.root, manifest)
+    assert search.quantizer
     [tracks] = search.tracks
     count = int(tracks.counts_T.sum())
     vectors_ND = tracks.vectors_ND[np.arange(min(count, 1 << 20))]

@@ -162,6 +162,7 @@ def _at_length(
     count = round((seconds - 1) * 10) + 1
     queries = [vectors_MD[:count].astype(np.float32) for vectors_MD in clips.vectors_NMD]
     size = catalog.manifest.counts["fingerprints"]
+    assert search.quantizer
     each = size + _LIST_CODES * search.quantizer.ntotal
     few = max(_LEAST, int(exhaustive_codes / (each * count)))
     some = np.unique(np.linspace(0, len(queries) - 1, min(few, len(queries))).astype(int))
@@ -243,6 +244,7 @@ class _AllLists(IndexSearch):
     def of(cls, search: IndexSearch) -> "_AllLists":
         from grafp.index.alignment import Effort
 
+        assert search.quantizer
         values = {field.name: getattr(search, field.name) for field in fields(search)}
         return cls(**{**values, "effort": Effort(None, search.quantizer.ntotal)})
 
@@ -250,6 +252,7 @@ class _AllLists(IndexSearch):
     def centroids_LD(self) -> np.ndarray:
         import faiss
 
+        assert self.quantizer
         if isinstance(self.quantizer, faiss.IndexIVF):
             self.quantizer.make_direct_map()
         return np.asarray(self.quantizer.reconstruct_n(0, self.quantizer.ntotal))

@@ -3,7 +3,7 @@
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 
@@ -140,6 +140,14 @@ class Manifest:
         trained = [self.trained_index] if self.trained_index else []
         layers = [file for one in self.layers for file in (one.tracks, *_codes(one))]
         return [self.tracks, self.positions, self.gone, *trained, *layers]
+
+    def within(self, lists: range) -> "Manifest":
+        """With the shards alone that reach into these lists: for a process that searches them."""
+        layers = [
+            replace(layer, shards=[entry for entry in layer.shards if entry.reaches(lists)])
+            for layer in self.layers
+        ]
+        return replace(self, layers=layers)
 
     def to_json(self) -> bytes:
         return (json.dumps(asdict(self), indent=2) + "\n").encode()

@@ -45,6 +45,7 @@ def open_search(
     *,
     stride: int | None = None,
     decode: bool = False,
+    choosing: bool = True,
     method: type[IndexSearch] = IndexSearch,
 ) -> IndexSearch:
     """Open a snapshot, or a part of it, for search.
@@ -53,6 +54,7 @@ def open_search(
         root: of the catalog; the manifest's snapshot need not be published.
         stride: 1 if queries come at the catalog's hop; default: the manifest's.
         decode: take fingerprints from the index's codes, and leave the exact ones where they are.
+        choosing: hold what chooses lists; without it, others choose, and ask for `within`.
 
     Raises CatalogError when a file is not what was written.
     """
@@ -64,7 +66,7 @@ def open_search(
     decoder = trained if decode else None
     tracks = [_tracks(root, manifest, part.ordinals, decoder)] if len(part.ordinals) else []
     return method(
-        quantizer=quantizer_of(trained),
+        quantizer=quantizer_of(trained) if choosing else None,
         lists=[_filled(root, manifest, trained, lists) for lists in _chunks(manifest, part.lists)],
         tracks=[one for one in tracks if len(one.ordinals_T)],
         effort=manifest.effort,

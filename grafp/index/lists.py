@@ -21,8 +21,8 @@ class Lists:
     lists: range
     index: faiss.IndexIVF
     """Its list 0 is the first of the range."""
-    _kept: tuple[object, ...] = field(default=(), repr=False)
-    """What the index points to."""
+    _kept: object = field(default=None, repr=False)
+    """Centroids that the index points to."""
 
     @classmethod
     def filled(cls, trained: faiss.IndexIVF, codes: Codes, lists: range) -> "Lists":
@@ -40,7 +40,7 @@ class Lists:
             )
         centroids = _centroids(trained, lists)
         index = _with_lists(trained, centroids, inverted, len(lists), len(codes))
-        return cls(lists, index, (centroids, trained))
+        return cls(lists, index, centroids)
 
     def nearest(self, probes: Probes, k: int) -> tuple[np.ndarray, np.ndarray]:
         """Like `Searcher.nearest`, of what is here."""

@@ -135,20 +135,21 @@ class Tracks:
         if asked.length > _LONG:
             refined = self._along(some, stride)
         else:
-            windows = self._windows(some, stride, margin(asked.length, change))
+            windows = self._windows(some, stride, change)
             query_WMD = asked.queries_QMD[some.query_C]
             refined = refine(query_WMD, windows, some.start_C, some.speed_C, change)
         sketch_WSD = self._sketches(some, refined, stride)
         yield from _described(some, refined, sketch_WSD, rank_C[chosen_W], stride)
 
-    def _windows(self, asked: Stacked, stride: int, around: int) -> Windows:
-        """The fingerprints of each track along its alignment, and `around` hops more."""
+    def _windows(self, asked: Stacked, stride: int, change: float) -> Windows:
+        """The fingerprints of each track along its alignment at any speed, with a margin.
+
+        All windows of a length are equally wide, or rounding would depend on other queries.
+        """
         last = asked.length - 1
-        # A speed turns around the middle of the query, and the grid's start was at speed 1.
-        reach_W = np.abs(asked.speed_C - 1) * last
-        low_W = np.floor((asked.start_C - around - reach_W) / stride).astype(np.int64)
-        high_W = np.ceil((asked.start_C + last + around + reach_W) / stride).astype(np.int64)
-        row_WK = low_W[:, None] + np.arange(int((high_W - low_W).max()) + 2)
+        around = margin(asked.length, change) + change * last
+        low_W = np.floor((asked.start_C - around) / stride).astype(np.int64)
+        row_WK = low_W[:, None] + np.arange(int(np.ceil((last + 2 * around) / stride)) + 3)
         vectors_WKD, inside_WK = self._rows(asked.ordinal_C, row_WK)
         return Windows(vectors_WKD, inside_WK, low_W, stride)
 

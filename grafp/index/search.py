@@ -44,8 +44,8 @@ class IndexSearch:
     by_lists: ClassVar[bool] = True
     """Whether `within` looks into the lists that were chosen, and nowhere else."""
 
-    quantizer: faiss.Index
-    """Of the trained index: which lists are nearest."""
+    quantizer: faiss.Index | None
+    """Which lists are nearest; None if others choose them, and ask for `within`."""
     lists: Sequence[Lists]
     tracks: Sequence[Tracks]
     effort: Effort
@@ -60,6 +60,7 @@ class IndexSearch:
     def nearest(
         self, queries_QD: np.ndarray, k: int, nprobe: int | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
+        assert self.quantizer
         return self.within(choose_lists(self.quantizer, queries_QD, nprobe or self.effort.lists), k)
 
     def within(self, probes: Probes, k: int) -> tuple[np.ndarray, np.ndarray]:

@@ -30,49 +30,55 @@ _SMALL = 1_500_000
     num_cpus=parts.ACTOR_CPUS, max_restarts=-1, max_task_retries=-1, scheduling_strategy="SPREAD"
 )
 class _Holder:
-    """A part of a snapshot, opened; or one after another, if the machines cannot hold all."""
+    """Parts of a snapshot, opened; one after another, if the machines cannot hold all."""
 
     def __init__(
         self,
         root: str,
-        manifest_json: bytes,
+        held: dict[int, tuple[Part, bytes]],
+        in_turn: bool,
         decode: bool,
         stride: int,
         method: type[IndexSearch],
     ) -> None:
+        """`held`: by its number, each part with what of the manifest it needs, as JSON."""
         faiss.omp_set_num_threads(len(os.sched_getaffinity(0)))
-        self._root, self._manifest = root, Manifest.from_json(manifest_json, root)
+        self._root, self._held, self._in_turn = root, held, in_turn
         self._decode, self._stride, self._method = decode, stride, method
-        self._opened: dict[bool, tuple[Part, IndexSearch]] = {}
+        self._opened: dict[bool, tuple[int, IndexSearch]] = {}
 
-    def within(self, part: Part, probes: Probes, k: int) -> tuple[np.ndarray, np.ndarray, Spent]:
-        search = self._open(part)
+    def within(self, part: int, probes: Probes, k: int) -> tuple[np.ndarray, np.ndarray, Spent]:
+        search = self._open(part, lists=True)
         before = search.spent
         return *search.within(probes, k), search.spent - before
 
-    def products(self, part: Part, asked: Sequence[Alignments]) -> list[np.ndarray]:
-        return self._open(part).products(asked)
+    def products(self, part: int, asked: Sequence[Alignments]) -> list[np.ndarray]:
+        return self._open(part, lists=False).products(asked)
 
     def matches(
-        self, part: Part, asked: Sequence[Alignments], tried: int, change: float
+        self, part: int, asked: Sequence[Alignments], tried: int, change: float
     ) -> list[list[Match]]:
-        return self._open(part).matches(asked, tried, change)
+        return self._open(part, lists=False).matches(asked, tried, change)
 
-    def _open(self, part: Part) -> IndexSearch:
-        """Raises CatalogError."""
-        with_lists = len(part.lists) > 0
-        if with_lists not in self._opened or self._opened[with_lists][0] != part:
-            self._opened.pop(with_lists, None)  # before the next one takes memory
+    def _open(self, part: int, *, lists: bool) -> IndexSearch:
+        """A part; where parts are opened in turn, its lists or its tracks. Raises CatalogError."""
+        side = lists or not self._in_turn
+        if side not in self._opened or self._opened[side][0] != part:
+            self._opened.pop(side, None)  # before the next one takes memory
+            whole, manifest_json = self._held[part]
+            if self._in_turn:
+                whole = Part(*((whole.lists, range(0)) if lists else (range(0), whole.ordinals)))
             search = open_search(
                 self._root,
-                self._manifest,
-                part,
+                Manifest.from_json(manifest_json, self._root),
+                whole,
                 stride=self._stride,
                 decode=self._decode,
+                choosing=False,
                 method=self._method,
             )
-            self._opened[with_lists] = part, search
-        return self._opened[with_lists][1]
+            self._opened[side] = part, search
+        return self._opened[side][1]
 
 
 class SpreadSearch:
@@ -118,9 +124,15 @@ class SpreadSearch:
         self.spent = Spent()
         self._turn = 1
 
-        def holder(claim: float) -> ray.actor.ActorHandle:
+        def holder(claim: float, numbers: range) -> ray.actor.ActorHandle:
+            held = {}
+            for n in numbers:
+                part = self._parts[n]
+                # Codes of a track are in all shards.
+                needed = manifest if decode else manifest.within(part.lists)
+                held[n] = part, needed.to_json()
             return _Holder.options(memory=claim).remote(  # type: ignore[attr-defined]
-                root, manifest.to_json(), decode, self.stride, method
+                root, held, self.streamed, decode, self.stride, method
             )
 
         self._parts = parts.divided(root, manifest, actors, decode)
@@ -130,12 +142,16 @@ class SpreadSearch:
             # As many copies as machines hold at least one part each, so that none waits for memory.
             roomy = [m for m in placement.machines() if m.get("memory", 0.0) >= claim]
             copies = max(1, len(roomy) // len(self._parts)) if actors is None else 1
-            self._holders = [[holder(claim) for _ in range(copies)] for _ in self._parts]
+            self._holders = [
+                [holder(claim, range(n, n + 1)) for _ in range(copies)]
+                for n in range(len(self._parts))
+            ]
             return
         each = parts.streamed_bytes(memory)
         self._parts = parts.divided(root, manifest, parts.streamed(manifest, decode, each), decode)
-        readers = [holder(each) for _ in placement.machines()]
-        self._holders = [[readers[n % len(readers)]] for n in range(len(self._parts))]
+        machines, count = len(placement.machines()), len(self._parts)
+        readers = [holder(each, range(n, count, machines)) for n in range(min(machines, count))]
+        self._holders = [[readers[n % machines]] for n in range(count)]
         logger.info(
             f"  the index needs {parts.loaded(manifest, decode) / 2**30:.1f} GiB: it is read in "
             f"{len(self._parts)} parts for each batch of queries"
@@ -183,7 +199,8 @@ class SpreadSearch:
         for holder, part in self._one_each(lists=True):
             rows = np.arange(len(queries_QD))
             if self._by_lists:
-                here_QL = (probes.list_QL >= part.lists.start) & (probes.list_QL < part.lists.stop)
+                lists = self._parts[part].lists
+                here_QL = (probes.list_QL >= lists.start) & (probes.list_QL < lists.stop)
                 rows = np.flatnonzero(here_QL.any(axis=1))
             if len(rows):
                 asked.append(rows)
@@ -199,30 +216,23 @@ class SpreadSearch:
 
     def products(self, asked: Sequence[Alignments]) -> list[np.ndarray]:
         question = ray.put(list(asked))
-        found: list = ray.get(
-            [h.products.remote(p, question) for h, p in self._one_each(lists=False)]
-        )
+        found: list = ray.get([h.products.remote(p, question) for h, p in self._one_each()])
         return [_together(answers) for answers in zip(*found, strict=True)]
 
     def matches(self, asked: Sequence[Alignments], tried: int, change: float) -> list[list[Match]]:
         question = ray.put(list(asked))
         answers = [
             holder.matches.remote(part, question, tried, change)
-            for holder, part in self._one_each(lists=False)
+            for holder, part in self._one_each()
         ]
         return [best_of(found, tried) for found in zip(*ray.get(answers), strict=True)]
 
-    def _one_each(self, *, lists: bool) -> list[tuple[ray.actor.ActorHandle, Part]]:
-        """An actor for each part, and what of the part is asked for."""
-        chosen = [random.choice(copies) for copies in self._holders]
-        if not self.streamed:
-            return list(zip(chosen, self._parts, strict=True))
-        if lists:
+    def _one_each(self, *, lists: bool = False) -> list[tuple[ray.actor.ActorHandle, int]]:
+        """An actor for each part, and the part's number."""
+        chosen = [(random.choice(copies), n) for n, copies in enumerate(self._holders)]
+        if self.streamed and lists:
             self._turn = -self._turn  # begins with what is still open from the last batch
-        sides = [
-            Part(p.lists, range(0)) if lists else Part(range(0), p.ordinals) for p in self._parts
-        ]
-        return list(zip(chosen, sides, strict=True))[:: self._turn]
+        return chosen[:: self._turn]
 
 
 def is_small(manifest: Manifest) -> bool:
