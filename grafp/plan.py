@@ -158,7 +158,6 @@ def plan(case: Case) -> Plan:
         "lists": count * rates.memory_bytes(index, count) / 1e9,
         "vectors": exact * count * rates.VECTOR_BYTES / 1e9,
         "codes to decode": (not exact) * count * (code + 20) / 1e9,
-        "trained index": actors * trained / 1e9,
     }
     search = rates.Search(index, count, case.search_rate)
     query_s, codes = search.query(asked, case.probes, case.decided)
@@ -202,8 +201,7 @@ def limits(case: Case) -> dict[str, dict[str, float | None]]:
     def bounds(tracks: float) -> dict[str, tuple[float, float]]:  # needed, and there
         p, gt, whole = plan(replace(case, tracks=tracks)), tracks / 1e9, case.node_memory_gb
         store, manifest = _OBJECT_STORE * _HEAD_GB, p.shards * rates.SHARD_IN_MANIFEST / 1e9
-        actors = min(p.search_actors, math.floor(_CLAIMED * whole * 1e9 / ACTOR_BYTES))
-        searching = actors + math.floor(case.node_processors / rates.QUERY_CPUS)
+        workers = math.floor(case.node_processors / rates.QUERY_CPUS)
         trained = rates.trained_bytes(p.index.nlist) / 1e9
         encode_h = p.build_hours["encode"]
         return {
@@ -211,12 +209,12 @@ def limits(case: Case) -> dict[str, dict[str, float | None]]:
             "GB, a run that knows all tracks, on the head": (gt * rates.TRACK_IN_RUN, _HEAD_GB),
             "GB, names of all tracks in a query job, on the head":
                 (gt * rates.TRACK_IN_QUERY_JOB, _HEAD_GB),
-            "GB, a manifest for every actor, in the head's object store":
-                (p.search_actors * manifest, store),
+            "GB, the manifest in parts for search actors, in the head's object store":
+                (manifest, store),
             "GB, hashes in the object store of a cpu node":
                 (gt * rates.KNOWN_HASH, _OBJECT_STORE * _CPU_NODE_GB),
-            "GB, the trained index in all that searches on a node":
-                (searching * trained, (1 - _CLAIMED) * whole),
+            "GB, centroids in all query workers of a node":
+                (workers * trained, (1 - _CLAIMED) * whole),
             "h, merging beside encoding": (p.build_hours["merge by list"], encode_h),
             "h, near duplicates beside encoding": (p.build_hours["near duplicates"], encode_h),
         }  # fmt: skip
