@@ -303,9 +303,9 @@ def _identify(root: str, queries: list[np.ndarray]) -> list[tuple[str | None, fl
     import faiss
 
     from grafp.catalog.catalog import Catalog
+    from grafp.catalog.identify import background_of
     from grafp.catalog.opened import open_search
     from grafp.index.evidence import identify, reached
-    from pipelines.querying.flow import background_of
 
     faiss.omp_set_num_threads(1)
     catalog = Catalog.open_published(root)

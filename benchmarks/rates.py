@@ -127,9 +127,9 @@ def _codec(vectors_ND: np.ndarray, codec: str) -> dict[str, float]:
 
 def _search_ms(search: Any, catalog: Any) -> dict[str, float]:
     """Milliseconds of a query of 5 s with noise, of its background, and of a near duplicate."""
+    from grafp.catalog.identify import background_of
     from grafp.index.alignment import NEAR_DUPLICATES, QUICK, find_matches
     from grafp.index.evidence import _QUICK_BESIDE, reached
-    from pipelines.querying.flow import background_of
 
     [tracks] = search.tracks
     long = np.flatnonzero(tracks.counts_T > 100)

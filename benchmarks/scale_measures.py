@@ -202,8 +202,9 @@ def _at_length(
 
 
 def _query_job(catalog: Any, search: IndexSearch) -> Callable[[pa.Table], pa.Table]:
+    from grafp.catalog.identify import background_of
     from grafp.index.alignment import MAX_SPEED_CHANGE
-    from pipelines.querying.flow import MatchBatch, background_of
+    from pipelines.querying.flow import MatchBatch
 
     return MatchBatch(
         search,  # in this process instead of spread

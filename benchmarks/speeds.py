@@ -137,9 +137,9 @@ def _ask(root: str, track: str, clips: Sequence[tuple], change: float) -> tuple[
     import faiss
 
     from grafp.catalog.catalog import Catalog
+    from grafp.catalog.identify import background_of
     from grafp.catalog.opened import open_search
     from grafp.index.evidence import identify, reached
-    from pipelines.querying.flow import background_of
 
     catalog = Catalog.open_published(root)
     manifest = catalog.manifest

@@ -6,20 +6,30 @@ In a notebook:
     model = grafp.load_model()
     song, clip = model.fingerprint("song.mp3"), model.fingerprint("clip.wav")
     print(grafp.locate(clip, song))
+
+    catalog = grafp.open_catalog("catalog")
+    print(catalog.identify("clip.wav"))
 """
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from grafp.api import Location, Model, load_model, locate
+    from grafp.opened import Identified, Match, OpenCatalog, open_catalog
 
-__all__ = ["Location", "Model", "load_model", "locate"]
+_MODULES = {
+    **dict.fromkeys(("Location", "Model", "load_model", "locate"), "grafp.api"),
+    **dict.fromkeys(("Identified", "Match", "OpenCatalog", "open_catalog"), "grafp.opened"),
+}
+__all__ = [
+    "Identified", "Location", "Match", "Model", "OpenCatalog", "load_model", "locate",
+    "open_catalog",
+]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:
     """Import PyTorch, which takes seconds, when it is first needed."""
-    if name in __all__:
-        from grafp import api
-
-        return getattr(api, name)
+    if name in _MODULES:
+        return getattr(import_module(_MODULES[name]), name)
     raise AttributeError(f"module 'grafp' has no attribute {name!r}")

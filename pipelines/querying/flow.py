@@ -4,23 +4,23 @@ import logging
 import time
 from dataclasses import dataclass
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import ray.data
 
 from grafp.audio import MAX_SECONDS
 from grafp.catalog.catalog import Catalog
-from grafp.catalog.manifest import Manifest
-from grafp.errors import CatalogError
+from grafp.catalog.identify import (
+    Identifier,
+    background_of,
+    open_for_queries,
+    rows_of,
+    searched_by_need,
+)
 from grafp.index.acceptance import Acceptance
 from grafp.index.alignment import MAX_SPEED_CHANGE
-from grafp.index.background import BackgroundSearch
-from grafp.index.evidence import Answer, identify, identify_by_need, reached
-from grafp.index.scoring import Match
 from grafp.index.search import IndexSearch
-from grafp.matches import MATCH_SCHEMA, unmatched, write_matches
-from grafp.model.fingerprint import SEGMENT_SECONDS
+from grafp.matches import MATCH_SCHEMA, write_matches
 from grafp.storage.sources import Item, list_items
 from grafp.storage.tables import Row
 from pipelines.common.decode import decoded
@@ -36,23 +36,15 @@ _STREAMED_BATCH = 4096
 
 
 @dataclass(frozen=True)
-class MatchBatch:
+class MatchBatch(Identifier):
     """A Ray Data stage: fingerprints of a batch of queries to their matches."""
 
     search: SpreadSearch
-    background: BackgroundSearch | None
-    acceptance: Acceptance
-    hop_s: float
-    top_k: int
-    change: float
-    by_need: bool = False
-    """Whether to search a query only as long as its answer leaves doubt."""
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         rows = batch.to_pylist()
-        queries = [fingerprints_of(row) for row in rows]
         before = self.search.spent
-        found = self._identified(queries)
+        answers = self.answers([fingerprints_of(row) for row in rows])
         spent = self.search.spent - before
         return pa.Table.from_pylist(
             [
@@ -62,44 +54,15 @@ class MatchBatch:
                     "error": row["error"],
                     "duration_s": row["duration_s"],
                     "cut_at_s": row.get("cut_at_s"),
-                    "matches": [self._describe(answer) for answer in answers],
+                    "matches": matches,
                     # Queries of a batch are searched together.
                     "codes_scanned": spent.codes / len(rows),
                     "search_seconds": spent.seconds / len(rows),
                 }
-                for row, answers in zip(rows, found, strict=True)
+                for row, matches in zip(rows, answers, strict=True)
             ],
             schema=_ANSWER_SCHEMA,
         )
-
-    def _identified(self, queries: list[np.ndarray]) -> list[list[Answer]]:
-        if self.by_need and self.top_k == 1:
-            return identify_by_need(
-                queries, self.search, self.background, self._decisive, change=self.change
-            )
-        beside = reached(queries, self.background, change=self.change)
-        return identify(queries, self.search, beside, top_k=self.top_k, change=self.change)
-
-    def _decisive(self, answer: Answer) -> bool:
-        return self.acceptance.decisive(answer.evidence, self._seconds(answer.match))
-
-    def _seconds(self, match: Match) -> float:
-        return (match.last - match.first) * self.hop_s + SEGMENT_SECONDS
-
-    def _describe(self, answer: Answer) -> dict:
-        match = answer.match
-        seconds = self._seconds(match)
-        return {
-            "ordinal": match.ordinal,
-            "piece": answer.piece,
-            "query_start_s": match.first * self.hop_s,
-            "query_end_s": match.first * self.hop_s + seconds,
-            "track_start_s": max(0.0, (match.start + match.speed * match.first) * self.hop_s),
-            "speed": match.speed,
-            "score": match.score,
-            "threshold": self.acceptance.threshold(answer.beside, seconds),
-            "false_positive_rate": self.acceptance.false_positive_rate(answer.evidence, seconds),
-        }
 
 
 _MATCH = pa.struct(
@@ -194,27 +157,6 @@ def query_batch(
     return summary, table
 
 
-def open_for_queries(catalog_uri: str) -> tuple[Catalog, Manifest]:
-    """A published catalog with its snapshot, refused now rather than by every actor.
-
-    Raises CatalogError when it is not there, has no tracks, or lacks a file or its model.
-    """
-    catalog = Catalog.open_published(catalog_uri)
-    assert catalog.manifest is not None
-    if not catalog.manifest.shards:
-        raise CatalogError(f"{catalog_uri}: the catalog has no usable tracks")
-    catalog.check_files(catalog.manifest)
-    catalog.model()
-    return catalog, catalog.manifest
-
-
-def background_of(catalog: Catalog) -> BackgroundSearch | None:
-    """The background of the catalog's model, at the query hop. Raises ModelError."""
-    assert catalog.manifest is not None
-    background = catalog.background()
-    return BackgroundSearch.of(background, catalog.manifest.query_hop_s) if background else None
-
-
 def answered(
     recordings: ray.data.Dataset,
     catalog: Catalog,
@@ -231,8 +173,7 @@ def answered(
     """Recordings (rows with `pcm`) to rows with their matches, in no particular order."""
     assert catalog.manifest is not None
     hop_s = catalog.manifest.query_hop_s
-    # Nothing is decisive without rates, and who asks for a number of probes wants them all.
-    by_need = bool(acceptance.calibration) and catalog.manifest.index_options.probes is None
+    by_need = searched_by_need(catalog.manifest, acceptance)
     search = SpreadSearch.for_queries(
         catalog, actors=search_actors, memory=search_memory, decode=decode, method=method
     )
@@ -250,23 +191,14 @@ def answered(
 def _rows(
     answer: Row, number: int, item: Item, uris: dict[int, list[str]], acceptance: Acceptance
 ) -> list[Row]:
-    """The rows of one query: its matches, or one row that says why there is none.
-
-    Exact copies of a matching track are answers too, with ranks of their own.
-    """
-    duration_s = answer["duration_s"]
-    needed = acceptance.threshold(0.0, duration_s)
-    empty = unmatched(item.uri, duration_s, needed, answer["error"])
-    empty |= {"number": number, "codes_scanned": 0.0, "search_seconds": 0.0}
-    rows: list[Row] = []
-    for match in answer["matches"]:
-        found = {name: value for name, value in match.items() if name in MATCH_SCHEMA.names}
-        found["matched"] = match["score"] >= match["threshold"]
-        for uri in uris[match["ordinal"]]:
-            rows.append({**empty, **found, "rank": len(rows) + 1, "track": uri})
-    rows = rows or [empty]
+    """The rows of one query, of which the first says what it took."""
+    found = rows_of(
+        item.uri, answer["duration_s"], answer["matches"], uris, acceptance, answer["error"]
+    )
+    took = {"number": number, "codes_scanned": 0.0, "search_seconds": 0.0}
+    rows = [{**row, **took} for row in found]
     rows[0] |= {name: answer[name] for name in ("codes_scanned", "search_seconds")}
-    return rows if rows[0]["matched"] else rows[:1]
+    return rows
 
 
 def _summary(rows: pa.Table, started: float) -> dict:

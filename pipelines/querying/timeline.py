@@ -15,6 +15,7 @@ import pyarrow as pa
 from grafp import storage
 from grafp.audio import SAMPLE_RATE
 from grafp.catalog.catalog import Catalog
+from grafp.catalog.identify import background_of, open_for_queries
 from grafp.index.acceptance import Acceptance
 from grafp.index.alignment import MAX_SPEED_CHANGE
 from grafp.index.background import BackgroundSearch
@@ -35,7 +36,6 @@ from pipelines.common.encode import encoded, fingerprints_of
 from pipelines.common.placement import ENCODERS, Encoders
 from pipelines.common.runtime import connect, finished_rows
 from pipelines.common.search import SpreadSearch
-from pipelines.querying.flow import background_of, open_for_queries
 
 logger = logging.getLogger(__name__)
 

@@ -1,0 +1,182 @@
+"""A catalog in a notebook or a service: opened once, then asked, without Ray."""
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+
+from grafp import storage
+from grafp.audio import SAMPLE_RATE, decode
+from grafp.catalog.catalog import Catalog
+from grafp.catalog.identify import (
+    Identifier,
+    background_of,
+    open_for_queries,
+    rows_of,
+    searched_by_need,
+)
+from grafp.catalog.opened import open_search
+from grafp.index.alignment import MAX_SPEED_CHANGE
+from grafp.matches import MATCH_SCHEMA
+from grafp.model.bundle import load_bundle
+from grafp.model.inference import Fingerprinter
+from grafp.storage.tables import Row, table_of
+
+Recording = str | Path | bytes | np.ndarray
+
+
+@dataclass(frozen=True)
+class Match:
+    """A track that a recording may come from, as in `matches.parquet`."""
+
+    track: str
+    """Its URI."""
+    track_start_s: float
+    """Where in the track `query_start_s` lies."""
+    speed: float
+    """How fast the track plays in the recording; 1.04 is 4 % faster."""
+    score: float
+    """Mean inner product over the aligned fingerprints, -1..1."""
+    threshold: float
+    """The least score of an answer that is accepted."""
+    matched: bool
+    """Whether it is accepted."""
+    false_positive_rate: float | None
+    """A recording that is not in the catalog scores this high in so many cases; None if the
+    snapshot has no calibration."""
+    query_start_s: float
+    query_end_s: float
+    """The part of the recording that lies within the track."""
+
+    def __str__(self) -> str:
+        rate = self.false_positive_rate
+        told = [f"score {self.score:.2f}"] + ([] if rate is None else [f"rate {rate:.1g}"])
+        if abs(self.speed - 1) >= 0.0005:
+            told.insert(0, f"speed {self.speed:.3f}")
+        return f"{self.track} at {self.track_start_s:.2f} s ({', '.join(told)})"
+
+
+@dataclass(frozen=True)
+class Identified(Sequence[Match]):
+    """What a recording was identified as: its accepted matches, best first; none: not in there."""
+
+    query: str
+    """Path or URI of the recording; "" for samples and bytes."""
+    duration_s: float
+    best: Match | None
+    """The best answer, accepted or not."""
+    matches: tuple[Match, ...]
+    _rows: list[Row] = field(repr=False, compare=False)
+
+    def __getitem__(self, number):  # type: ignore[no-untyped-def]
+        return self.matches[number]
+
+    def __len__(self) -> int:
+        return len(self.matches)
+
+    def __iter__(self) -> Iterator[Match]:
+        return iter(self.matches)
+
+    def __str__(self) -> str:
+        name = self.query or "recording"
+        if self.matches:
+            return "\n".join(f"{name}: {match}" for match in self.matches)
+        nearest = f"; the nearest is {self.best}" if self.best else ""
+        return f"{name}: not in the catalog{nearest}"
+
+    @property
+    def table(self) -> pa.Table:
+        """The rows of `matches.parquet`; `.to_pandas()` makes a data frame of it."""
+        return table_of(self._rows, MATCH_SCHEMA)
+
+
+@dataclass(frozen=True, repr=False)
+class OpenCatalog:
+    """A published snapshot, opened for search in this process."""
+
+    catalog: Catalog
+    fingerprinter: Fingerprinter
+    identifier: Identifier
+    uris: dict[int, list[str]]
+
+    def __repr__(self) -> str:
+        assert self.catalog.manifest
+        snapshot = self.catalog.manifest.snapshot
+        return f"OpenCatalog({self.catalog.root!r}, {len(self)} tracks, snapshot {snapshot})"
+
+    def __len__(self) -> int:
+        """Tracks, exact copies counted."""
+        return sum(map(len, self.uris.values()))
+
+    def identify(self, recording: Recording) -> Identified:
+        """The tracks that a recording comes from.
+
+        Args:
+            recording: path or URI of an audio file, the bytes of one, or 16 kHz mono samples
+                (float32, at least 1 s).
+
+        Raises AudioError or StorageError when it cannot be used.
+        """
+        query, samples_S = _read(recording)
+        # As a job keeps them, so that both give the same answer.
+        query_MD = self.fingerprinter(samples_S).astype(np.float16).astype(np.float32)
+        [answers] = self.identifier.answers([query_MD])
+        duration_s = len(samples_S) / SAMPLE_RATE
+        rows = rows_of(query, duration_s, answers, self.uris, self.identifier.acceptance)
+        names = [one.name for one in fields(Match)]
+        found = [Match(**{name: row[name] for name in names}) for row in rows if row["track"]]
+        accepted = tuple(match for match in found if match.matched)
+        return Identified(query, duration_s, found[0] if found else None, accepted, rows)
+
+
+def open_catalog(
+    uri: str | Path,
+    *,
+    top_k: int = 1,
+    fpr: float | None = None,
+    min_score: float | None = None,
+    max_speed_change: float = MAX_SPEED_CHANGE,
+    device: str = "cpu",
+) -> OpenCatalog:
+    """Open a catalog that jobs/index_catalog.py made. Its index is read into memory.
+
+    Args:
+        uri: its folder, or its prefix in object storage.
+        top_k: pieces of music for each recording.
+        fpr: target false-positive rate, default 0.001.
+        min_score: accept from this score on, instead.
+        max_speed_change: how much faster or slower than cataloged music may play, as a share.
+        device: of the encoder, "cpu" or "cuda".
+
+    Raises CatalogError, ModelError or StorageError.
+    """
+    catalog, manifest = open_for_queries(os.fspath(uri))
+    acceptance = catalog.acceptance(fpr, min_score)
+    bundle = load_bundle(catalog.model_uri())
+    hop_s = manifest.query_hop_s
+    search = open_search(catalog.root, manifest)
+    search.offset_correction = bundle.offset_correction_s / hop_s
+    identifier = Identifier(
+        search,
+        background_of(catalog),
+        acceptance,
+        hop_s,
+        top_k,
+        max_speed_change,
+        searched_by_need(manifest, acceptance),
+    )
+    fingerprinter = Fingerprinter.from_encoder(bundle.encoder, device, hop_s)
+    return OpenCatalog(catalog, fingerprinter, identifier, catalog.live_tracks())
+
+
+def _read(recording: Recording) -> tuple[str, np.ndarray]:
+    """The name and the samples of a recording."""
+    if isinstance(recording, np.ndarray):
+        return "", recording
+    if isinstance(recording, bytes):
+        return "", decode(recording)
+    query = os.fspath(recording)
+    return query, decode(storage.read(query))
