@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -19,7 +20,9 @@ from grafp.catalog.identify import (
     searched_by_need,
 )
 from grafp.catalog.opened import open_search
+from grafp.index.acceptance import Acceptance
 from grafp.index.alignment import MAX_SPEED_CHANGE
+from grafp.index.search import IndexSearch
 from grafp.matches import MATCH_SCHEMA
 from grafp.model.bundle import load_bundle
 from grafp.model.inference import Fingerprinter
@@ -99,8 +102,35 @@ class OpenCatalog:
 
     catalog: Catalog
     fingerprinter: Fingerprinter
+    search: IndexSearch
     identifier: Identifier
     uris: dict[int, list[str]]
+
+    @classmethod
+    def of(
+        cls,
+        catalog: Catalog,
+        acceptance: Acceptance,
+        *,
+        top_k: int = 1,
+        max_speed_change: float = MAX_SPEED_CHANGE,
+        decode: bool = False,
+        device: str = "cpu",
+    ) -> "OpenCatalog":
+        """Of a catalog whose snapshot was read; for the arguments see `open_catalog`.
+
+        `decode`: see `open_search`.
+        """
+        manifest = catalog.manifest
+        assert manifest
+        hop_s, bundle = manifest.query_hop_s, load_bundle(catalog.model_uri())
+        search = open_search(catalog.root, manifest, decode=decode)
+        search.offset_correction = bundle.offset_correction_s / hop_s
+        by_need = searched_by_need(manifest, acceptance)
+        beside = background_of(catalog)
+        identifier = Identifier(search, beside, acceptance, hop_s, top_k, max_speed_change, by_need)
+        fingerprinter = Fingerprinter.from_encoder(bundle.encoder, device, hop_s)
+        return cls(catalog, fingerprinter, search, identifier, catalog.live_tracks())
 
     def __repr__(self) -> str:
         assert self.catalog.manifest
@@ -121,15 +151,20 @@ class OpenCatalog:
         Raises AudioError or StorageError when it cannot be used.
         """
         query, samples_S = _read(recording)
-        # As a job keeps them, so that both give the same answer.
-        query_MD = self.fingerprinter(samples_S).astype(np.float16).astype(np.float32)
-        [answers] = self.identifier.answers([query_MD])
         duration_s = len(samples_S) / SAMPLE_RATE
-        rows = rows_of(query, duration_s, answers, self.uris, self.identifier.acceptance)
+        answers, acceptance = self.answers(samples_S), self.identifier.acceptance
+        rows = rows_of(query, duration_s, answers, self.uris, acceptance)
         names = [one.name for one in fields(Match)]
         found = [Match(**{name: row[name] for name in names}) for row in rows if row["track"]]
         accepted = tuple(match for match in found if match.matched)
         return Identified(query, duration_s, found[0] if found else None, accepted, rows)
+
+    def answers(self, samples_S: np.ndarray) -> list[dict[str, Any]]:
+        """See `Identifier.answers`; of 16 kHz mono samples."""
+        # Rounded as a job keeps them, so that both give the same answer.
+        query_MD = self.fingerprinter(samples_S).astype(np.float16).astype(np.float32)
+        [answers] = self.identifier.answers([query_MD])
+        return answers
 
 
 def open_catalog(
@@ -153,23 +188,14 @@ def open_catalog(
 
     Raises CatalogError, ModelError or StorageError.
     """
-    catalog, manifest = open_for_queries(os.fspath(uri))
-    acceptance = catalog.acceptance(fpr, min_score)
-    bundle = load_bundle(catalog.model_uri())
-    hop_s = manifest.query_hop_s
-    search = open_search(catalog.root, manifest)
-    search.offset_correction = bundle.offset_correction_s / hop_s
-    identifier = Identifier(
-        search,
-        background_of(catalog),
-        acceptance,
-        hop_s,
-        top_k,
-        max_speed_change,
-        searched_by_need(manifest, acceptance),
+    catalog, _ = open_for_queries(os.fspath(uri))
+    return OpenCatalog.of(
+        catalog,
+        catalog.acceptance(fpr, min_score),
+        top_k=top_k,
+        max_speed_change=max_speed_change,
+        device=device,
     )
-    fingerprinter = Fingerprinter.from_encoder(bundle.encoder, device, hop_s)
-    return OpenCatalog(catalog, fingerprinter, identifier, catalog.live_tracks())
 
 
 def _read(recording: Recording) -> tuple[str, np.ndarray]:

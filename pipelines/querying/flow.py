@@ -1,36 +1,25 @@
 """A batch of recordings against a catalog: fingerprint, search, align, accept or refuse."""
 
-import logging
-import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import ray.data
 
 from grafp.audio import MAX_SECONDS
 from grafp.catalog.catalog import Catalog
-from grafp.catalog.identify import (
-    Identifier,
-    background_of,
-    open_for_queries,
-    rows_of,
-    searched_by_need,
-)
+from grafp.catalog.identify import Identifier, background_of, searched_by_need
 from grafp.index.acceptance import Acceptance
 from grafp.index.alignment import MAX_SPEED_CHANGE
 from grafp.index.search import IndexSearch
-from grafp.matches import MATCH_SCHEMA, write_matches
-from grafp.storage.sources import Item, list_items
+from grafp.storage.sources import Item
 from grafp.storage.tables import Row
 from pipelines.common.decode import decoded
 from pipelines.common.encode import encoded, fingerprints_of
 from pipelines.common.placement import ENCODERS, Encoders
 from pipelines.common.runtime import connect, finished_rows
 from pipelines.common.search import SpreadSearch
-from pipelines.querying.unfinished import Unfinished
-
-logger = logging.getLogger(__name__)
+from pipelines.querying.batch import Asked, Batch
 
 _STREAMED_BATCH = 4096
 
@@ -112,49 +101,38 @@ def query_batch(
     A batch that was interrupted goes on where it was, see `Unfinished`.
 
     Args:
-        top_k: pieces of music per query; tracks with the same music count once.
-        fpr, min_score: see `Catalog.acceptance`.
-        max_speed_change: how much faster or slower than cataloged, as a share.
-        decode: see `open_search`.
+        top_k, fpr, min_score, decode, max_seconds, max_speed_change: see `Asked`.
         search_actors, search_memory: see `SpreadSearch`.
 
     Raises StorageError or CatalogError with nothing written.
     """
-    started = time.monotonic()
-    catalog, manifest = open_for_queries(catalog_uri)
-    acceptance = catalog.acceptance(fpr, min_score)
-    items = list_items(queries) if isinstance(queries, str) else queries
-    uris = catalog.live_tracks()
-    logger.info(f"{len(items)} queries against {len(uris)} tracks, snapshot {manifest.snapshot}")
-    job = [
-        manifest.snapshot, top_k, fpr, min_score, decode, max_seconds, max_speed_change,
-        [[item.uri, item.info and [item.info.size, item.info.etag]] for item in items],
-    ]  # fmt: skip
-    unfinished = Unfinished(out, job)
-    left = [number for number in range(len(items)) if number not in unfinished.done]
-    if unfinished.done:
-        logger.info(f"  {len(unfinished.done)} were answered by a run that was interrupted")
-    if left:  # Ray Data warns of work without input
-        connect()
-        answers = answered(
-            decoded([items[number] for number in left], max_seconds),
-            catalog,
-            encoders,
-            acceptance,
-            top_k=top_k,
-            change=max_speed_change,
-            search_actors=search_actors,
-            search_memory=search_memory,
-            decode=decode,
-        )
-        for answer in finished_rows(answers, len(left)):
-            number = left[answer["number"]]
-            unfinished.add(_rows(answer, number, items[number], uris, acceptance))
-    whole = unfinished.table()
-    summary = _summary(whole, started)
-    table = write_matches(out, whole.select(MATCH_SCHEMA.names))
-    unfinished.remove()
-    return summary, table
+    asked = Asked(top_k, fpr, min_score, decode, max_seconds, max_speed_change)
+    batch = Batch.begin(catalog_uri, queries, out, asked)
+    return batch.finish(answered_batch(batch, search_actors, search_memory, encoders))
+
+
+def answered_batch(
+    batch: Batch,
+    search_actors: int | None = None,
+    search_memory: float | None = None,
+    encoders: Encoders = ENCODERS,
+) -> Iterator[Row]:
+    """The answers to what is waiting, see `Batch.finish`."""
+    if not batch.left:  # Ray Data warns of work without input
+        return
+    connect()
+    answers = answered(
+        decoded(batch.waiting, batch.asked.max_seconds),
+        batch.catalog,
+        encoders,
+        batch.acceptance,
+        top_k=batch.asked.top_k,
+        change=batch.asked.max_speed_change,
+        search_actors=search_actors,
+        search_memory=search_memory,
+        decode=batch.asked.decode,
+    )
+    yield from finished_rows(answers, len(batch.left))
 
 
 def answered(
@@ -186,31 +164,3 @@ def answered(
         batch_format="pyarrow",
         num_cpus=0.3,
     )
-
-
-def _rows(
-    answer: Row, number: int, item: Item, uris: dict[int, list[str]], acceptance: Acceptance
-) -> list[Row]:
-    """The rows of one query, of which the first says what it took."""
-    found = rows_of(
-        item.uri, answer["duration_s"], answer["matches"], uris, acceptance, answer["error"]
-    )
-    took = {"number": number, "codes_scanned": 0.0, "search_seconds": 0.0}
-    rows = [{**row, **took} for row in found]
-    rows[0] |= {name: answer[name] for name in ("codes_scanned", "search_seconds")}
-    return rows
-
-
-def _summary(rows: pa.Table, started: float) -> dict:
-    best = rows.filter(pc.equal(rows["rank"], 1))
-    matched = pc.sum(best["matched"]).as_py() or 0
-    errors = len(best) - best["error"].null_count
-    return {
-        "queries": len(best),
-        "matched": matched,
-        "unmatched": len(best) - matched - errors,
-        "errors": errors,
-        "codes_scanned": round(pc.sum(best["codes_scanned"]).as_py() or 0),
-        "search_seconds": round(pc.sum(best["search_seconds"]).as_py() or 0, 3),
-        "seconds": round(time.monotonic() - started, 2),
-    }
