@@ -8,6 +8,7 @@ grafp.index.scoring). The model's offset correction is taken off here, for queri
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Protocol
 
 import numpy as np
@@ -48,13 +49,19 @@ class Effort:
 
     def rows(self, length: int) -> np.ndarray:
         """Numbers of the fingerprints of a query that are searched."""
-        count = min(length, self.fingerprints or length)
-        return np.unique(np.linspace(0, length - 1, count).astype(int))
+        return _spread(min(length, self.fingerprints or length), length)
 
     def lists_each(self, length: int) -> int:
         """For each fingerprint that is searched of a query of so many."""
         count = min(length, self.fingerprints or length)
         return max(self.lists, -(-self.lists_in_all // max(1, count)))
+
+
+@cache
+def _spread(count: int, length: int) -> np.ndarray:
+    rows = np.unique(np.linspace(0, length - 1, count).astype(int))
+    rows.flags.writeable = False
+    return rows
 
 
 QUICK = Effort(6, 16, candidates=16, tried=4)
