@@ -1,6 +1,7 @@
 """A snapshot opened for search: its lists filled, its exact fingerprints mapped from files."""
 
 import hashlib
+import mmap
 import os
 import tempfile
 from collections import OrderedDict
@@ -155,7 +156,12 @@ class StoredVectors:
         if number in self._mapped:
             self._mapped.move_to_end(number)
         else:
-            data_N = np.memmap(_checked_copy(self._root, self._files[number]), np.uint8, "r")
+            path = _checked_copy(self._root, self._files[number])
+            with open(path, "rb") as file:
+                mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+            # Reading ahead would take megabytes for each candidate of some kilobytes.
+            mapped.madvise(mmap.MADV_RANDOM)
+            data_N = np.frombuffer(mapped, np.uint8)
             self._mapped[number] = np.lib.stride_tricks.sliding_window_view(data_N, BYTES)
             if len(self._mapped) > _MAPPED:
                 self._mapped.popitem(last=False)
