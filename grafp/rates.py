@@ -34,14 +34,14 @@ SHARD_IN_MANIFEST = 454
 # Of one core in a second, by benchmarks/rates.py: comparisons with a centroid when fingerprints
 # are indexed, without and with cells, and likewise for queries; fingerprints coded; codes merged;
 # codes compared, by codec.
-_INDEXING, _INDEXING_CELLS, _CHOOSING, _CHOOSING_CELLS = 3.3e8, 2.0e8, 1.2e8, 6.0e7
+_INDEXING, _INDEXING_CELLS, _CHOOSING, _CHOOSING_CELLS = 3.3e8, 2.0e8, 1.2e8, 4.0e7
 _CODED, _MERGED = 3.0e5, 2.0e6
 _SCANNED = {"PQ64x4fs": 4.5e8, "PQ64": 3.2e7, "SQfp16": 8.1e7}
 # Seconds of one core, likewise: reading some lists of a shard; looking for a fingerprint, apart
 # from codes; what is left of a query of 5 s and its background, quick and whole, and of a near
 # duplicate.
 _READ_S, _LOOK_S = 4.0e-3, 2.0e-5
-_QUICK_S, _WHOLE_S, _DUPLICATE_S = 3.4e-3, 6.9e-3, 1.0e-3
+_QUICK_S, _WHOLE_S, _DUPLICATE_S = 1.8e-3, 5.9e-3, 0.7e-3
 _IMBALANCE = 1.15  # of lists, by benchmarks/scale.py
 
 
