@@ -77,11 +77,12 @@ def options(arguments: list[str] | None = None) -> Options:
 
 def main(chosen: Options) -> tuple[dict[str, Any], int]:
     from grafp.evaluation.truth import read_truth
-    from grafp.reports.answers import write_report
 
     truth = read_truth(chosen.truth) if chosen.truth else None
     summary, matches = _timelines(chosen) if chosen.timeline else _matches(chosen)
     if truth is not None:
+        from grafp.reports.answers import write_report  # imports Matplotlib, which takes a second
+
         summary |= write_report(chosen.out, matches, truth)
     over = cli.too_many(summary["errors"], summary["queries"], chosen.max_failures)
     return summary, cli.TOO_MANY_FAILURES if over else cli.DONE

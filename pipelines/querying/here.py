@@ -6,18 +6,12 @@ The code that answers is that of `pipelines.querying.flow`, and so are the answe
 import os
 import sys
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context
 
-import numpy as np
-
-from grafp.audio import SAMPLE_RATE, decode
-from grafp.errors import AudioError, StorageError
+from grafp.audio import SAMPLE_RATE
 from grafp.opened import OpenCatalog
-from grafp.storage.sources import Item, read_recording
 from grafp.storage.tables import Row
 from pipelines.querying.batch import Batch
+from pipelines.querying.decoder import Decoder
 
 _RECORDINGS, _BYTES, _FINGERPRINTS = 100, 32 << 20, 1_500_000
 
@@ -40,7 +34,7 @@ def answered_here(batch: Batch) -> Iterator[Row]:
     """The answers to what is waiting, in order, see `Batch.finish`."""
     if not batch.left:
         return
-    with _Decoder(batch.asked.max_seconds) as decoder:
+    with Decoder(batch.asked.max_seconds) as decoder:
         opened = OpenCatalog.of(
             batch.catalog,
             batch.acceptance,
@@ -60,37 +54,3 @@ def answered_here(batch: Batch) -> Iterator[Row]:
             spent = opened.search.spent - before
             row |= {"duration_s": len(found) / SAMPLE_RATE, "matches": matches}
             yield row | {"codes_scanned": float(spent.codes), "search_seconds": spent.seconds}
-
-
-class _Decoder:
-    """Decodes in a process of its own, which a hostile file may crash."""
-
-    def __init__(self, max_seconds: float) -> None:
-        self._max_seconds = max_seconds
-        self._pool = _process()
-
-    def __enter__(self) -> "_Decoder":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._pool.shutdown()
-
-    def samples_of(self, item: Item) -> np.ndarray | str:
-        """16 kHz mono samples, or why there are none."""
-        size = item.info.size if item.info else None
-        try:
-            return self._pool.submit(_samples, item.location, size, self._max_seconds).result()
-        except BrokenProcessPool:
-            self._pool = _process()
-            return "the decoder crashes on it"
-
-
-def _process() -> ProcessPoolExecutor:
-    return ProcessPoolExecutor(1, mp_context=get_context("spawn"))
-
-
-def _samples(location: str, size: int | None, max_seconds: float) -> np.ndarray | str:
-    try:
-        return decode(read_recording(location, size), max_seconds=max_seconds)
-    except (AudioError, StorageError) as error:
-        return str(error)

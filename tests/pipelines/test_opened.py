@@ -20,7 +20,7 @@ from grafp.errors import CatalogError, UnreadableAudio
 from grafp.matches import MATCH_SCHEMA
 from jobs import query_batch as query_job
 from pipelines.indexing.flow import index_catalog
-from pipelines.querying import here
+from pipelines.querying import decoder, here
 from pipelines.querying.batch import Asked, Batch
 from pipelines.querying.flow import query_batch
 
@@ -117,7 +117,7 @@ def crashes_on_some(location: str, *_: object) -> np.ndarray | str:
 def test_a_file_that_crashes_the_decoder_costs_its_own_row(
     root: Path, clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(here, "_samples", crashes_on_some)
+    monkeypatch.setattr(decoder, "_samples", crashes_on_some)
     batch = Batch.begin(str(root), str(clips), str(tmp_path), Asked())
     _, table = batch.finish(here.answered_here(batch))
     errors = ["the decoder crashes on it", "no music", None]
