@@ -102,7 +102,19 @@ def _lists(vectors_ND: np.ndarray, lists: int) -> dict[str, float]:
         groups = np.array_split(noisy_QD, len(noisy_QD) // (6 * _AT_ONCE))
         seconds = _seconds(lambda n=nprobe, g=groups: [choose_lists(quantizer, q, n) for q in g])
         found[f"choose {nprobe}"] = seconds / len(noisy_QD)
-    return {"lists": lists, **{name: round(1e6 * each, 1) for name, each in found.items()}}
+    rates = {name: round(1e6 * each, 1) for name, each in found.items()}
+    return {"lists": lists, **rates, "nearest": _nearest_share(quantizer, centroids_LD, noisy_QD)}
+
+
+def _nearest_share(quantizer: Any, centroids_LD: np.ndarray, queries_QD: np.ndarray) -> float:
+    """Of the 64 nearest lists, how many are chosen."""
+    from grafp.index.ivfpq import choose_lists
+
+    some_QD = queries_QD[:200]
+    nearest_QL = np.argpartition(-(some_QD @ centroids_LD.T), 64, axis=1)[:, :64]
+    chosen_QL = choose_lists(quantizer, some_QD, 64).list_QL
+    pairs = zip(chosen_QL, nearest_QL, strict=True)
+    return round(float(np.mean([np.isin(*pair).mean() for pair in pairs])), 3)
 
 
 def _codec(vectors_ND: np.ndarray, codec: str) -> dict[str, float]:

@@ -40,7 +40,7 @@ class Match:
     track_start_s: float
     """Where in the track `query_start_s` lies."""
     speed: float
-    """How fast the track plays in the recording; 1.04 is 4 % faster."""
+    """Speed of the track in the recording; 1.04 is 4 % faster."""
     score: float
     """Mean inner product over the aligned fingerprints, -1..1."""
     threshold: float

@@ -10,7 +10,7 @@ import numpy as np
 from grafp.errors import CatalogError
 from grafp.index.alignment import CANDIDATES, NEIGHBORS, Effort
 from grafp.index.calibration import Calibration
-from grafp.index.size import AUTOMATIC, IndexOptions, IndexParameters
+from grafp.index.size import AUTOMATIC, SMALL_CATALOG, IndexOptions, IndexParameters
 from grafp.model.fingerprint import query_stride
 from grafp.storage.records import parse_record
 
@@ -129,6 +129,11 @@ class Manifest:
     def query_hop_s(self) -> float:
         """Seconds between two fingerprints of a query."""
         return self.hop_s / self.stride
+
+    @property
+    def is_small(self) -> bool:
+        """Whether a process had better open the index itself: starting others takes seconds."""
+        return self.counts["fingerprints"] < SMALL_CATALOG
 
     @property
     def shards(self) -> list[ShardEntry]:

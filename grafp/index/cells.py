@@ -17,12 +17,17 @@ def in_cells(vectors_ND: np.ndarray, count: int | None = None) -> faiss.IndexIVF
 
     `count`: cells; default: as many as each has vectors.
     """
+    index = _empty(vectors_ND, count)
+    index.add(vectors_ND)
+    return index
+
+
+def _empty(vectors_ND: np.ndarray, count: int | None = None) -> faiss.IndexIVF:
     count = min(len(vectors_ND), count or max(1, round(len(vectors_ND) ** 0.5)))
     index = faiss.index_factory(vectors_ND.shape[1], f"IVF{count},Flat", faiss.METRIC_INNER_PRODUCT)
     index.cp.niter, index.cp.seed, index.cp.spherical = _ROUNDS, 1, True
     index.cp.min_points_per_centroid, index.cp.max_points_per_centroid = 1, _POINTS
     index.train(vectors_ND)
-    index.add(vectors_ND)
     return index
 
 
@@ -40,7 +45,7 @@ class CellAssignment:
 
     def __init__(self, centroids_LD: np.ndarray) -> None:
         """`centroids_LD`: float32 unit vectors, (lists, 128)."""
-        self._index = in_cells(centroids_LD)
+        self._index = _empty(centroids_LD)
         _, cell_L1 = self._index.quantizer.search(centroids_LD, 1)
         self._lists = np.argsort(cell_L1[:, 0], kind="stable")
         cells = np.arange(self._index.nlist + 1)

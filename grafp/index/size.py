@@ -5,6 +5,8 @@ from dataclasses import asdict, dataclass, replace
 from grafp.errors import OptionError
 
 MAX_SHARD_FINGERPRINTS = 1_000_000
+SMALL_CATALOG = 1_500_000
+"""With fewer fingerprints, a process opens the whole index in seconds."""
 ACTOR_BYTES = 8 << 30
 """Of shards for one search actor; a smaller catalog is held by one, or by one a machine."""
 CODE_BYTES = {"PQ64x4fs": 32, "PQ64": 64, "SQfp16": 256}
@@ -43,9 +45,7 @@ def default_nprobe(nlist: int) -> int:
 
 
 def cells_in_view(cells: int, vectors: int, wanted: int) -> int:
-    """Cells to look into for the nearest so many of the vectors in them: 97 % of them or more,
-    of centroids and noisy music.
-    """
+    """Cells to look into for nearly all of the nearest so many vectors (benchmarks/rates.py)."""
     return min(cells, 32 + 16 * wanted * cells // vectors)
 
 

@@ -4,10 +4,7 @@ import hashlib
 import os
 import tempfile
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
-from multiprocessing import get_context
 from typing import Any, TypeVar
 
 import numpy as np
@@ -16,8 +13,9 @@ import ray.data
 
 from grafp.audio import SAMPLE_RATE, decode, decode_chunks
 from grafp.catalog.changes import is_known
-from grafp.errors import AudioError, StorageError, UnreadableAudio
+from grafp.errors import AudioError, StorageError
 from grafp.storage.sources import Item, read_recording
+from pipelines.common.apart import Apart
 
 T = TypeVar("T")
 _DECODE_CPUS = 0.25  # unlike an encoder's share, so that Ray keeps the two stages apart
@@ -148,10 +146,7 @@ def _apart(decoder: Callable[..., T]) -> Callable[..., T]:
     """The same decoder in a new process, whose death is an UnreadableAudio."""
 
     def decode_apart(data: bytes, **options: Any) -> T:
-        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
-            try:
-                return pool.submit(decoder, data, **options).result()
-            except BrokenProcessPool as error:
-                raise UnreadableAudio("the decoder crashes on it") from error
+        with Apart() as process:
+            return process.call(decoder, data, **options)
 
     return decode_apart

@@ -22,9 +22,6 @@ from pipelines.common import parts, placement
 
 logger = logging.getLogger(__name__)
 
-_SMALL = 1_500_000
-"""Fingerprints that each task had better open itself: starting actors takes seconds."""
-
 
 @ray.remote(
     num_cpus=parts.ACTOR_CPUS, max_restarts=-1, max_task_retries=-1, scheduling_strategy="SPREAD"
@@ -233,11 +230,6 @@ class SpreadSearch:
         if self.streamed and lists:
             self._turn = -self._turn  # begins with what is still open from the last batch
         return chosen[:: self._turn]
-
-
-def is_small(manifest: Manifest) -> bool:
-    """Whether each task had better open the index itself: starting actors takes seconds."""
-    return manifest.counts["fingerprints"] < _SMALL
 
 
 @lru_cache(maxsize=2)

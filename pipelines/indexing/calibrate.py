@@ -14,7 +14,7 @@ from grafp.index.calibration import Calibration, calibrate
 from grafp.index.evidence import Beside, identify
 from grafp.model.background import LENGTHS_S, Background
 from grafp.model.bundle import ModelCard, read_background, shipped_background
-from pipelines.common.search import SpreadSearch, is_small
+from pipelines.common.search import SpreadSearch
 
 logger = logging.getLogger(__name__)
 
@@ -62,7 +62,7 @@ def _measured(
     if count < _LEAST_CLIPS:
         logger.warning(f"the model's background has {count} clips, fewer than {_LEAST_CLIPS}")
         return None
-    spread = None if is_small(manifest) else SpreadSearch(root, manifest)
+    spread = None if manifest.is_small else SpreadSearch(root, manifest)
     shared = ray.put(background)
     bounds = np.linspace(0, count, (8 if spread else 2) + 1).astype(int).tolist()
     work = [

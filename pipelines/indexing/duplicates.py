@@ -12,7 +12,7 @@ from grafp.catalog.tracks import Row, TrackRef
 from grafp.index.alignment import NEAR_DUPLICATES, Searcher, find_matches
 from grafp.index.size import EXCERPT
 from grafp.storage.tables import table_of, to_parquet
-from pipelines.common.search import SpreadSearch, is_small
+from pipelines.common.search import SpreadSearch
 
 NEAR = 0.9
 """Mean inner product from which an excerpt of another track counts as the same recording."""
@@ -44,7 +44,7 @@ def near_duplicates(
     if not new or manifest.counts["tracks"] - manifest.counts["copies"] < 2:
         return []
     new = sorted(new, key=lambda ref: ref.embedding_file)
-    search = None if is_small(manifest) else SpreadSearch(catalog.root, manifest, stride=1)
+    search = None if manifest.is_small else SpreadSearch(catalog.root, manifest, stride=1)
     work = [
         _search.remote(search, catalog.root, manifest.to_json(), new[i : i + _TRACKS_A_TASK])
         for i in range(0, len(new), _TRACKS_A_TASK)

@@ -7,7 +7,7 @@ Knows nothing of Ray: `pipelines.querying.flow` spreads a batch over workers, an
 import logging
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -54,7 +54,8 @@ class Batch:
     unfinished: Unfinished
     left: list[int]
     """Numbers of the queries that are to be answered."""
-    _started: float = field(default_factory=time.monotonic)
+    started: float
+    """When it began, in seconds of `time.monotonic`."""
 
     @classmethod
     def begin(cls, catalog_uri: str, queries: str | list[Item], out: str, asked: Asked) -> "Batch":
@@ -96,7 +97,7 @@ class Batch:
         for answer in answers:
             self.unfinished.add(self._rows(answer))
         whole = self.unfinished.table()
-        summary = _summary(whole, self._started)
+        summary = _summary(whole, self.started)
         table = write_matches(self.out, whole.select(MATCH_SCHEMA.names))
         self.unfinished.remove()
         return summary, table
