@@ -66,7 +66,7 @@ def main(chosen: argparse.Namespace) -> tuple[dict, int]:
     from grafp.evaluation.hit_rates import summary as grid_summary
     from grafp.evaluation.protocol import draw_clips
     from grafp.storage.sources import list_items
-    from pipelines.common.placement import Encoders
+    from pipelines.common.work import Encoders
     from pipelines.evaluating.flow import evaluate
     from pipelines.evaluating.material import Material
     from pipelines.indexing.flow import index_catalog

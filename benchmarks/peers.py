@@ -117,7 +117,7 @@ def main(chosen: argparse.Namespace) -> tuple[dict, int]:
 
     from grafp import storage
     from grafp.errors import OptionError
-    from pipelines.common.placement import Encoders
+    from pipelines.common.work import Encoders
 
     out = storage.absolute(chosen.out)
     if "://" in out or "://" in chosen.corpus:

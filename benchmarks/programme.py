@@ -90,7 +90,7 @@ def main(chosen: argparse.Namespace) -> tuple[dict, int]:
     from grafp import storage
     from grafp.audio import encode
     from grafp.storage.sources import list_items
-    from pipelines.common.placement import Encoders
+    from pipelines.common.work import Encoders
     from pipelines.indexing.flow import index_catalog
     from pipelines.querying.timeline import timeline_batch
 

@@ -19,7 +19,7 @@ from memory import synthesize
 
 from pipelines.common import cli
 
-STAGES = {"decode_row": "decode", "Encode": "encode", "EmbeddingStore": "store"}
+STAGES = {"guarded_row": "decode", "Encode": "encode", "EmbeddingStore": "store"}
 
 
 def options() -> argparse.Namespace:
@@ -68,7 +68,7 @@ def _measure(music: str, out: str, count: int) -> dict[str, float]:
     from grafp.storage.sources import list_items
     from pipelines.common.decode import decoded
     from pipelines.common.encode import encoded
-    from pipelines.common.placement import Encoders
+    from pipelines.common.work import Encoders
     from pipelines.indexing.embed import EmbeddingStore
 
     store = EmbeddingStore(out, "embeddings", "small", HOP_SECONDS, {})

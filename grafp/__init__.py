@@ -9,6 +9,7 @@ In a notebook:
 
     catalog = grafp.open_catalog("catalog")
     print(catalog.identify("clip.wav"))
+    print(catalog.add("more-music/"))
 """
 
 from importlib import import_module
@@ -16,15 +17,18 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from grafp.api import Location, Model, load_model, locate
-    from grafp.opened import Identified, Match, OpenCatalog, open_catalog
+    from grafp.opened import Added, Identified, Match, OpenCatalog, index_catalog, open_catalog
 
 _MODULES = {
     **dict.fromkeys(("Location", "Model", "load_model", "locate"), "grafp.api"),
-    **dict.fromkeys(("Identified", "Match", "OpenCatalog", "open_catalog"), "grafp.opened"),
+    **dict.fromkeys(
+        ("Added", "Identified", "Match", "OpenCatalog", "index_catalog", "open_catalog"),
+        "grafp.opened",
+    ),
 }
 __all__ = [
-    "Identified", "Location", "Match", "Model", "OpenCatalog", "load_model", "locate",
-    "open_catalog",
+    "Added", "Identified", "Location", "Match", "Model", "OpenCatalog", "index_catalog",
+    "load_model", "locate", "open_catalog",
 ]  # fmt: skip
 
 

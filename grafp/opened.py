@@ -11,7 +11,6 @@ import pyarrow as pa
 
 from grafp import storage
 from grafp.audio import SAMPLE_RATE, decode
-from grafp.catalog.catalog import Catalog
 from grafp.catalog.identify import (
     Identifier,
     background_of,
@@ -20,9 +19,7 @@ from grafp.catalog.identify import (
     searched_by_need,
 )
 from grafp.catalog.opened import open_search
-from grafp.index.acceptance import Acceptance
 from grafp.index.alignment import MAX_SPEED_CHANGE
-from grafp.index.search import IndexSearch
 from grafp.matches import MATCH_SCHEMA
 from grafp.model.bundle import load_bundle
 from grafp.model.inference import Fingerprinter
@@ -96,41 +93,63 @@ class Identified(Sequence[Match]):
         return table_of(self._rows, MATCH_SCHEMA)
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True)
+class Added:
+    """What bringing a catalog up to date with recordings changed."""
+
+    added: int
+    """New recordings."""
+    changed: int
+    """Recordings whose files changed."""
+    removed: int
+    """Tracks whose recordings are gone."""
+    failed: dict[str, str]
+    """Why recordings cannot be used, by URI; a hundred at most."""
+    tracks: int
+    """In the catalog now."""
+    snapshot: str
+
+    def __str__(self) -> str:
+        counts = f"{self.added} added, {self.changed} changed, {self.removed} removed"
+        failed = [f"\n{uri}: {reason}" for uri, reason in self.failed.items()]
+        return f"{counts}; {self.tracks} tracks in the catalog" + "".join(failed)
+
+
 class OpenCatalog:
-    """A published snapshot, opened for search in this process."""
+    """A published snapshot, opened for search in this process; see `open_catalog`."""
 
-    catalog: Catalog
-    fingerprinter: Fingerprinter
-    search: IndexSearch
-    identifier: Identifier
-    uris: dict[int, list[str]]
-
-    @classmethod
-    def of(
-        cls,
-        catalog: Catalog,
-        acceptance: Acceptance,
+    def __init__(
+        self,
+        uri: str,
         *,
         top_k: int = 1,
+        fpr: float | None = None,
+        min_score: float | None = None,
         max_speed_change: float = MAX_SPEED_CHANGE,
-        decode: bool = False,
         device: str = "cpu",
-    ) -> "OpenCatalog":
-        """Of a catalog whose snapshot was read; for the arguments see `open_catalog`.
+    ) -> None:
+        self._uri, self._top_k, self._fpr, self._min_score = uri, top_k, fpr, min_score
+        self._max_speed_change, self._device = max_speed_change, device
+        self._open()
 
-        `decode`: see `open_search`.
-        """
-        manifest = catalog.manifest
-        assert manifest
-        hop_s, bundle = manifest.query_hop_s, load_bundle(catalog.model_uri())
-        search = open_search(catalog.root, manifest, decode=decode)
+    def _open(self) -> None:
+        """Open the snapshot that is published now."""
+        self.catalog, manifest = open_for_queries(self._uri)
+        acceptance = self.catalog.acceptance(self._fpr, self._min_score)
+        hop_s, bundle = manifest.query_hop_s, load_bundle(self.catalog.model_uri())
+        search = open_search(self.catalog.root, manifest)
         search.offset_correction = bundle.offset_correction_s / hop_s
-        by_need = searched_by_need(manifest, acceptance)
-        beside = background_of(catalog)
-        identifier = Identifier(search, beside, acceptance, hop_s, top_k, max_speed_change, by_need)
-        fingerprinter = Fingerprinter.from_encoder(bundle.encoder, device, hop_s)
-        return cls(catalog, fingerprinter, search, identifier, catalog.live_tracks())
+        self.identifier = Identifier(
+            search,
+            background_of(self.catalog),
+            acceptance,
+            hop_s,
+            self._top_k,
+            self._max_speed_change,
+            searched_by_need(manifest, acceptance),
+        )
+        self.fingerprinter = Fingerprinter.from_encoder(bundle.encoder, self._device, hop_s)
+        self.uris = self.catalog.live_tracks()
 
     def __repr__(self) -> str:
         assert self.catalog.manifest
@@ -152,19 +171,53 @@ class OpenCatalog:
         """
         query, samples_S = _read(recording)
         duration_s = len(samples_S) / SAMPLE_RATE
-        answers, acceptance = self.answers(samples_S), self.identifier.acceptance
+        # Rounded as a job keeps them, so that both give the same answer.
+        query_MD = self.fingerprinter(samples_S).astype(np.float16).astype(np.float32)
+        [answers] = self.identifier.answers([query_MD])
+        acceptance = self.identifier.acceptance
         rows = rows_of(query, duration_s, answers, self.uris, acceptance)
         names = [one.name for one in fields(Match)]
         found = [Match(**{name: row[name] for name in names}) for row in rows if row["track"]]
         accepted = tuple(match for match in found if match.matched)
         return Identified(query, duration_s, found[0] if found else None, accepted, rows)
 
-    def answers(self, samples_S: np.ndarray) -> list[dict[str, Any]]:
-        """See `Identifier.answers`; of 16 kHz mono samples."""
-        # Rounded as a job keeps them, so that both give the same answer.
-        query_MD = self.fingerprinter(samples_S).astype(np.float16).astype(np.float32)
-        [answers] = self.identifier.answers([query_MD])
-        return answers
+    def add(self, audio: str | Path) -> Added:
+        """Bring the catalog up to date with recordings, as jobs/index_catalog.py does.
+
+        The new snapshot is published, and is the one that this object searches from now on. Much
+        work is done over Ray, which is started then.
+
+        Args:
+            audio: a folder or prefix, a table of recordings, or one recording. Tracks that came
+                from the same folder and are not there any more are removed.
+
+        Raises StorageError, CatalogError or OptionError with nothing published.
+        """
+        summary = _indexed(audio, self._uri)
+        self._open()
+        return Added(
+            added=summary["added"],
+            changed=summary["changed"],
+            removed=summary["withdrawn"],
+            failed={failure["uri"]: failure["reason"] for failure in summary["failures"]},
+            tracks=summary["tracks"],
+            snapshot=summary["snapshot"],
+        )
+
+
+def index_catalog(audio: str | Path, uri: str | Path) -> OpenCatalog:
+    """Make a catalog of recordings, or bring one up to date, and open it; see `OpenCatalog.add`.
+
+    Raises StorageError, CatalogError or OptionError.
+    """
+    _indexed(audio, uri)
+    return open_catalog(uri)
+
+
+def _indexed(audio: str | Path, uri: str | Path) -> dict[str, Any]:
+    from pipelines.indexing import flow  # here, since flows are made of the library
+
+    return flow.index_catalog(os.fspath(audio), os.fspath(uri))
 
 
 def open_catalog(
@@ -188,11 +241,11 @@ def open_catalog(
 
     Raises CatalogError, ModelError or StorageError.
     """
-    catalog, _ = open_for_queries(os.fspath(uri))
-    return OpenCatalog.of(
-        catalog,
-        catalog.acceptance(fpr, min_score),
+    return OpenCatalog(
+        os.fspath(uri),
         top_k=top_k,
+        fpr=fpr,
+        min_score=min_score,
         max_speed_change=max_speed_change,
         device=device,
     )

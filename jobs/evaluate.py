@@ -80,6 +80,7 @@ class Options(cli.EncoderOptions):
     """Folder or prefix with exported fingerprints and queries (default: none)."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.embeddings is None:
             if missing := [f"--{name}" for name in _NEEDED if getattr(self, name) is None]:
                 raise OptionError(f"{', '.join(missing)}: required")
@@ -96,7 +97,7 @@ def options(arguments: list[str] | None = None) -> Options:
 
 def main(chosen: Options) -> tuple[dict[str, Any], int]:
     if chosen.embeddings is not None:
-        from pipelines.evaluating.exported import evaluate_embeddings  # imports Ray
+        from pipelines.evaluating.exported import evaluate_embeddings
 
         summary = evaluate_embeddings(
             chosen.embeddings,
@@ -108,7 +109,7 @@ def main(chosen: Options) -> tuple[dict[str, Any], int]:
             distractors=chosen.distractors,
         )
         return summary, cli.DONE
-    from pipelines.common.placement import Encoders  # imports Ray, which takes seconds
+    from pipelines.common.work import Encoders
     from pipelines.evaluating.flow import evaluate_catalog
 
     catalog, audio, noise, rir = (getattr(chosen, name) for name in _NEEDED)

@@ -52,6 +52,7 @@ class Options(cli.EncoderOptions):
     """Only show what would be done."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         self.index_options()
 
     def index_options(self) -> IndexOptions:
@@ -70,7 +71,7 @@ def options(arguments: list[str] | None = None) -> Options:
 
 
 def main(chosen: Options) -> tuple[dict[str, Any], int]:
-    from pipelines.common.placement import Encoders  # imports Ray, which takes seconds
+    from pipelines.common.work import Encoders
     from pipelines.indexing.flow import index_catalog
 
     summary = index_catalog(

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
 from grafp.errors import OptionError
-from grafp.options import Count, Kind, Uri, number
+from grafp.options import Count, Kind, Natural, Uri, number
 from pipelines.common import cli
 
 
@@ -42,6 +42,9 @@ class Options:
     """Read all files of the snapshot and report damage."""
     clean: bool = False
     """Delete old snapshots, and files that no snapshot needs."""
+    workers: Natural | None = None
+    """0: all work in this process, without Ray; otherwise over Ray (default: 0 for small catalogs,
+    where no cluster is named and nothing is upgraded)."""
     upgrade: bool = False
     """Make a catalog of an earlier version readable: store its fingerprints in the new format and
     build its index again. Needs no audio; run it again if it was interrupted."""
@@ -74,7 +77,7 @@ def main(chosen: Options) -> tuple[dict[str, Any], int]:
     if chosen.rollback:
         return maintain.rollback(chosen.catalog, chosen.rollback), cli.DONE
     if chosen.upgrade:
-        return upgrade.upgrade(chosen.catalog), cli.DONE
+        return upgrade.upgrade(chosen.catalog, workers=chosen.workers), cli.DONE
     if chosen.clean:
         summary = maintain.clean_up(
             chosen.catalog,
@@ -88,6 +91,7 @@ def main(chosen: Options) -> tuple[dict[str, Any], int]:
         remove=chosen.remove,
         compact=chosen.compact,
         retrain=chosen.retrain,
+        workers=chosen.workers,
     )
     return summary, cli.DONE
 

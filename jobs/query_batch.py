@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
 from grafp.errors import OptionError
-from grafp.options import Count, Kind, Natural, Seconds, Uri, number, positive_float
+from grafp.options import Count, Kind, Seconds, Uri, number, positive_float
 from pipelines.common import cli
 
 
@@ -31,10 +31,6 @@ class Options(cli.EncoderOptions):
     """Folder or prefix, searched recursively, or CSV / Parquet with a column `path`."""
     out: Uri
     """Folder or prefix for the answers."""
-    workers: Natural | None = None
-    """Largest number of encoders at work; 0: all in this process, without Ray (default: one per
-    GPU, or per CPU without GPUs; 0 for at most 100 recordings of 32 MB together, where no cluster
-    is named)."""
     top_k: Count = 1
     """Pieces of music per query; tracks with the same music count once."""
     fpr: Annotated[float, Kind("RATE", number(0.0001, 0.1))] | None = None
@@ -63,10 +59,11 @@ class Options(cli.EncoderOptions):
     """Refuse queries longer than this, seconds (default: 10800, with --timeline 86400)."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.timeline and (self.truth or self.top_k != 1):
             raise OptionError("--timeline: not with --truth or --top-k")
-        if self.workers == 0 and (self.timeline or self.gpu or self.search_actors):
-            raise OptionError("--workers 0: not with --timeline, --gpu or --search-actors")
+        if self.workers == 0 and (self.timeline or self.search_actors):
+            raise OptionError("--workers 0: not with --timeline or --search-actors")
         if not self.max_seconds:
             self.max_seconds = 86_400.0 if self.timeline else 10_800.0
 
@@ -89,32 +86,27 @@ def main(chosen: Options) -> tuple[dict[str, Any], int]:
 
 
 def _matches(chosen: Options) -> tuple[dict[str, Any], Any]:
-    from pipelines.querying.batch import Asked, Batch
-    from pipelines.querying.here import answered_here, is_small
+    from pipelines.common.work import Encoders
+    from pipelines.querying.flow import query_batch
 
-    asked = Asked(
-        chosen.top_k,
-        chosen.fpr,
-        chosen.min_score,
-        chosen.rerank == "pq",
-        chosen.max_seconds,
-        chosen.max_speed_change,
+    return query_batch(
+        chosen.catalog,
+        chosen.queries,
+        chosen.out,
+        top_k=chosen.top_k,
+        fpr=chosen.fpr,
+        min_score=chosen.min_score,
+        decode=chosen.rerank == "pq",
+        search_actors=chosen.search_actors,
+        search_memory=chosen.search_memory and chosen.search_memory * 1e9,
+        encoders=Encoders(chosen.workers, chosen.gpu),
+        max_seconds=chosen.max_seconds,
+        max_speed_change=chosen.max_speed_change,
     )
-    batch = Batch.begin(chosen.catalog, chosen.queries, chosen.out, asked)
-    by_itself = chosen.workers is None and chosen.gpu is None and not chosen.search_actors
-    if chosen.workers == 0 or (by_itself and not chosen.search_memory and is_small(batch)):
-        return batch.finish(answered_here(batch))
-
-    from pipelines.common.placement import Encoders  # imports Ray, which takes seconds
-    from pipelines.querying.flow import answered_batch
-
-    encoders = Encoders(chosen.workers, chosen.gpu)
-    memory = chosen.search_memory and chosen.search_memory * 1e9
-    return batch.finish(answered_batch(batch, chosen.search_actors, memory, encoders))
 
 
 def _timelines(chosen: Options) -> tuple[dict[str, Any], Any]:
-    from pipelines.common.placement import Encoders
+    from pipelines.common.work import Encoders
     from pipelines.querying.timeline import timeline_batch
 
     return timeline_batch(

@@ -69,7 +69,7 @@ def options(arguments: list[str] | None = None) -> Options:
 
 
 def main(chosen: Options) -> tuple[dict[str, Any], int]:
-    from pipelines.common.placement import Encoders  # imports Ray, which takes seconds
+    from pipelines.common.work import Encoders  # imports Ray, which takes seconds
     from pipelines.reproducing.flow import reproduce
     from pipelines.reproducing.plan import RESULTS
 

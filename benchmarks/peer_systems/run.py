@@ -17,8 +17,8 @@ from grafp.errors import AudioError, OptionError, StorageError
 from grafp.evaluation.hit_rates import CONDITIONS
 from grafp.evaluation.protocol import Clip, make_clip
 from grafp.storage.sources import Item, read_table
-from pipelines.common.placement import Encoders
 from pipelines.common.runtime import connect
+from pipelines.common.work import Encoders
 from pipelines.indexing.flow import index_catalog
 from pipelines.querying.flow import query_batch
 

@@ -1,16 +1,13 @@
 """Audio decoded in a process of its own; a small module, for that process imports it too."""
 
+import signal
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 from typing import Any, TypeVar
 
-import numpy as np
-
-from grafp.audio import decode
 from grafp.errors import UnreadableAudio
-from grafp.storage.sources import read_recording
 
 T = TypeVar("T")
 
@@ -37,9 +34,8 @@ class Apart:
 
 
 def _process() -> ProcessPoolExecutor:
-    return ProcessPoolExecutor(1, mp_context=get_context("spawn"))
-
-
-def read_and_decode(location: str, size: int | None, max_seconds: float) -> np.ndarray:
-    """16 kHz mono samples. Raises AudioError or StorageError."""
-    return decode(read_recording(location, size), max_seconds=max_seconds)
+    # An interrupt at the terminal reaches all processes of a job, and the job ends this one.
+    ignored = (signal.SIGINT, signal.SIG_IGN)
+    return ProcessPoolExecutor(
+        1, mp_context=get_context("spawn"), initializer=signal.signal, initargs=ignored
+    )

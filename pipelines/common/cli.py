@@ -17,8 +17,8 @@ from grafp import errors
 from grafp.errors import GrafpError, OptionError
 from grafp.options import (
     BAD_ARGUMENTS,
-    Count,
     Kind,
+    Natural,
     Parser,
     numbers,
     parse,
@@ -81,11 +81,16 @@ def parser(description: str | None) -> argparse.ArgumentParser:
 class EncoderOptions:
     """The options of every job that fingerprints recordings."""
 
-    workers: Count | None = None
-    """Largest number of encoders at work (default: one per GPU, or per CPU without GPUs, that the
-    cluster has when the job starts)."""
+    workers: Natural | None = None
+    """Largest number of encoders at work; 0: all work in this process, without Ray (default: one
+    per GPU, or per CPU without GPUs, that the cluster has when the job starts; 0 for small work,
+    where no cluster is named)."""
     gpu: bool | None = None
     """Encode on GPUs; a cluster starts one if none is there (default: if there)."""
+
+    def __post_init__(self) -> None:
+        if self.workers == 0 and self.gpu:
+            raise OptionError("--workers 0: not with --gpu")
 
 
 def _failure_limit(text: str) -> str:

@@ -1,21 +1,24 @@
-"""Files to decoded audio with Ray Data; apart from encoding, so that its workers stay small."""
+"""Files to decoded audio; apart from encoding, so that Ray's workers for it stay small."""
 
 import hashlib
 import os
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any, TypeVar
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
-import ray
-import ray.data
 
 from grafp.audio import SAMPLE_RATE, decode, decode_chunks
 from grafp.catalog.changes import is_known
 from grafp.errors import AudioError, StorageError
 from grafp.storage.sources import Item, read_recording
 from pipelines.common.apart import Apart
+from pipelines.common.work import Pending, Rows, dataset, is_here, share
+
+if TYPE_CHECKING:
+    import ray.data
 
 T = TypeVar("T")
 _DECODE_CPUS = 0.25  # unlike an encoder's share, so that Ray keeps the two stages apart
@@ -23,33 +26,59 @@ _DECODE_CPUS = 0.25  # unlike an encoder's share, so that Ray keeps the two stag
 
 def decoded(
     items: list[Item], max_seconds: float, known_H: np.ndarray | None = None
-) -> ray.data.Dataset:
+) -> "ray.data.Dataset | Rows":
     """One row per recording, see `decode_row`; `number` is its number in the list."""
     rows = _rows(items)
+    known = None if known_H is None else share(known_H)
+    if is_here():
+        return Rows(_decoded_here(rows, max_seconds, known))
     # Small blocks: what a worker holds must not grow with the length of the list.
-    dataset = ray.data.from_items(rows, override_num_blocks=max(1, min(len(rows) // 4, 4096)))
-    known = None if known_H is None else ray.put(known_H)
+    recordings = dataset(rows, blocks=max(1, min(len(rows) // 4, 4096)))
     arguments = {"max_seconds": max_seconds, "known": known, "decoder": decode}
-    return dataset.map(decode_row, fn_kwargs=arguments, num_cpus=_DECODE_CPUS)
+    return recordings.map(guarded_row, fn_kwargs=arguments, num_cpus=_DECODE_CPUS)
+
+
+def _decoded_here(
+    rows: list[dict], max_seconds: float, known: Pending[np.ndarray] | None
+) -> Iterator[dict]:
+    with Apart() as process:
+        for row in rows:
+            yield decode_row(row, max_seconds, known, partial(process.call, decode))
+
+
+def guarded_row(
+    row: dict,
+    max_seconds: float,
+    known: Pending[np.ndarray] | None,
+    decoder: Callable[..., np.ndarray],
+) -> dict:
+    """Like `decode_row`, in a worker of Ray.
+
+    A recording that a worker of this machine died of is decoded in a process of its own, and fails
+    if that dies too.
+    """
+    return decode_row(row, max_seconds, known, partial(decode_guarded, row, decoder))
 
 
 def decode_row(
-    row: dict, max_seconds: float, known: ray.ObjectRef | None, decoder: Callable[..., np.ndarray]
+    row: dict,
+    max_seconds: float,
+    known: Pending[np.ndarray] | None,
+    decoder: Callable[..., np.ndarray],
 ) -> dict:
     """Read and decode one recording; `status` and `error` say how that went.
 
-    `known` (see `grafp.catalog.changes.known_hashes`) is in the memory that the workers of a
-    machine share. A recording that is known by its content is skipped. One that a worker of this
-    machine died of is decoded in a process of its own, and fails if that dies too.
+    `known`: see `grafp.catalog.changes.known_hashes`. A recording that is known by its content is
+    skipped.
     """
     result = {**row, "status": "ok", "error_kind": None, "error": None, "pcm": b""}
     result |= {"duration_s": 0.0, "content_sha256": None}
     try:
         data = read_recording(row["location"], row["size"])
         result["content_sha256"] = hashlib.sha256(data).hexdigest()
-        if known is not None and is_known(ray.get(known), result["content_sha256"]):
+        if known is not None and is_known(known.result(), result["content_sha256"]):
             return result | {"status": "skipped"}
-        samples_S = decode_guarded(row, decoder, data, max_seconds=max_seconds)
+        samples_S = decoder(data, max_seconds=max_seconds)
         result |= {"pcm": samples_S.tobytes(), "duration_s": len(samples_S) / SAMPLE_RATE}
     except (AudioError, StorageError) as error:
         kind = error.kind if isinstance(error, AudioError) else "storage"
@@ -59,12 +88,12 @@ def decode_row(
 
 def decoded_chunks(
     items: list[Item], max_seconds: float, samples: int, overlap: int
-) -> ray.data.Dataset:
+) -> "ray.data.Dataset | Rows":
     """Long recordings, one row per chunk (`grafp.audio.decode_chunks`), see `_chunks`."""
     rows = _rows(items)
-    dataset = ray.data.from_items(rows, override_num_blocks=max(1, min(len(rows), 4096)))
+    recordings = dataset(rows, blocks=max(1, min(len(rows), 4096)))
     arguments = {"max_seconds": max_seconds, "samples": samples, "overlap": overlap}
-    return dataset.flat_map(_chunks, fn_kwargs=arguments, num_cpus=_DECODE_CPUS)
+    return recordings.flat_map(_chunks, fn_kwargs=arguments, num_cpus=_DECODE_CPUS)
 
 
 def _chunks(row: dict, max_seconds: float, samples: int, overlap: int) -> Iterator[dict]:

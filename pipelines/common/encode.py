@@ -1,20 +1,24 @@
-"""Decoded audio to fingerprints with Ray Data, in encoder actors.
+"""Decoded audio to fingerprints, in encoder actors or in this process.
 
 Audio and fingerprints travel as raw bytes: one row is one recording, and a recording that cannot
 be used is a row with a status and a reason.
 """
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import pyarrow as pa
-import ray
 
 from grafp.errors import ModelError
 from grafp.model.fingerprint import DIMENSION
-from pipelines.common.placement import Encoders
+from pipelines.common.work import Encoders, Rows, has_gpu, is_here
+
+if TYPE_CHECKING:
+    import ray.data
 
 
 class Encode:
-    """A Ray Data actor: decoded recordings to fingerprints, as float16 bytes."""
+    """A stage: decoded recordings to fingerprints, as float16 bytes."""
 
     def __init__(self, model_uri: str, hop_s: float) -> None:
         import torch  # here, since the other stages' processes do without
@@ -22,8 +26,8 @@ class Encode:
         from grafp.model.bundle import load_bundle
         from grafp.model.inference import Fingerprinter
 
-        device = "cuda" if ray.get_gpu_ids() else "cpu"
-        if device == "cpu":
+        device = "cuda" if has_gpu() else "cpu"
+        if device == "cpu" and not is_here():
             torch.set_num_threads(1)  # one actor a core; threads would fight over it
         encoder = load_bundle(model_uri).encoder
         self.fingerprint = Fingerprinter.from_encoder(encoder, device, hop_s)
@@ -62,13 +66,21 @@ def fingerprints_of(row: dict) -> np.ndarray:
 
 
 def encoded(
-    recordings: ray.data.Dataset, model_uri: str, hop_s: float, encoders: Encoders
-) -> ray.data.Dataset:
+    recordings: "ray.data.Dataset | Rows", model_uri: str, hop_s: float, encoders: Encoders
+) -> "ray.data.Dataset | Rows":
     """Rows with `pcm` to rows with `n_segments` and `embeddings` (float16 bytes)."""
     return recordings.map_batches(
         Encode,
         fn_constructor_args=(model_uri, hop_s),
         batch_size=4,
         batch_format="pyarrow",
-        **encoders.pool(),
+        **_pool(encoders),
     )
+
+
+def _pool(encoders: Encoders) -> dict[str, object]:
+    if is_here():
+        return {}
+    from pipelines.common.placement import encoder_pool
+
+    return encoder_pool(encoders.count, encoders.gpu)

@@ -9,7 +9,6 @@ import logging
 import math
 import os
 import time
-from dataclasses import dataclass
 
 import ray
 import ray.data
@@ -108,30 +107,20 @@ def gpu_share() -> float:
     return 0.0 if on_a_cluster() or share < 1 / 8 else min(1.0, math.floor(1000 * share) / 1000)
 
 
-@dataclass(frozen=True)
-class Encoders:
-    """How many encoders work at most, and on what; by default as many as the machines allow now."""
+def encoder_pool(count: int | None, gpu: bool | None) -> dict[str, object]:
+    """Arguments of a Ray Data stage of encoder actors: one a GPU, or one a CPU.
 
-    count: int | None = None
-    gpu: bool | None = None
-    """None takes GPUs that are there; True waits for one, and then does with CPUs."""
-
-    def pool(self) -> dict[str, object]:
-        """Arguments of a Ray Data stage of encoder actors: one a GPU, or one a CPU.
-
-        Raises OptionError when GPUs are asked for on a machine without.
-        """
-        there = ray.cluster_resources()
-        gpus = int(there.get("GPU", 0)) if self.gpu is not False else 0
-        if self.gpu and not gpus:
-            if not on_a_cluster():
-                raise OptionError("--gpu: this machine has no GPU that Ray sees; leave it out")
-            gpus = int(available([{"GPU": 1}], "a GPU"))
-            if not gpus:
-                logger.info(f"no GPU came within {wait_seconds():g} s: encoding on CPUs")
-        count = self.count or gpus or max(1, int(there.get("CPU", 1)))
-        need = {"num_gpus": 1} if gpus else {"num_cpus": _PART_OF_A_CPU}
-        return {"compute": ray.data.ActorPoolStrategy(min_size=1, max_size=count), **need}
-
-
-ENCODERS = Encoders()
+    For the arguments see `pipelines.common.work.Encoders`. Raises OptionError when GPUs are asked
+    for on a machine without.
+    """
+    there = ray.cluster_resources()
+    gpus = int(there.get("GPU", 0)) if gpu is not False else 0
+    if gpu and not gpus:
+        if not on_a_cluster():
+            raise OptionError("--gpu: this machine has no GPU that Ray sees; leave it out")
+        gpus = int(available([{"GPU": 1}], "a GPU"))
+        if not gpus:
+            logger.info(f"no GPU came within {wait_seconds():g} s: encoding on CPUs")
+    count = count or gpus or max(1, int(there.get("CPU", 1)))
+    need = {"num_gpus": 1} if gpus else {"num_cpus": _PART_OF_A_CPU}
+    return {"compute": ray.data.ActorPoolStrategy(min_size=1, max_size=count), **need}

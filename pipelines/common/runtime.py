@@ -1,11 +1,10 @@
-"""What every flow needs of Ray: a connection, progress, quiet logs."""
+"""What every flow needs of Ray: a connection, a time limit, metrics, quiet logs."""
 
 import logging
 import os
 import queue
 import socket
 import threading
-import time
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
@@ -16,6 +15,7 @@ os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 # which costs seconds of imports each time.
 os.environ.setdefault("RAY_idle_worker_killing_time_threshold_ms", "60000")
 
+import pyarrow as pa
 import ray
 import ray.data
 from ray.util.metrics import Counter
@@ -109,36 +109,13 @@ def with_time_limit(batches: Iterable[T]) -> Iterator[T]:
         yield batch
 
 
-def finished_rows(dataset: ray.data.Dataset, total: int | None) -> Iterator[dict]:
-    """The rows of a dataset as its last stage finishes them; logs progress.
-
-    Rows need `status` and `duration_s`. `total` is the number of rows; None: it is not known, as
-    for chunks of recordings.
-    """
-    started = said = time.monotonic()
+def counted(batches: Iterable[pa.Table]) -> Iterator[pa.Table]:
+    """The same rows, counted in Ray's metrics; they need `status` and `duration_s`."""
     recordings = Counter("grafp_recordings", "Recordings worked on.", ("status",))
     audio = Counter("grafp_audio_seconds", "Audio worked on, seconds.")
-    done = failed = 0
-    seconds = 0.0
-    batches = dataset.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
-    for batch in with_time_limit(batches):
-        rows = batch.to_pylist()
-        for row in rows:
+    for batch in batches:
+        for row in batch.select(["status", "duration_s"]).to_pylist():
             recordings.inc(tags={"status": row["status"]})
             if row["duration_s"] > 0:
                 audio.inc(row["duration_s"])
-        done += len(rows)
-        failed += sum(row["status"] == "failed" for row in rows)
-        seconds += sum(row["duration_s"] for row in rows)
-        now = time.monotonic()
-        if now - said > 5 or done == total:
-            said, elapsed = now, now - started
-            speed = f"{seconds / 3600:.2f} h of audio, {seconds / elapsed:.0f}x real time"
-            if total is None:
-                logger.info(f"  {done} chunks, {speed}, {failed} failed")
-            else:
-                left = elapsed / done * (total - done)
-                logger.info(
-                    f"  {done}/{total} recordings, {speed}, {failed} failed, {left:.0f} s left"
-                )
-        yield from rows
+        yield batch

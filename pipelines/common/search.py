@@ -154,38 +154,6 @@ class SpreadSearch:
             f"{len(self._parts)} parts for each batch of queries"
         )
 
-    @classmethod
-    def for_queries(
-        cls,
-        catalog: Catalog,
-        *,
-        actors: int | None = None,
-        memory: float | None = None,
-        decode: bool = False,
-        stride: int | None = None,
-        method: type[IndexSearch] = IndexSearch,
-    ) -> "SpreadSearch":
-        """A search of the published snapshot with the offset correction of its model.
-
-        `stride` is that of the queries, see above.
-
-        Raises ClusterError, and CatalogError when the model is not the catalog's.
-        """
-        manifest = catalog.manifest
-        assert manifest is not None
-        query_hop_s = manifest.hop_s / (stride or manifest.stride)
-        correction = catalog.model().offset_correction_s / query_hop_s
-        return cls(
-            catalog.root,
-            manifest,
-            actors=actors,
-            memory=memory,
-            decode=decode,
-            stride=stride,
-            offset_correction=correction,
-            method=method,
-        )
-
     def nearest(
         self, queries_QD: np.ndarray, k: int, nprobe: int | None = None
     ) -> tuple[np.ndarray, np.ndarray]:

@@ -16,7 +16,6 @@ import logging
 from collections.abc import Collection, Sequence
 
 import numpy as np
-import ray
 
 from grafp import storage
 from grafp.catalog.catalog import Catalog
@@ -30,7 +29,7 @@ from grafp.catalog.manifest import Manifest
 from grafp.catalog.tracks import Row, TrackRef, live_refs
 from grafp.errors import CatalogError
 from grafp.model.bundle import ModelCard, read_background
-from pipelines.common.runtime import connect
+from pipelines.common.work import connect, gather, share, start
 from pipelines.indexing.calibrate import calibrated
 from pipelines.indexing.run import Run
 from pipelines.indexing.upkeep import IndexState, extend
@@ -95,15 +94,16 @@ def with_distractors(
     catalog = Catalog.open(root)
     if model:
         catalog.put_model(model, read_background(source.model_uri()))
-    ray.get([_copy.remote(source.root, root, key) for key in by_file(live_refs(rows).values())])
+    copied = [
+        start(_copy, source.root, root, key, cpus=0.25) for key in by_file(live_refs(rows).values())
+    ]
+    gather(copied)
     material = material_of(music or source, without, seed)
     logger.info(f"mixing {count:,} distractors from {len(material):,} tracks")
-    shared = ray.put(material)
-    work = [
-        _draw.remote(manifest, root, range(n, min(n + _TRACKS_A_FILE, count)), shared, seed)
-        for n in range(0, count, _TRACKS_A_FILE)
-    ]
-    rows += [row for part in ray.get(work) for row in part]
+    shared = share(material)
+    files = (range(n, min(n + _TRACKS_A_FILE, count)) for n in range(0, count, _TRACKS_A_FILE))
+    work = [start(_draw, manifest, root, numbers, shared, seed, cpus=1) for numbers in files]
+    rows += [row for part in gather(work) for row in part]
     live = live_refs(rows)
     state = extend(catalog, IndexState(options=manifest.index_options), live)
     run = Run.begin(catalog, manifest.model_id, manifest.model_sha256, manifest.hop_s)
@@ -141,12 +141,10 @@ def material_of(music: Catalog, without: Collection[str] = (), seed: int = 0) ->
     return [vectors_ND for _, vectors_ND in read]
 
 
-@ray.remote(num_cpus=0.25)
 def _copy(source: str, root: str, key: str) -> None:
     storage.write(storage.join(root, key), storage.read(storage.join(source, key)))
 
 
-@ray.remote(num_cpus=1)
 def _draw(
     manifest: Manifest, root: str, numbers: range, material: list[np.ndarray], seed: int
 ) -> list[Row]:

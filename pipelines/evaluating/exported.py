@@ -7,14 +7,12 @@ evaluation like any other then asks.
 import hashlib
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import ray.data
 
 from grafp import storage
 from grafp.catalog.catalog import Catalog
@@ -30,9 +28,11 @@ from grafp.index.acceptance import Acceptance
 from grafp.index.alignment import MAX_SPEED_CHANGE
 from grafp.index.ids import SEGMENT_BITS
 from grafp.index.search import IndexSearch
+from grafp.index.size import SMALL_CATALOG
 from grafp.model.bundle import DEFAULT_MIN_SCORE
-from pipelines.common.runtime import connect, finished_rows
-from pipelines.common.search import SpreadSearch
+from pipelines.common.finished import finished_rows
+from pipelines.common.opening import search_of
+from pipelines.common.work import connect, dataset, in_process, no_cluster
 from pipelines.evaluating.flow import (
     SEARCHES,
     clip_answer,
@@ -48,17 +48,8 @@ logger = logging.getLogger(__name__)
 
 _FILE_FINGERPRINTS = 100_000  # of an embedding file, about
 _QUERIES_AT_ONCE = 256
-_QUERY_SCHEMA = pa.schema(
-    [
-        ("number", pa.int64()),
-        ("status", pa.string()),
-        ("error", pa.string()),
-        ("duration_s", pa.float64()),
-        ("cut_at_s", pa.float64()),
-        ("n_segments", pa.int64()),
-        ("embeddings", pa.binary()),
-    ]
-)
+_FEW_QUERIES = 1000
+"""So many are answered in less time than Ray takes to start."""
 
 
 def evaluate_embeddings(
@@ -89,16 +80,18 @@ def evaluate_embeddings(
     rows = _stored(export, catalog.root, folder)
     sizes = {row["uri"]: row["n_segments"] for row in rows}
     asked = placed(folder, asked, sizes, export.settings.hop_s)
-    connect()
-    _index(catalog, rows, export.settings.hop_s)
-    manifest = catalog.manifest
-    assert manifest is not None
+    few = len(asked) <= _FEW_QUERIES and sum(sizes.values()) < SMALL_CATALOG and not distractors
     by_number = {query.clip.number: query for query in asked}
     ask = partial(_ask, asked=by_number, settings=export.settings, method=SEARCHES[search])
     clips = [query.clip for query in asked]
-    answers = ask(catalog.root, clips=clips)
-    logger.info(markdown(grid(clips, answers)))
-    scales = in_larger_catalogs(catalog, distractors, out, clips, answers, ask, None)
+    with in_process(few and no_cluster()):
+        connect()
+        _index(catalog, rows, export.settings.hop_s)
+        answers = ask(catalog.root, clips=clips)
+        logger.info(markdown(grid(clips, answers)))
+        scales = in_larger_catalogs(catalog, distractors, out, clips, answers, ask, None)
+    manifest = catalog.manifest
+    assert manifest is not None
     facts = {
         "embeddings": folder,
         "method": export.settings.method or "not named",
@@ -198,7 +191,7 @@ def _ask(
     catalog = Catalog.open_published(root)
     manifest = catalog.manifest
     assert manifest is not None
-    search = SpreadSearch(
+    search = search_of(
         catalog.root,
         manifest,
         stride=settings.stride,
@@ -207,7 +200,8 @@ def _ask(
     )
     # A model's card would say which scores to accept where there is no calibration.
     acceptance = Acceptance(None, min_score=lambda _: DEFAULT_MIN_SCORE)
-    questions = ray.data.from_arrow(list(_tables([asked[clip.number] for clip in clips])))
+    rows = [_question(asked[clip.number]) for clip in clips]
+    questions = dataset(rows, blocks=-(-len(rows) // _QUERIES_AT_ONCE))
     found = questions.map_batches(
         MatchBatch(search, None, acceptance, settings.finer_hop_s, 2, MAX_SPEED_CHANGE),
         batch_size=32,
@@ -224,19 +218,13 @@ def _ask(
     return [answers[clip.number] for clip in clips]
 
 
-def _tables(queries: Sequence[Query]) -> Iterator[pa.Table]:
-    """Rows that `MatchBatch` takes."""
-    for first in range(0, len(queries), _QUERIES_AT_ONCE):
-        rows = [
-            {
-                "number": query.clip.number,
-                "status": "ok",
-                "error": None,
-                "duration_s": query.clip.seconds,
-                "cut_at_s": query.start_s,
-                "n_segments": len(query.vectors_MD),
-                "embeddings": query.vectors_MD.tobytes(),
-            }
-            for query in queries[first : first + _QUERIES_AT_ONCE]
-        ]
-        yield pa.Table.from_pylist(rows, schema=_QUERY_SCHEMA)
+def _question(query: Query) -> Row:
+    """A row that `MatchBatch` takes."""
+    return {
+        "number": query.clip.number,
+        "status": "ok",
+        "error": None,
+        "duration_s": query.clip.seconds,
+        "cut_at_s": query.start_s,
+        "embeddings": query.vectors_MD.tobytes(),
+    }

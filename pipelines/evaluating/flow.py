@@ -30,8 +30,8 @@ from grafp.index.search import IndexSearch
 from grafp.model.bundle import ModelCard
 from grafp.reports.evaluation import evaluation_report
 from grafp.storage.sources import Item
-from pipelines.common.placement import ENCODERS, Encoders
-from pipelines.common.runtime import connect, finished_rows
+from pipelines.common.finished import finished_rows
+from pipelines.common.work import ENCODERS, Encoders, connect, in_process, is_small
 from pipelines.evaluating.catalog_hop import answered_at_catalog_hop
 from pipelines.evaluating.distractors import is_distractor, with_distractors
 from pipelines.evaluating.material import Material, self_repeating
@@ -41,6 +41,8 @@ logger = logging.getLogger(__name__)
 
 PROTOCOLS = ("field", "paper")
 QUERY_HOPS = ("fine", "catalog")
+_FEW_CLIPS = 200
+"""So many are answered in less time than Ray takes to start."""
 SEARCHES: dict[str, type[IndexSearch]] = {"index": IndexSearch, "lsh": HashSearch}
 
 
@@ -89,9 +91,11 @@ def evaluate_catalog(
         coarse=query_hop == "catalog",
         encoders=encoders,
     )
-    clips, answers = _without_errors(drawn, ask(catalog_uri, clips=drawn))
-    logger.info(markdown(grid(clips, answers)))
-    scales = in_larger_catalogs(catalog, distractors, out, clips, answers, ask, catalog.model())
+    few = len(drawn) <= _FEW_CLIPS and not distractors and is_small(catalog.manifest)
+    with in_process(encoders.count == 0 or (few and encoders == ENCODERS)):
+        clips, answers = _without_errors(drawn, ask(catalog_uri, clips=drawn))
+        logger.info(markdown(grid(clips, answers)))
+        scales = in_larger_catalogs(catalog, distractors, out, clips, answers, ask, catalog.model())
     facts = _facts(catalog_uri, catalog.manifest, material)
     facts |= {"protocol": protocol, "clips": len(clips), "seed": seed}
     facts["search"] = search_name(search)

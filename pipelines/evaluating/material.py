@@ -5,11 +5,9 @@ Only recordings of the split `test` are used, see grafp.datasets.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import ray
-import ray.data
 
 from grafp import storage
 from grafp.audio import MAX_SECONDS, SAMPLE_RATE, decode
@@ -19,6 +17,10 @@ from grafp.datasets.parts import in_part
 from grafp.errors import AudioError, OptionError, StorageError
 from grafp.evaluation.protocol import Clip, draw_clips, make_clip
 from grafp.storage.sources import Item
+from pipelines.common.work import Pending, Rows, dataset, share
+
+if TYPE_CHECKING:
+    import ray.data
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,7 @@ class Material:
                 clips += [replace(clip, number=len(clips) + clip.number) for clip in drawn]
         return clips
 
-    def cut(self, clips: Sequence[Clip]) -> ray.data.Dataset:
+    def cut(self, clips: Sequence[Clip]) -> "ray.data.Dataset | Rows":
         """The clips as rows with `pcm`, each recording decoded once.
 
         Raises OptionError when there is nothing to degrade the clips with.
@@ -101,9 +103,9 @@ class Material:
             for item in [*self.known, *self.unknown]
             if item.uri in by_track
         ]
-        return ray.data.from_items(rows, override_num_blocks=len(rows)).flat_map(
+        return dataset(rows, blocks=len(rows)).flat_map(
             _cut_track,
-            fn_kwargs={"noises": ray.put(self.noises), "rirs": ray.put(self.rirs)},
+            fn_kwargs={"noises": share(self.noises), "rirs": share(self.rirs)},
             num_cpus=0.25,
         )
 
@@ -122,10 +124,10 @@ def self_repeating(items: Sequence[Item]) -> set[str]:
 
 
 def _cut_track(
-    row: dict[str, Any], noises: ray.ObjectRef, rirs: ray.ObjectRef
+    row: dict[str, Any], noises: Pending[list[np.ndarray]], rirs: Pending[list[np.ndarray]]
 ) -> Iterator[dict[str, Any]]:
     """All clips of one track."""
-    noise_list, rir_list = ray.get(noises), ray.get(rirs)
+    noise_list, rir_list = noises.result(), rirs.result()
     clips = [Clip(**values) for values in row["clips"]]
     # Not None, which Arrow takes for a string when a block has nothing else.
     empty = {"status": "failed", "duration_s": 0.0, "cut_at_s": np.nan, "pcm": b""}

@@ -13,7 +13,6 @@ from dataclasses import asdict
 from typing import Any
 
 import numpy as np
-import ray
 
 from grafp import storage
 from grafp.catalog.catalog import Catalog, is_reusable
@@ -34,7 +33,7 @@ from grafp.index.ivfpq import encode, parse_index, train_index
 from grafp.index.lists import recall
 from grafp.index.size import MAX_SHARD_FINGERPRINTS, IndexParameters, populate_bytes
 from grafp.model.fingerprint import DIMENSION
-from pipelines.common import placement
+from pipelines.common.work import gather, has_gpu, share, start
 
 logger = logging.getLogger(__name__)
 
@@ -52,15 +51,15 @@ def train(catalog: Catalog, tracks: list[TrackRef], parameters: IndexParameters)
         stored = StoredFile(key, len(data), hashlib.sha256(data).hexdigest())
         if not published or published.key != key or published == stored:  # else it was damaged
             return stored
-    share = min(1.0, parameters.training_points / max(1, sum(t.n_segments for t in tracks)))
+    part = min(1.0, parameters.training_points / max(1, sum(t.n_segments for t in tracks)))
     samples = [
-        _sample.remote(catalog.root, file, group, share) for file, group in by_file(tracks).items()
+        start(_sample, catalog.root, file, group, part, cpus=0.5)
+        for file, group in by_file(tracks).items()
     ]
-    task = _train.options(num_gpus=int(placement.gpu_is_free()))
-    return catalog.put(key, ray.get(task.remote(parameters, *samples)))
+    trained = start(_train, parameters, *samples, cpus=1, gpu="free")
+    return catalog.put(key, trained.result())
 
 
-@ray.remote(num_cpus=0.5)
 def _sample(
     root: str, key: str, tracks: list[TrackRef], share: float
 ) -> list[tuple[int, np.ndarray]]:
@@ -73,11 +72,10 @@ def _sample(
     return parts
 
 
-@ray.remote(num_cpus=1)
 def _train(parameters: IndexParameters, *samples: list[tuple[int, np.ndarray]]) -> bytes:
     parts = sorted((part for sample in samples for part in sample), key=lambda part: part[0])
     sample_ND = np.concatenate([v.astype(np.float32) for _, v in parts])
-    return train_index(sample_ND, parameters, gpu=bool(ray.get_gpu_ids()))
+    return train_index(sample_ND, parameters, gpu=has_gpu())
 
 
 def build_layer(catalog: Catalog, trained_index: StoredFile, tracks: list[TrackRef]) -> Layer:
@@ -85,17 +83,16 @@ def build_layer(catalog: Catalog, trained_index: StoredFile, tracks: list[TrackR
 
     A task holds at most MAX_SHARD_FINGERPRINTS; see `populate_bytes`.
     """
-    trained = ray.put(catalog.get(trained_index))
+    trained = share(catalog.get(trained_index))
     index_id = _index_id(trained_index)
-    share = placement.gpu_share()
     work = []
     for group in _groups(tracks):
-        memory = placement.memory_claim(populate_bytes(sum(track.n_segments for track in group)))
-        task = _encode.options(memory=memory, num_gpus=share)
-        work.append(task.remote(catalog.root, index_id, trained, group))
+        memory = populate_bytes(sum(track.n_segments for track in group))
+        given = catalog.root, index_id, trained, group
+        work.append(start(_encode, *given, cpus=1, memory=memory, gpu="share"))
     encoded: list[tuple[ShardEntry, np.ndarray]] = []
-    for number, ref in enumerate(work, 1):
-        encoded.append(ray.get(ref))
+    for number, part in enumerate(work, 1):
+        encoded.append(part.result())
         entry = encoded[-1][0]
         logger.info(f"  part {number}/{len(work)}: {entry.fingerprints:,} fingerprints encoded")
     shards = [entry for entry, _ in encoded]
@@ -115,10 +112,9 @@ def merge_layers(
     gone = np.setdiff1d(held, live_T)
     entries = [entry for layer in layers for entry in layer.shards]
     largest = max(layers, key=lambda layer: layer.fingerprints)
-    bounds = ray.get([_bounds.remote(catalog.root, entry) for entry in largest.shards])
-    ranges = _ranges(
-        list(zip(largest.shards, bounds, strict=True)), sum(e.fingerprints for e in entries)
-    )
+    bounds = [start(_bounds, catalog.root, entry, cpus=0.5) for entry in largest.shards]
+    known = list(zip(largest.shards, gather(bounds), strict=True))
+    ranges = _ranges(known, sum(entry.fingerprints for entry in entries))
     index_id = _index_id(trained_index)
     shards = _merged(catalog.root, index_id, entries, ranges, gone.tolist())
     return _layer(catalog, index_id, shards, set(held.tolist()) - set(gone.tolist()))
@@ -157,21 +153,16 @@ def _merged(
     root: str, index_id: str, entries: list[ShardEntry], ranges: list[range], gone: list[int]
 ) -> list[ShardEntry]:
     name = [sorted(entry.shard_id for entry in entries), gone]
-    without, parts = ray.put(np.array(gone, np.int64)), ray.put(entries)
-    memory = placement.memory_claim(populate_bytes(MAX_SHARD_FINGERPRINTS))
+    without, parts = share(np.array(gone, np.int64)), share(entries)
+    memory = populate_bytes(MAX_SHARD_FINGERPRINTS)
+    keys = (f"index/{index_id}/{_hash([name, one.start, one.stop])}" for one in ranges)
     work = [
-        _merge.options(memory=memory).remote(
-            root,
-            f"index/{index_id}/{_hash([name, lists.start, lists.stop])}",
-            parts,
-            lists,
-            without,
-        )
-        for lists in ranges
+        start(_merge, root, key, parts, lists, without, cpus=1, memory=memory)
+        for key, lists in zip(keys, ranges, strict=True)
     ]
     shards: list[ShardEntry] = []
-    for number, ref in enumerate(work, 1):
-        shards.append(ray.get(ref))
+    for number, shard in enumerate(work, 1):
+        shards.append(shard.result())
         logger.info(f"  shard {number}/{len(work)}: {shards[-1].fingerprints:,} fingerprints")
     return shards
 
@@ -190,7 +181,6 @@ def _groups(tracks: list[TrackRef]) -> Iterator[list[TrackRef]]:
         yield group
 
 
-@ray.remote(num_cpus=1)
 def _encode(
     root: str, index_id: str, trained: bytes, tracks: list[TrackRef]
 ) -> tuple[ShardEntry, np.ndarray]:
@@ -208,13 +198,12 @@ def _encode(
             vectors_ND[row : row + len(part_ND)] = part_ND
     assert not waiting, f"embeddings of {len(waiting)} tracks are missing"
     ids_N = np.concatenate([fingerprint_ids(t.ordinal, np.arange(t.n_segments)) for t in tracks])
-    codes = encode(trained, vectors_ND, ids_N, gpu=bool(ray.get_gpu_ids()))
+    codes = encode(trained, vectors_ND, ids_N, gpu=has_gpu())
     index = parse_index(trained)
     found = recall(index, codes, vectors_ND, ids_N)
     return write_shard(catalog, key, codes, range(index.nlist), found), _quantiles(codes)
 
 
-@ray.remote(num_cpus=0.5)
 def _bounds(root: str, entry: ShardEntry) -> np.ndarray:
     return _quantiles(read_codes(root, entry))
 
@@ -224,7 +213,6 @@ def _quantiles(codes: Codes) -> np.ndarray:
     return codes.list_N[:: max(1, len(codes) // 100)] if len(codes) else np.zeros(1, np.int32)
 
 
-@ray.remote(num_cpus=1)
 def _merge(
     root: str, key: str, entries: list[ShardEntry], lists: range, gone: np.ndarray
 ) -> ShardEntry:

@@ -1,10 +1,10 @@
 """What answers of a snapshot are worth, measured with the background's clips as unknown queries."""
 
+import itertools
 import logging
 from dataclasses import replace
 
 import numpy as np
-import ray
 
 from grafp.catalog.catalog import Catalog
 from grafp.catalog.manifest import Manifest
@@ -14,7 +14,8 @@ from grafp.index.calibration import Calibration, calibrate
 from grafp.index.evidence import Beside, identify
 from grafp.model.background import LENGTHS_S, Background
 from grafp.model.bundle import ModelCard, read_background, shipped_background
-from pipelines.common.search import SpreadSearch
+from pipelines.common.opening import AnySearch, search_of
+from pipelines.common.work import gather, is_here, share, start
 
 logger = logging.getLogger(__name__)
 
@@ -62,14 +63,14 @@ def _measured(
     if count < _LEAST_CLIPS:
         logger.warning(f"the model's background has {count} clips, fewer than {_LEAST_CLIPS}")
         return None
-    spread = None if manifest.is_small else SpreadSearch(root, manifest)
-    shared = ray.put(background)
+    spread = None if manifest.is_small or is_here() else search_of(root, manifest)
+    shared = share(background)
     bounds = np.linspace(0, count, (8 if spread else 2) + 1).astype(int).tolist()
     work = [
-        _search.remote(spread, root, manifest.to_json(), shared, range(*bounds[n : n + 2]))
-        for n in range(len(bounds) - 1)
+        start(_search, spread, root, manifest.to_json(), shared, range(*edges), cpus=0.5)
+        for edges in itertools.pairwise(bounds)
     ]
-    found = [answer for part in ray.get(work) for answer in part]
+    found = [answer for part in gather(work) for answer in part]
     known = {track for s, track, e in found if s == LENGTHS_S[-1] and e >= _TELLING}
     unknown = [answer for answer in found if answer[1] not in known]
     clips_left = int((~np.isin(background.track_N[:count], list(known))).sum())
@@ -84,9 +85,8 @@ def _measured(
     return measured
 
 
-@ray.remote(num_cpus=0.5)
 def _search(
-    spread: SpreadSearch | None,
+    spread: "AnySearch | None",
     root: str,
     manifest_json: bytes,
     background: Background,

@@ -3,7 +3,6 @@
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import ray
 
 from grafp.catalog.catalog import Catalog
 from grafp.catalog.manifest import Manifest
@@ -12,7 +11,8 @@ from grafp.catalog.tracks import Row, TrackRef
 from grafp.index.alignment import NEAR_DUPLICATES, Searcher, find_matches
 from grafp.index.size import EXCERPT
 from grafp.storage.tables import table_of, to_parquet
-from pipelines.common.search import SpreadSearch
+from pipelines.common.opening import AnySearch, search_of
+from pipelines.common.work import gather, is_here, start
 
 NEAR = 0.9
 """Mean inner product from which an excerpt of another track counts as the same recording."""
@@ -44,12 +44,14 @@ def near_duplicates(
     if not new or manifest.counts["tracks"] - manifest.counts["copies"] < 2:
         return []
     new = sorted(new, key=lambda ref: ref.embedding_file)
-    search = None if manifest.is_small else SpreadSearch(catalog.root, manifest, stride=1)
+    small = manifest.is_small or is_here()
+    search = None if small else search_of(catalog.root, manifest, stride=1)
+    given = search, catalog.root, manifest.to_json()
     work = [
-        _search.remote(search, catalog.root, manifest.to_json(), new[i : i + _TRACKS_A_TASK])
+        start(_search, *given, new[i : i + _TRACKS_A_TASK], cpus=0.5)
         for i in range(0, len(new), _TRACKS_A_TASK)
     ]
-    found = [pair for pairs in ray.get(work) for pair in pairs]
+    found = [pair for pairs in gather(work) for pair in pairs]
     uris = _uris(tracks, {pair[name] for pair in found for name in ("track", "same_as")})
     found = [
         {**pair, "track": uris[pair["track"]], "same_as": uris[pair["same_as"]]} for pair in found
@@ -64,9 +66,8 @@ def _uris(tracks: pa.Table, ordinals: set[int]) -> dict[int, str]:
     return {row["ordinal"]: row["uri"] for row in some if row["status"] == "ok"}
 
 
-@ray.remote(num_cpus=0.5)
 def _search(
-    spread: SpreadSearch | None, root: str, manifest_json: bytes, new: list[TrackRef]
+    spread: "AnySearch | None", root: str, manifest_json: bytes, new: list[TrackRef]
 ) -> list[dict]:
     manifest = Manifest.from_json(manifest_json, root)
     search = spread or open_search(root, manifest, stride=1)

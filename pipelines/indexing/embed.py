@@ -1,4 +1,4 @@
-"""Recordings to embedding files with Ray Data: decode, encode, store."""
+"""Recordings to embedding files: decode, encode, store."""
 
 import hashlib
 from concurrent.futures import ThreadPoolExecutor
@@ -15,8 +15,8 @@ from grafp.model.fingerprint import DIMENSION
 from grafp.storage.sources import Item
 from pipelines.common.decode import decoded
 from pipelines.common.encode import encoded
-from pipelines.common.placement import Encoders
-from pipelines.common.runtime import finished_rows
+from pipelines.common.finished import finished_rows
+from pipelines.common.work import Encoders
 
 _TRACKS_A_FILE = 32
 _GIVEN = (
@@ -27,7 +27,7 @@ _GIVEN = (
 
 @dataclass(frozen=True)
 class EmbeddingStore:
-    """A Ray Data stage: encoded recordings to embedding files, and what their rows say."""
+    """A stage: encoded recordings to embedding files, and what their rows say."""
 
     root: str
     folder: str

@@ -29,8 +29,7 @@ from grafp.model.bundle import DEFAULT_MODEL, ModelCard, read_background, read_c
 from grafp.model.fingerprint import HOP_SECONDS
 from grafp.reports.catalog_run import run_report
 from grafp.storage.sources import Item, list_items
-from pipelines.common.placement import ENCODERS, Encoders
-from pipelines.common.runtime import connect
+from pipelines.common.work import ENCODERS, Encoders, connect, in_process
 from pipelines.indexing import upkeep
 from pipelines.indexing.calibrate import calibrated, missing_background
 from pipelines.indexing.duplicates import duplicates_to_bytes, near_duplicates
@@ -83,14 +82,15 @@ def index_catalog(
         return {**_summary(catalog, changes.counts(), [], 0, started), "estimate": expected}
     if not (changes.work or changes.removed or _options_changed(catalog, options)):
         return _summary(catalog, changes.counts(), [], 0, started)
-    connect()
-    run = Run.begin(catalog, card.model_id, card.sha256, hop_s)
-    model_uri = catalog.put_model(card, _background(catalog, card, model))
-    rows, resumed = _embed(run, model_uri, changes, encoders, max_seconds)
     counts = changes.counts()
-    tracks, next_ordinal = join(changes, rows, source, run.first_ordinal)
-    del changes  # likewise, the published table
-    duplicates = _publish(run, tracks, next_ordinal, options)
+    with in_process(encoders.for_work(changes.work, catalog.manifest).count == 0):
+        connect()
+        run = Run.begin(catalog, card.model_id, card.sha256, hop_s)
+        model_uri = catalog.put_model(card, _background(catalog, card, model))
+        rows, resumed = _embed(run, model_uri, changes, encoders, max_seconds)
+        tracks, next_ordinal = join(changes, rows, source, run.first_ordinal)
+        del changes  # likewise, the published table
+        duplicates = _publish(run, tracks, next_ordinal, options)
     summary = _summary(catalog, counts, rows, resumed, started)
     summary["near_duplicates"] = len(duplicates)
     run.put("summary.json", (json.dumps(summary) + "\n").encode())

@@ -14,7 +14,7 @@ from grafp.catalog.tracks import Row, TrackRef, live_refs, tracks_from_bytes
 from grafp.errors import CatalogError, ModelError, OptionError, StorageError
 from grafp.model.bundle import BUNDLE_FILES
 from grafp.storage.sources import read_table
-from pipelines.common.runtime import connect
+from pipelines.common.work import connect, in_process, is_small
 from pipelines.indexing import upkeep
 from pipelines.indexing.calibrate import calibrated, missing_background
 from pipelines.indexing.run import Run
@@ -29,11 +29,13 @@ def maintain(
     remove: str | None = None,
     compact: bool = False,
     retrain: bool = False,
+    workers: int | None = None,
 ) -> dict:
     """Remove tracks by name, and compact or retrain the index if that is due or asked for.
 
     Args:
         remove: a CSV or Parquet with a column uri or path, or a text file with a URI per line.
+        workers: 0: all work in this process; default: that of a small catalog.
 
     Returns the new snapshot's id and counts. Raises OptionError for a track that is not there.
     """
@@ -43,18 +45,19 @@ def maintain(
     assert old is not None
     rows = catalog.tracks().to_pylist()
     removed = _remove(rows, remove) if remove else []
-    connect()
-    catalog.put_model(catalog.model(), missing_background(catalog, catalog.model()))
-    before = upkeep.IndexState.of(old)
-    state = upkeep.extend(catalog, before, live_refs(rows), retrain=retrain, compact=compact)
-    run, live = Run.begin(catalog, old.model_id, old.model_sha256, old.hop_s), live_refs(rows)
-    if removed or state != before:
-        manifest = calibrated(catalog, run.manifest(rows, state, old.next_ordinal), live)
-    elif (fresh := calibrated(catalog, old, live)) != old:
-        manifest = run.manifest(rows, state, old.next_ordinal)
-        manifest = replace(manifest, calibration=fresh.calibration)
-    else:
-        manifest = old
+    with in_process(workers == 0 or (workers is None and is_small(old))):
+        connect()
+        catalog.put_model(catalog.model(), missing_background(catalog, catalog.model()))
+        before = upkeep.IndexState.of(old)
+        state = upkeep.extend(catalog, before, live_refs(rows), retrain=retrain, compact=compact)
+        run, live = Run.begin(catalog, old.model_id, old.model_sha256, old.hop_s), live_refs(rows)
+        if removed or state != before:
+            manifest = calibrated(catalog, run.manifest(rows, state, old.next_ordinal), live)
+        elif (fresh := calibrated(catalog, old, live)) != old:
+            manifest = run.manifest(rows, state, old.next_ordinal)
+            manifest = replace(manifest, calibration=fresh.calibration)
+        else:
+            manifest = old
     if manifest != old:
         catalog.publish(manifest)
         logger.info(f"published snapshot {manifest.snapshot}")

@@ -13,7 +13,6 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import ray
 
 from grafp import storage
 from grafp.catalog.catalog import Catalog, is_reusable
@@ -37,7 +36,7 @@ from grafp.index.size import AUTOMATIC, IndexOptions
 from grafp.model.fingerprint import DIMENSION
 from grafp.storage.records import parse_record
 from grafp.storage.tables import from_parquet
-from pipelines.common.runtime import connect
+from pipelines.common.work import connect, in_process, start
 from pipelines.indexing import upkeep
 from pipelines.indexing.calibrate import calibrated, missing_background
 from pipelines.indexing.run import Run
@@ -131,10 +130,11 @@ def manifest_of_any_format(catalog: Catalog, name: str) -> Manifest | OldManifes
     return OldManifest.from_json(data, key) if is_old else Manifest.from_json(data, key)
 
 
-def upgrade(catalog_uri: str) -> dict:
+def upgrade(catalog_uri: str, *, workers: int | None = None) -> dict:
     """Publish a snapshot of this version with the tracks of the published one.
 
-    An upgrade that was killed is continued: finished files are not written again.
+    An upgrade that was killed is continued: finished files are not written again. With 0 `workers`
+    all work is done in this process.
 
     Returns the new snapshot's id and counts. Raises CatalogError, with nothing published, when
     something is damaged or another run published meanwhile.
@@ -147,13 +147,14 @@ def upgrade(catalog_uri: str) -> dict:
         logger.info(f"nothing is due: the catalog has format {FORMAT_VERSION}")
         return _summary(old, FORMAT_VERSION, 0, started)
     model = catalog.model()
-    connect()
-    tracks, files = _rewritten(catalog)
-    live = live_refs(tracks)
-    catalog.put_model(model, missing_background(catalog, model))
-    state = upkeep.extend(catalog, upkeep.IndexState.of(old), live)
-    run = Run.begin(catalog, old.model_id, old.model_sha256, old.hop_s)
-    manifest = calibrated(catalog, run.manifest(tracks, state, old.next_ordinal), live)
+    with in_process(workers == 0):
+        connect()
+        tracks, files = _rewritten(catalog)
+        live = live_refs(tracks)
+        catalog.put_model(model, missing_background(catalog, model))
+        state = upkeep.extend(catalog, upkeep.IndexState.of(old), live)
+        run = Run.begin(catalog, old.model_id, old.model_sha256, old.hop_s)
+        manifest = calibrated(catalog, run.manifest(tracks, state, old.next_ordinal), live)
     catalog.publish(manifest)
     logger.info(f"published snapshot {manifest.snapshot}, of format {FORMAT_VERSION}")
     return _summary(manifest, old.format_version, files, started)
@@ -176,10 +177,10 @@ def _rewritten(catalog: Catalog) -> tuple[pa.Table, int]:
     table = table.append_column("embeddings_at", pa.array([None] * len(table), pa.int64()))
     groups = by_file(live_refs(table).values())
     logger.info(f"{len(groups)} embedding files to write in format {FORMAT_VERSION}")
-    work = [_rewrite.remote(catalog.root, key, tracks) for key, tracks in groups.items()]
+    work = [start(_rewrite, catalog.root, key, one, cpus=1) for key, one in groups.items()]
     parts = [_MOVED.empty_table()]
-    for number, ref in enumerate(work, 1):
-        parts.append(ray.get(ref))
+    for number, moved_rows in enumerate(work, 1):
+        parts.append(moved_rows.result())
         if number % _SAID_EVERY == 0 or number == len(work):
             logger.info(f"  {number}/{len(work)} embedding files")
     moved = pa.concat_tables(parts).combine_chunks()
@@ -202,7 +203,6 @@ def _joined(file: pa.ChunkedArray, track_id: pa.ChunkedArray) -> pa.ChunkedArray
     return pc.binary_join_element_wise(file, track_id, pa.scalar("/", pa.large_string()))
 
 
-@ray.remote(num_cpus=1)
 def _rewrite(root: str, key: str, tracks: list[TrackRef]) -> pa.Table:
     """Write an old embedding file in this format, unless that is done; where its tracks are now.
 

@@ -1,8 +1,4 @@
-"""A batch of queries, whoever answers it: what is asked, what is answered, what is written.
-
-Knows nothing of Ray: `pipelines.querying.flow` spreads a batch over workers, and
-`pipelines.querying.here` answers a small one in this process.
-"""
+"""A batch of queries: what is asked, what is answered, what is written."""
 
 import logging
 import time

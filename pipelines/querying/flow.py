@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
-import ray.data
 
 from grafp.audio import MAX_SECONDS
 from grafp.catalog.catalog import Catalog
@@ -16,19 +16,22 @@ from grafp.storage.sources import Item
 from grafp.storage.tables import Row
 from pipelines.common.decode import decoded
 from pipelines.common.encode import encoded, fingerprints_of
-from pipelines.common.placement import ENCODERS, Encoders
-from pipelines.common.runtime import connect, finished_rows
-from pipelines.common.search import SpreadSearch
+from pipelines.common.finished import finished_rows
+from pipelines.common.opening import AnySearch, is_streamed, search_for_queries
+from pipelines.common.work import ENCODERS, Encoders, Rows, connect, in_process
 from pipelines.querying.batch import Asked, Batch
+
+if TYPE_CHECKING:
+    import ray.data
 
 _STREAMED_BATCH = 4096
 
 
 @dataclass(frozen=True)
 class MatchBatch(Identifier):
-    """A Ray Data stage: fingerprints of a batch of queries to their matches."""
+    """A stage: fingerprints of a batch of queries to their matches."""
 
-    search: SpreadSearch
+    search: AnySearch
 
     def __call__(self, batch: pa.Table) -> pa.Table:
         rows = batch.to_pylist()
@@ -108,14 +111,14 @@ def query_batch(
     """
     asked = Asked(top_k, fpr, min_score, decode, max_seconds, max_speed_change)
     batch = Batch.begin(catalog_uri, queries, out, asked)
-    return batch.finish(answered_batch(batch, search_actors, search_memory, encoders))
+    if not (search_actors or search_memory):
+        encoders = encoders.for_work(batch.waiting, batch.catalog.manifest)
+    with in_process(encoders.count == 0):
+        return batch.finish(_answers(batch, search_actors, search_memory, encoders))
 
 
-def answered_batch(
-    batch: Batch,
-    search_actors: int | None = None,
-    search_memory: float | None = None,
-    encoders: Encoders = ENCODERS,
+def _answers(
+    batch: Batch, search_actors: int | None, search_memory: float | None, encoders: Encoders
 ) -> Iterator[Row]:
     """The answers to what is waiting, see `Batch.finish`."""
     if not batch.left:  # Ray Data warns of work without input
@@ -136,7 +139,7 @@ def answered_batch(
 
 
 def answered(
-    recordings: ray.data.Dataset,
+    recordings: "ray.data.Dataset | Rows",
     catalog: Catalog,
     encoders: Encoders,
     acceptance: Acceptance,
@@ -147,20 +150,20 @@ def answered(
     search_memory: float | None = None,
     decode: bool = False,
     method: type[IndexSearch] = IndexSearch,
-) -> ray.data.Dataset:
+) -> "ray.data.Dataset | Rows":
     """Recordings (rows with `pcm`) to rows with their matches, in no particular order."""
     assert catalog.manifest is not None
     hop_s = catalog.manifest.query_hop_s
     by_need = searched_by_need(catalog.manifest, acceptance)
-    search = SpreadSearch.for_queries(
+    search = search_for_queries(
         catalog, actors=search_actors, memory=search_memory, decode=decode, method=method
     )
     background = background_of(catalog)
     return encoded(recordings, catalog.model_uri(), hop_s, encoders).map_batches(
         MatchBatch(search, background, acceptance, hop_s, top_k, change, by_need),
         # Parts that are read anew for each batch should be read seldom, and not in turns.
-        batch_size=_STREAMED_BATCH if search.streamed else 32,
-        concurrency=1 if search.streamed else None,
+        batch_size=_STREAMED_BATCH if is_streamed(search) else 32,
+        concurrency=1 if is_streamed(search) else None,
         batch_format="pyarrow",
         num_cpus=0.3,
     )

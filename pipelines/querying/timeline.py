@@ -33,9 +33,9 @@ from grafp.timeline.detection import (
 from grafp.timeline.sequence import timeline
 from pipelines.common.decode import decoded_chunks
 from pipelines.common.encode import encoded, fingerprints_of
-from pipelines.common.placement import ENCODERS, Encoders
-from pipelines.common.runtime import connect, finished_rows
-from pipelines.common.search import SpreadSearch
+from pipelines.common.finished import finished_rows
+from pipelines.common.opening import AnySearch, is_streamed, search_for_queries
+from pipelines.common.work import ENCODERS, Encoders, connect
 
 logger = logging.getLogger(__name__)
 
@@ -61,9 +61,9 @@ _FOUND_SCHEMA = pa.schema(
 
 @dataclass(frozen=True)
 class FindDetections:
-    """A Ray Data stage: fingerprints of chunks to what may be detections."""
+    """A stage: fingerprints of chunks to what may be detections."""
 
-    search: SpreadSearch
+    search: AnySearch
     background: BackgroundSearch | None
     acceptance: Acceptance
     hop_s: float
@@ -126,9 +126,7 @@ def timeline_batch(
     if items:  # Ray Data warns of work without input
         connect()
         stage = FindDetections(
-            SpreadSearch.for_queries(
-                catalog, actors=search_actors, memory=search_memory, decode=decode
-            ),
+            search_for_queries(catalog, actors=search_actors, memory=search_memory, decode=decode),
             background_of(catalog),
             acceptance,
             manifest.query_hop_s,
@@ -182,8 +180,8 @@ def _found(
     )
     found = encoded(chunks, catalog.model_uri(), stage.hop_s, encoders).map_batches(
         stage,
-        batch_size=_STREAMED_BATCH if stage.search.streamed else 4,
-        concurrency=1 if stage.search.streamed else None,
+        batch_size=_STREAMED_BATCH if is_streamed(stage.search) else 4,
+        concurrency=1 if is_streamed(stage.search) else None,
         batch_format="pyarrow",
         num_cpus=0.3,
     )

@@ -27,8 +27,8 @@ from grafp.reports.reproduction import reproduction_report
 from grafp.training.config import AugmentConfig, TrainConfig
 from grafp.training.data.sampler import groups_needed
 from pipelines.common import placement
-from pipelines.common.placement import ENCODERS, Encoders
 from pipelines.common.runtime import connect
+from pipelines.common.work import ENCODERS, Encoders
 from pipelines.reproducing.estimate import estimate, told
 from pipelines.reproducing.plan import (
     MODEL_NAMES,

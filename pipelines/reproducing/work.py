@@ -9,7 +9,7 @@ from grafp.catalog.catalog import Catalog
 from grafp.evaluation.reproduced import Measured, Trained
 from grafp.model.bundle import ModelCard, read_card
 from grafp.training.config import TrainConfig
-from pipelines.common.placement import Encoders
+from pipelines.common.work import Encoders
 from pipelines.evaluating.flow import evaluate_catalog
 from pipelines.indexing.flow import index_catalog
 from pipelines.reproducing.plan import CatalogPlan, EvaluationPlan, Plan, Split

@@ -93,7 +93,8 @@ def _on_ray(parts: list[Part], writer: PartWriter) -> None:
     """Decode parts as tasks of Ray Data."""
     import ray.data  # here, since training in this process does without
 
-    from pipelines.common.runtime import connect, finished_rows
+    from pipelines.common.finished import finished_rows
+    from pipelines.common.runtime import connect
 
     if not parts:
         return

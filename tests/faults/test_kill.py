@@ -27,7 +27,7 @@ from grafp.audio import encode, synthesis
 from grafp.catalog.catalog import Catalog
 from jobs import index_catalog as index_job
 from jobs import merge_index
-from pipelines.common.placement import Encoders
+from pipelines.common.work import Encoders
 from pipelines.indexing import maintain
 from pipelines.indexing.flow import index_catalog
 

@@ -11,7 +11,7 @@ from kills import content
 from grafp.audio import encode, synthesis
 from grafp.index.size import IndexOptions
 from pipelines.common import cli
-from pipelines.common.placement import Encoders
+from pipelines.common.work import Encoders
 from pipelines.indexing.flow import index_catalog
 
 TRACKS = 24

@@ -37,7 +37,8 @@ from grafp.training.data.pcm import Sources
 from grafp.training.data.prepare import collect
 from grafp.training.data.sampler import PairSampler
 from grafp.training.trainer import Trainer
-from pipelines.common.placement import Encoders
+from pipelines.common import placement
+from pipelines.common.work import Encoders
 from pipelines.indexing.flow import index_catalog
 from pipelines.training.flow import train_model
 
@@ -107,7 +108,7 @@ def test_encoders_of_a_catalog_are_on_the_gpu(ray_here: None, tmp_path: Path) ->
     for seed in range(4):
         data = encode(synthesis.piece(seed, 10.0), "wav")
         storage.write(f"{tmp_path}/music/{seed}.wav", data)
-    assert Encoders(gpu=True).pool()["num_gpus"] == 1
+    assert placement.encoder_pool(None, True)["num_gpus"] == 1
     vectors = {}
     for on in (True, False):
         root = f"{tmp_path}/{on}"

@@ -21,7 +21,7 @@ from grafp.model.background import FILE, LENGTHS_S, background_to_bytes
 from grafp.model.bundle import SHIPPED
 from jobs import query_batch
 from pipelines.common import cli
-from pipelines.common.placement import Encoders
+from pipelines.common.work import Encoders
 from pipelines.indexing import maintain
 from pipelines.indexing.flow import index_catalog
 from pipelines.querying.flow import query_batch as ask

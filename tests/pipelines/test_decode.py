@@ -11,7 +11,7 @@ import ray.data
 
 from grafp import storage
 from grafp.audio import decode, encode, synthesis
-from pipelines.common.decode import decode_row
+from pipelines.common.decode import guarded_row
 
 
 def crash_or_decode(data: bytes, **options: float) -> np.ndarray:
@@ -34,7 +34,7 @@ def test_a_recording_that_crashes_its_worker_costs_its_row(ray_here: None, tmp_p
     here = Path(__file__).parent
     path = {"PYTHONPATH": os.pathsep.join([str(here), str(here.parent)])}
     decoded = ray.data.from_items(rows, override_num_blocks=1).map(
-        decode_row,
+        guarded_row,
         fn_kwargs={"max_seconds": 60.0, "known": None, "decoder": crash_or_decode},
         runtime_env={"env_vars": path},
     )
@@ -55,7 +55,7 @@ def test_a_machine_whose_disk_is_full_decodes_all_the_same(
     storage.write(f"{tmp_path}/a.wav", sound)
     monkeypatch.setattr(tempfile, "tempdir", f"{tmp_path}/a.wav")  # nothing can be written there
     row = {"location": f"{tmp_path}/a.wav", "size": 1}
-    found = decode_row(row, max_seconds=60.0, known=None, decoder=decode)
+    found = guarded_row(row, max_seconds=60.0, known=None, decoder=decode)
     assert (found["status"], found["pcm"]) == ("ok", decode(sound).tobytes())
 
 
@@ -69,5 +69,5 @@ def test_a_mark_waits_for_no_disk_and_goes(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(tempfile, "tempdir", str(marks))
     monkeypatch.setattr(os, "fsync", wait)
     row = {"location": f"{tmp_path}/a.wav", "size": 1}
-    assert decode_row(row, max_seconds=60.0, known=None, decoder=decode)["status"] == "ok"
+    assert guarded_row(row, max_seconds=60.0, known=None, decoder=decode)["status"] == "ok"
     assert not list(marks.glob("*/*"))

@@ -16,8 +16,8 @@ from grafp.evaluation.metrics import Answer
 from grafp.index.search import IndexSearch
 from jobs import evaluate
 from pipelines.common import cli
-from pipelines.common.placement import Encoders
-from pipelines.common.search import SpreadSearch
+from pipelines.common.opening import AnySearch, search_for_queries
+from pipelines.common.work import Encoders
 from pipelines.evaluating.distractors import is_distractor
 from pipelines.indexing.flow import index_catalog
 from pipelines.indexing.maintain import verify
@@ -95,13 +95,11 @@ def test_hashes_find_the_tracks_too_and_the_report_says_so(
 ) -> None:
     used = []
 
-    for_queries = SpreadSearch.for_queries
-
-    def search(*catalog: Any, method: type[IndexSearch], **options: Any) -> SpreadSearch:
+    def search(*catalog: Any, method: type[IndexSearch], **options: Any) -> AnySearch:
         used.append(method)
-        return for_queries(*catalog, method=method, **options)
+        return search_for_queries(*catalog, method=method, **options)
 
-    monkeypatch.setattr(SpreadSearch, "for_queries", search)
+    monkeypatch.setattr("pipelines.querying.flow.search_for_queries", search)
     wanted = {"--search": "lsh", "--queries": "4", "--seconds": "3"}
     assert cli.run(evaluate.main, evaluate.options(arguments(folders, **wanted))) == cli.DONE
     assert used == [HashSearch]

@@ -20,7 +20,7 @@ from grafp.model.bundle import read_card
 from grafp.storage.sources import list_items
 from jobs import evaluate, query_batch
 from pipelines.common import cli
-from pipelines.common.placement import Encoders
+from pipelines.common.work import Encoders
 from pipelines.indexing.flow import index_catalog
 
 TRACK_SECONDS = 12.0

@@ -15,7 +15,7 @@ from grafp.index.size import IndexOptions, IndexParameters
 from jobs import index_catalog as index_job
 from jobs import query_batch
 from pipelines.common import cli
-from pipelines.common.search import SpreadSearch
+from pipelines.common.opening import search_for_queries
 from pipelines.evaluating.distractors import with_distractors
 from pipelines.indexing import maintain
 
@@ -150,7 +150,7 @@ def test_settings_of_the_search_take_effect_without_another_index(
 
 def test_search_actors_have_the_catalogs_settings(indexed: Path) -> None:
     catalog = Catalog.open_published(f"{indexed}/catalog")
-    search = SpreadSearch.for_queries(catalog)
+    search = search_for_queries(catalog)
     assert (search.neighbors, search.candidates) == (20, 64)
     sent = ray.get(ray.put(search))  # as Ray Data hands it to its stages
     assert (sent.neighbors, sent.candidates) == (20, 64)

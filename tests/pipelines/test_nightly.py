@@ -21,7 +21,7 @@ from grafp.errors import CatalogError, OptionError, StorageError
 from jobs import index_catalog as index_job
 from jobs import merge_index
 from pipelines.common import cli
-from pipelines.common.placement import Encoders
+from pipelines.common.work import Encoders
 from pipelines.indexing import maintain, upkeep
 from pipelines.indexing.flow import index_catalog
 from pipelines.querying.flow import query_batch

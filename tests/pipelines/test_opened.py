@@ -1,16 +1,13 @@
 """A catalog opened in a notebook: the answers of the query job, without Ray."""
 
-import json
-import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
+from answers import assert_same
 
 import grafp
 from grafp.audio import SAMPLE_RATE, decode, encode, synthesis
@@ -18,10 +15,7 @@ from grafp.audio.degrade import cut_degraded
 from grafp.catalog.catalog import Catalog
 from grafp.errors import CatalogError, UnreadableAudio
 from grafp.matches import MATCH_SCHEMA
-from jobs import query_batch as query_job
 from pipelines.indexing.flow import index_catalog
-from pipelines.querying import here
-from pipelines.querying.batch import Asked, Batch
 from pipelines.querying.flow import query_batch
 
 pytestmark = pytest.mark.usefixtures("ray_here")
@@ -70,64 +64,6 @@ def test_it_answers_as_the_query_job_does(
         assert [match.track for match in found] == [row["track"]] * row["matched"]
 
 
-def assert_same(one: pa.Table, other: pa.Table) -> None:
-    """Answers of two tables; encoders round differently in batches of other sizes."""
-    assert one.num_rows == other.num_rows
-    for name in MATCH_SCHEMA.names:
-        pairs = zip(one[name].to_pylist(), other[name].to_pylist(), strict=True)
-        for mine, yours in pairs:
-            if name in ("track_start_s", "score", "threshold", "speed") and mine is not None:
-                assert mine == pytest.approx(yours, abs=2e-3), name
-            else:
-                assert mine == yours, name
-
-
-def test_a_small_batch_is_answered_without_ray(root: Path, clips: Path, tmp_path: Path) -> None:
-    """As a command, which chooses so by itself; hostile files cost their own rows."""
-    queries = tmp_path / "queries"
-    shutil.copytree(clips, queries)
-    (queries / "text.mp3").write_bytes(b"this is not music")
-    out = tmp_path / "here"
-    done = subprocess.run(
-        [
-            sys.executable, "-X", "importtime", "jobs/query_batch.py", "--catalog", str(root),
-            "--queries", str(queries), "--out", str(out),
-        ],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"},
-        cwd=Path(query_job.__file__).parents[1],
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    imported = {line.split("|")[-1].strip() for line in done.stderr.splitlines()}
-    assert "torch" in imported
-    assert "ray" not in imported
-    answers = pq.read_table(out / "matches.parquet")
-    query_batch(str(root), str(queries), str(tmp_path / "spread"))
-    assert_same(answers, pq.read_table(tmp_path / "spread" / "matches.parquet"))
-    summary = json.loads(done.stdout.splitlines()[-1])
-    assert (summary["queries"], summary["errors"]) == (8, 1)
-
-
-def crashes_on_some(location: str, *_: object) -> np.ndarray:
-    if "clip 1" in location:
-        os._exit(1)
-    if "clip 2" in location:
-        raise UnreadableAudio("no music")
-    return np.zeros(SAMPLE_RATE, np.float32)
-
-
-def test_a_file_that_crashes_the_decoder_costs_its_own_row(
-    root: Path, clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(here, "read_and_decode", crashes_on_some)
-    batch = Batch.begin(str(root), str(clips), str(tmp_path), Asked())
-    _, table = batch.finish(here.answered_here(batch))
-    errors = ["the decoder crashes on it", "no music", None]
-    assert table["error"].to_pylist() == [None, *errors, None, None, None]
-
-
 def test_a_recording_may_be_a_path_its_bytes_or_samples(
     opened: grafp.OpenCatalog, clips: Path
 ) -> None:
@@ -169,6 +105,29 @@ def test_what_cannot_be_opened_or_read_is_one_line(
         grafp.open_catalog(tmp_path)
     with pytest.raises(UnreadableAudio):
         opened.identify(b"this is not music")
+
+
+def test_recordings_are_added_and_found_at_once(clips: Path, tmp_path: Path) -> None:
+    """Where Ray is joined, over Ray; `test_in_process` has the same flow without."""
+    music, root = tmp_path / "music", tmp_path / "catalog"
+    music.mkdir()
+    (music / "one.flac").write_bytes(encode(synthesis.piece(71, 8.0), "flac"))
+    (music / "bad.mp3").write_bytes(b"this is not music")
+    opened = grafp.index_catalog(music, root)
+    new_S = synthesis.piece(72, 8.0)
+    assert (len(opened), len(opened.identify(new_S[32_000:96_000]))) == (1, 0)
+    (music / "two.flac").write_bytes(encode(new_S, "flac"))
+    added = opened.add(music)
+    assert (added.added, added.removed, added.tracks) == (1, 0, 2)
+    assert list(added.failed) == [str(music / "bad.mp3")]
+    assert str(added).startswith("1 added, 0 changed, 0 removed; 2 tracks in the catalog\n")
+    [match] = opened.identify(new_S[32_000:96_000])
+    assert match.track == str(music / "two.flac")
+    one = tmp_path / "three.wav"
+    one.write_bytes(encode(synthesis.piece(73, 8.0), "wav"))
+    assert opened.add(one).tracks == len(opened) == 3
+    (music / "one.flac").unlink()
+    assert (opened.add(music).removed, len(opened)) == (1, 2)
 
 
 def test_it_prints_briefly(opened: grafp.OpenCatalog, root: Path) -> None:

@@ -17,7 +17,7 @@ from grafp.catalog.manifest import FORMAT_VERSION
 from jobs import index_catalog as index_job
 from jobs import merge_index
 from pipelines.common import cli
-from pipelines.common.placement import Encoders
+from pipelines.common.work import Encoders
 from pipelines.indexing.flow import index_catalog
 
 pytestmark = pytest.mark.usefixtures("ray_here")

@@ -18,8 +18,8 @@ from grafp.errors import CatalogError
 from grafp.index.alignment import find_matches
 from jobs import query_batch
 from pipelines.common import cli, parts
-from pipelines.common.placement import Encoders
 from pipelines.common.search import SpreadSearch
+from pipelines.common.work import Encoders
 from pipelines.indexing import build, maintain
 from pipelines.indexing.flow import index_catalog
 

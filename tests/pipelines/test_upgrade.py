@@ -28,7 +28,7 @@ from grafp.storage.tables import from_parquet, to_parquet
 from jobs import index_catalog as index_job
 from jobs import merge_index, query_batch
 from pipelines.common import cli
-from pipelines.common.placement import Encoders
+from pipelines.common.work import Encoders
 from pipelines.indexing import maintain, upgrade
 from pipelines.indexing.calibrate import calibrated
 from pipelines.indexing.flow import index_catalog
