@@ -37,7 +37,8 @@ CONTRACT: dict[str, dict[str, Any]] = {
     },
     "merge_index": {
         "--catalog": REQUIRED, "--remove": None, "--compact": False, "--retrain": False,
-        "--rollback": None, "--verify": False, "--clean": False, "--upgrade": False, "--keep": 14,
+        "--rollback": None, "--verify": False, "--clean": False, "--workers": None,
+        "--upgrade": False, "--keep": 14,
         "--grace-hours": 336.0, "--dry-run": False,
     },
     "query_batch": {
