@@ -5,14 +5,16 @@
     python jobs/query_batch.py --catalog s3://bucket/catalog --queries clips.csv --out s3://bucket/answers
     python jobs/query_batch.py --timeline --catalog catalog/ --queries radio/ --out answers/
 
-The job writes OUT/matches.parquet, one row per query and rank. With --truth (CSV: query, track,
-start_s; an empty track means not in the catalog) it also writes OUT/report.json and
-OUT/report.html. With --timeline it writes one row per detection, and a cue sheet per recording.
+The job writes OUT/matches.parquet, one row per query and rank. With --report it also writes
+OUT/report.html, to look at the answers and to listen to them. With --truth (CSV: query, track,
+start_s; an empty track means not in the catalog) it writes the report with the rates, and
+OUT/report.json. With --timeline it writes one row per detection, and a cue sheet per recording.
 
 Exit code: 0 done, 1 failed, 2 bad arguments, 3 done but more failed than --max-failures.
 """
 
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -55,16 +57,18 @@ class Options(cli.EncoderOptions):
     thousands of queries at a time (default: what Ray has)."""
     timeline: bool = False
     """Find all detections in long recordings, with their times."""
+    report: bool = False
+    """Write OUT/report.html: listen to the queries and to where they were found."""
     truth: Annotated[str, Kind("CSV")] | None = None
-    """Right answers, to score the answers with (default: no scores)."""
+    """Right answers, to score the answers with; with a report (default: no scores)."""
     max_failures: cli.FailureLimit = "100%"
     """Exit with 3 when more queries than this cannot be used."""
     max_seconds: Seconds = 0.0
     """Refuse queries longer than this, seconds (default: 10800, with --timeline 86400)."""
 
     def __post_init__(self) -> None:
-        if self.timeline and (self.truth or self.top_k != 1):
-            raise OptionError("--timeline: not with --truth or --top-k")
+        if self.timeline and (self.truth or self.report or self.top_k != 1):
+            raise OptionError("--timeline: not with --truth, --report or --top-k")
         if self.workers == 0 and (self.timeline or self.gpu or self.search_actors):
             raise OptionError("--workers 0: not with --timeline, --gpu or --search-actors")
         if not self.max_seconds:
@@ -76,22 +80,17 @@ def options(arguments: list[str] | None = None) -> Options:
 
 
 def main(chosen: Options) -> tuple[dict[str, Any], int]:
-    from grafp.evaluation.truth import read_truth
-
-    truth = read_truth(chosen.truth) if chosen.truth else None
-    summary, matches = _timelines(chosen) if chosen.timeline else _matches(chosen)
-    if truth is not None:
-        from grafp.reports.answers import write_report  # imports Matplotlib, which takes a second
-
-        summary |= write_report(chosen.out, matches, truth)
+    summary = _timelines(chosen)[0] if chosen.timeline else _matches(chosen)
     over = cli.too_many(summary["errors"], summary["queries"], chosen.max_failures)
     return summary, cli.TOO_MANY_FAILURES if over else cli.DONE
 
 
-def _matches(chosen: Options) -> tuple[dict[str, Any], Any]:
+def _matches(chosen: Options) -> dict[str, Any]:
+    from grafp.evaluation.truth import read_truth
     from pipelines.querying.batch import Asked, Batch
     from pipelines.querying.here import answered_here, is_small
 
+    truth = read_truth(chosen.truth) if chosen.truth else None
     asked = Asked(
         chosen.top_k,
         chosen.fpr,
@@ -103,14 +102,23 @@ def _matches(chosen: Options) -> tuple[dict[str, Any], Any]:
     batch = Batch.begin(chosen.catalog, chosen.queries, chosen.out, asked)
     by_itself = chosen.workers is None and chosen.gpu is None and not chosen.search_actors
     if chosen.workers == 0 or (by_itself and not chosen.search_memory and is_small(batch)):
-        return batch.finish(answered_here(batch))
+        summary, matches = batch.finish(answered_here(batch))
+    else:
+        summary, matches = batch.finish(_spread(batch, chosen))
+    if chosen.report or truth is not None:
+        from pipelines.querying.page import write_page  # imports Matplotlib, which takes a second
 
+        summary |= write_page(batch.catalog, batch.items, chosen.out, matches, truth)
+    return summary
+
+
+def _spread(batch: Any, chosen: Options) -> Iterator[Any]:
     from pipelines.common.placement import Encoders  # imports Ray, which takes seconds
     from pipelines.querying.flow import answered_batch
 
     encoders = Encoders(chosen.workers, chosen.gpu)
     memory = chosen.search_memory and chosen.search_memory * 1e9
-    return batch.finish(answered_batch(batch, chosen.search_actors, memory, encoders))
+    return answered_batch(batch, chosen.search_actors, memory, encoders)
 
 
 def _timelines(chosen: Options) -> tuple[dict[str, Any], Any]:
