@@ -17,6 +17,7 @@ from grafp.storage.tables import Row
 
 Look = Callable[[Row], Shown]
 """What there is to see and to hear of a query, by its row of rank 1."""
+_Judged = tuple[Row, str, Answer | None]  # a row of rank 1, its verdict, the truth
 MOST_SHOWN = 100
 _OTHERS = 5  # lower ranks that a query names
 _LABELS = {
@@ -89,7 +90,7 @@ def answers_report(
         answers: the best answers beside the truth, in the order of `rows`.
     """
     best = [row for row in rows if row["rank"] == 1]
-    truths = answers or [None] * len(best)
+    truths: Sequence[Answer | None] = [None] * len(best) if answers is None else answers
     judged = [(row, _verdict(row, truth), truth) for row, truth in zip(best, truths, strict=True)]
     meanings = _MEANINGS if answers is None else _MEANINGS_BY_TRUTH
     counts = Counter(verdict for _, verdict, _ in judged)
@@ -119,7 +120,7 @@ def _verdict(row: Row, truth: Answer | None) -> str:
     return "wrong" if truth and truth.wrong else "matched"
 
 
-def _chosen(judged: list[tuple[Row, str, Answer | None]]) -> list[tuple[Row, str, Answer | None]]:
+def _chosen(judged: list[_Judged]) -> list[_Judged]:
     """Those that are shown, in their order; of too many, what may be wrong, and surest first."""
 
     def rank(number: int) -> tuple[int, float]:
@@ -129,9 +130,7 @@ def _chosen(judged: list[tuple[Row, str, Answer | None]]) -> list[tuple[Row, str
     return [judged[n] for n in sorted(sorted(range(len(judged)), key=rank)[:MOST_SHOWN])]
 
 
-def _cards(
-    rows: Sequence[Row], shown: list[tuple[Row, str, Answer | None]], look: Look
-) -> list[Card]:
+def _cards(rows: Sequence[Row], shown: list[_Judged], look: Look) -> list[Card]:
     others: dict[str, list[Row]] = {}
     for row in rows:
         if 1 < row["rank"] <= 1 + _OTHERS:
@@ -151,9 +150,11 @@ def _cards(
                 tracks.get(row["track"], ""),
                 others.get(row["query"], []),
                 seen.why,
-                seen.query and Sound.of("the query", seen.query),
-                seen.track and Sound.of("the track", seen.track),
-                likeness and Alignment.of(likeness, at_s, row["track_start_s"], row["speed"]),
+                Sound.of("the query", seen.query) if seen.query else None,
+                Sound.of("the track", seen.track) if seen.track else None,
+                Alignment.of(likeness, at_s, row["track_start_s"], row["speed"])
+                if likeness
+                else None,
             )
         )
     return cards

@@ -44,7 +44,8 @@ class Likeness:
 
     @property
     def track_end_s(self) -> float:
-        return self.track_s + (self.products_MN.shape[1] - 1) * self.track_hop_s + SEGMENT_SECONDS
+        columns: int = self.products_MN.shape[1]
+        return self.track_s + (columns - 1) * self.track_hop_s + SEGMENT_SECONDS
 
     def share(self, query_s: float, track_s: float) -> tuple[float, float]:
         """Where two times meet, from the left and from the top, as shares of the picture."""

@@ -123,8 +123,9 @@ class _Reader:
         """The fingerprints of the tracks that are answers, by URI."""
         names = list(TrackRef.__dataclass_fields__)
         tracks = self._catalog.tracks(["uri", "status", *names])
-        wanted = pc.is_in(tracks["uri"], pc.unique(self._matches["track"]).cast(pa.large_string()))
-        tracks = tracks.filter(pc.and_(wanted, pc.equal(tracks["status"], "ok")))
+        tracks = tracks.filter(pc.equal(tracks["status"], "ok"))
+        answers = pc.unique(self._matches["track"]).cast(pa.large_string())
+        tracks = tracks.filter(pc.is_in(tracks["uri"], answers))
         rows = tracks.select(names).to_pylist()
         refs = (TrackRef(**row) for row in rows)
         return dict(zip(tracks["uri"].to_pylist(), refs, strict=True))
