@@ -47,11 +47,12 @@ def options(arguments: list[str] | None = None) -> Options:
 
 
 def main(chosen: Options) -> tuple[dict[str, Any], int]:
+    from grafp.catalog.catalog import Catalog
     from grafp.evaluation.truth import read_truth
-    from grafp.reports.answers import write_report
     from grafp.storage.sources import list_items
     from pipelines.indexing.flow import index_catalog
     from pipelines.querying.flow import query_batch
+    from pipelines.querying.page import write_page
 
     started = time.monotonic()
     out = os.path.abspath(chosen.out)
@@ -71,8 +72,10 @@ def main(chosen: Options) -> tuple[dict[str, Any], int]:
     )
     _cut(known, unknown, chosen, out)
     print("[4/4] Querying the catalog")
-    answered, matches = query_batch(f"{out}/catalog", f"{out}/queries", f"{out}/answers")
-    rates = write_report(f"{out}/answers", matches, read_truth(f"{out}/truth.csv"))
+    queries = list_items(f"{out}/queries")
+    answered, matches = query_batch(f"{out}/catalog", queries, f"{out}/answers")
+    catalog, truth = Catalog.open_published(f"{out}/catalog"), read_truth(f"{out}/truth.csv")
+    rates = write_page(catalog, queries, f"{out}/answers", matches, truth)
     _show(rates, out, time.monotonic() - started)
     return {**answered, **rates, "tracks": indexed["tracks"], "failed": indexed["failed"]}, cli.DONE
 
@@ -168,8 +171,7 @@ def _show(rates: dict[str, Any], out: str, seconds: float) -> None:
     for label, hits, total in rows:
         print(f"  {label:<42}{hits:>4} of {total}")
     print(f"\nDone in {seconds:.0f} s. Answers: {out}/answers/matches.parquet")
-    print(f"Report: {out}/answers/report.html")
-    print(f"Excerpts to listen to: {out}/queries/\n")
+    print(f"Report, to look at and to listen to: {out}/answers/report.html\n")
 
 
 if __name__ == "__main__":

@@ -5,9 +5,10 @@
     python jobs/query_batch.py --catalog s3://bucket/catalog --queries clips.csv --out s3://bucket/answers
     python jobs/query_batch.py --timeline --catalog catalog/ --queries radio/ --out answers/
 
-The job writes OUT/matches.parquet, one row per query and rank. With --truth (CSV: query, track,
-start_s; an empty track means not in the catalog) it also writes OUT/report.json and
-OUT/report.html. With --timeline it writes one row per detection, and a cue sheet per recording.
+The job writes OUT/matches.parquet, one row per query and rank. With --report it also writes
+OUT/report.html, to look at the answers and to listen to them. With --truth (CSV: query, track,
+start_s; an empty track means not in the catalog) it writes the report with the rates, and
+OUT/report.json. With --timeline it writes one row per detection, and a cue sheet per recording.
 
 Exit code: 0 done, 1 failed, 2 bad arguments, 3 done but more failed than --max-failures.
 """
@@ -51,8 +52,10 @@ class Options(cli.EncoderOptions):
     thousands of queries at a time (default: what Ray has)."""
     timeline: bool = False
     """Find all detections in long recordings, with their times."""
+    report: bool = False
+    """Write OUT/report.html: listen to the queries and to where they were found."""
     truth: Annotated[str, Kind("CSV")] | None = None
-    """Right answers, to score the answers with (default: no scores)."""
+    """Right answers, to score the answers with; with a report (default: no scores)."""
     max_failures: cli.FailureLimit = "100%"
     """Exit with 3 when more queries than this cannot be used."""
     max_seconds: Seconds = 0.0
@@ -60,8 +63,8 @@ class Options(cli.EncoderOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.timeline and (self.truth or self.top_k != 1):
-            raise OptionError("--timeline: not with --truth or --top-k")
+        if self.timeline and (self.truth or self.report or self.top_k != 1):
+            raise OptionError("--timeline: not with --truth, --report or --top-k")
         if self.workers == 0 and (self.timeline or self.search_actors):
             raise OptionError("--workers 0: not with --timeline or --search-actors")
         if not self.max_seconds:
@@ -73,23 +76,17 @@ def options(arguments: list[str] | None = None) -> Options:
 
 
 def main(chosen: Options) -> tuple[dict[str, Any], int]:
-    from grafp.evaluation.truth import read_truth
-
-    truth = read_truth(chosen.truth) if chosen.truth else None
-    summary, matches = _timelines(chosen) if chosen.timeline else _matches(chosen)
-    if truth is not None:
-        from grafp.reports.answers import write_report  # imports Matplotlib, which takes a second
-
-        summary |= write_report(chosen.out, matches, truth)
+    summary = _timelines(chosen)[0] if chosen.timeline else _matches(chosen)
     over = cli.too_many(summary["errors"], summary["queries"], chosen.max_failures)
     return summary, cli.TOO_MANY_FAILURES if over else cli.DONE
 
 
-def _matches(chosen: Options) -> tuple[dict[str, Any], Any]:
+def _matches(chosen: Options) -> dict[str, Any]:
+    from grafp.evaluation.truth import read_truth
     from pipelines.common.work import Encoders
     from pipelines.querying.flow import query_batch
 
-    return query_batch(
+    summary, _ = query_batch(
         chosen.catalog,
         chosen.queries,
         chosen.out,
@@ -102,7 +99,10 @@ def _matches(chosen: Options) -> tuple[dict[str, Any], Any]:
         encoders=Encoders(chosen.workers, chosen.gpu),
         max_seconds=chosen.max_seconds,
         max_speed_change=chosen.max_speed_change,
+        truth=read_truth(chosen.truth) if chosen.truth else None,
+        report=chosen.report,
     )
+    return summary
 
 
 def _timelines(chosen: Options) -> tuple[dict[str, Any], Any]:

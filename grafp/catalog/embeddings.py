@@ -122,6 +122,24 @@ def read_fingerprints(
             yield wanted[track_id], vectors_ND
 
 
+def read_part(root: str, track: TrackRef, wanted: range) -> np.ndarray:
+    """Some fingerprints of a track, float16 (len(wanted), 128); the file is not read whole.
+
+    Raises CatalogError when they cannot be read.
+    """
+    path, filesystem = storage.arrow_filesystem(storage.join(root, track.embedding_file))
+    try:
+        with filesystem.open_input_file(path) as file:
+            begin = track.embeddings_at + wanted.start * BYTES
+            data = file.read_at(len(wanted) * BYTES, begin)
+    except OSError as error:
+        reason = " ".join(str(error).split())[:200]
+        raise CatalogError(f"{root}/{track.embedding_file}: cannot be read ({reason})") from error
+    if len(data) != len(wanted) * BYTES:
+        raise CatalogError(f"{root}/{track.embedding_file}: damaged (it is cut off)")
+    return np.frombuffer(data, np.float16).reshape(-1, DIMENSION)
+
+
 def damage(root: str, key: str, tracks: list[TrackRef]) -> str | None:
     """What is wrong with a file that should hold these tracks; None: nothing.
 

@@ -1,4 +1,4 @@
-"""Charts as SVG and spectrograms as PNG, to be part of an HTML report.
+"""Charts as SVG and spectrograms as WebP, to be part of an HTML report.
 
 Matplotlib draws with the colors of the light scheme. The SVG names them as the CSS variables of
 templates/base.html instead, so that one drawing fits light screens, dark screens and paper.
@@ -156,11 +156,13 @@ def histogram(
 def picture(name: str, values_FT: np.ndarray, height: int = 128) -> Picture:
     """An image of values 0..1, first row at the bottom."""
     buffer = io.BytesIO()
-    options: dict[str, Any] = {"format": "png", "origin": "lower", "metadata": {"Software": None}}
-    imsave(buffer, values_FT, vmin=0.0, vmax=1.0, cmap="viridis", **options)
+    imsave(
+        buffer, values_FT, vmin=0.0, vmax=1.0, cmap="viridis", origin="lower",
+        format="webp", pil_kwargs={"quality": 80},
+    )  # fmt: skip
     data = base64.b64encode(buffer.getvalue()).decode()
     width = round(height * values_FT.shape[1] / values_FT.shape[0])
-    return Picture(name, f"data:image/png;base64,{data}", width, height)
+    return Picture(name, f"data:image/webp;base64,{data}", width, height)
 
 
 def _axes(x: Axis, y: Axis) -> tuple[Figure, Axes]:

@@ -9,6 +9,7 @@ import pyarrow as pa
 from grafp.audio import MAX_SECONDS
 from grafp.catalog.catalog import Catalog
 from grafp.catalog.identify import Identifier, background_of, searched_by_need
+from grafp.evaluation.truth import Truth
 from grafp.index.acceptance import Acceptance
 from grafp.index.alignment import MAX_SPEED_CHANGE
 from grafp.index.search import IndexSearch
@@ -98,6 +99,8 @@ def query_batch(
     encoders: Encoders = ENCODERS,
     max_seconds: float = MAX_SECONDS,
     max_speed_change: float = MAX_SPEED_CHANGE,
+    truth: Truth | None = None,
+    report: bool = False,
 ) -> tuple[dict, pa.Table]:
     """Identify recordings; writes OUT/matches.parquet and returns the summary and the table.
 
@@ -106,15 +109,23 @@ def query_batch(
     Args:
         top_k, fpr, min_score, decode, max_seconds, max_speed_change: see `Asked`.
         search_actors, search_memory: see `SpreadSearch`.
+        truth: right answers; then OUT/report.json and OUT/report.html say how good these are.
+        report: write OUT/report.html, see `pipelines.querying.page`.
 
-    Raises StorageError or CatalogError with nothing written.
+    Raises StorageError or CatalogError with nothing written, OptionError for a query that has no
+    line in the truth.
     """
     asked = Asked(top_k, fpr, min_score, decode, max_seconds, max_speed_change)
     batch = Batch.begin(catalog_uri, queries, out, asked)
     if not (search_actors or search_memory):
         encoders = encoders.for_work(batch.waiting, batch.catalog.manifest)
     with in_process(encoders.count == 0):
-        return batch.finish(_answers(batch, search_actors, search_memory, encoders))
+        summary, table = batch.finish(_answers(batch, search_actors, search_memory, encoders))
+    if report or truth is not None:
+        from pipelines.querying.page import write_page  # imports Matplotlib, which takes a second
+
+        summary |= write_page(batch.catalog, batch.items, out, table, truth)
+    return summary, table
 
 
 def _answers(

@@ -1,17 +1,23 @@
 """Rates with their intervals, and the report on answers with a truth."""
 
+import base64
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pytest
+from pages import loads_nothing
 
+from grafp.audio import decode, synthesis
 from grafp.errors import OptionError
 from grafp.evaluation.metrics import Answer, Rate, score_answers
 from grafp.evaluation.truth import read_truth
-from grafp.reports.answers import write_report
+from grafp.reports.answers import answers_report, odds, write_report
+from grafp.reports.excerpts import Alignment, Excerpt, Likeness, Shown, Sound
 
 
 @pytest.mark.parametrize(
@@ -113,19 +119,30 @@ def test_a_truth_that_cannot_be_used_names_its_line(
 def row(query: str, rank: int = 1, **values: Any) -> dict[str, Any]:
     """A row of matches.parquet; without values, of a query that nothing matched."""
     empty = {
-        "query_start_s": None, "query_end_s": None, "track": None, "track_start_s": None,
-        "score": None, "matched": False, "threshold": 0.4, "error": None,
+        "query_start_s": 0.0, "query_end_s": 5.0, "track": None, "track_start_s": None,
+        "speed": None, "score": None, "matched": False, "threshold": 0.4, "error": None,
         "false_positive_rate": None,
     }  # fmt: skip
     return {"query": query, "rank": rank, **empty, **values}
 
 
 def found(query: str, track: str, track_start_s: float, score: float, **more: Any) -> dict:
-    position = {"query_start_s": 0.0, "query_end_s": 5.0, "track_start_s": track_start_s}
-    return row(query, **{**position, "track": track, "score": score, "matched": True, **more})
+    place = {"track": track, "track_start_s": track_start_s, "speed": 1.0}
+    return row(query, **{**place, "score": score, "matched": True, **more})
 
 
 NASTY = "<script>alert('x')</script> & \"ä\".wav"
+
+
+def counted(html: str) -> dict[str, int]:
+    """How many queries have each verdict, as the buttons say."""
+    found = re.findall(r'data-show="(\w+)"[^>]*><b>(\d+)</b>', html)
+    return {verdict: int(count) for verdict, count in found}
+
+
+def verdicts(html: str) -> list[str]:
+    """Of the queries that are shown, in their order."""
+    return re.findall(r'<details class="(\w+)"', html)
 
 
 def test_a_report_is_written_for_machines_and_for_readers(tmp_path: Path) -> None:
@@ -156,12 +173,14 @@ def test_a_report_is_written_for_machines_and_for_readers(tmp_path: Path) -> Non
     assert "&lt;script&gt;alert(&#39;x&#39;)&lt;/script&gt; &amp; &#34;ä&#34;.wav" in html
     assert "&lt;b&gt;{wrong}&lt;/b&gt;" in html
     assert "&lt;i&gt;right&lt;/i&gt;" in html
-    assert "<script" not in html
+    loads_nothing(html)
+    assert html.count("<script") == 1
     assert "too_short: lasts 0.30 s" in html
-    assert "0.032 %" in html
+    assert "catalog, 1 in 3,100 scores this high" in html
     assert report["answers"][2]["false_positive_rate"] == 0.000321
-    assert "late.wav" not in html  # only wrong answers are listed
-    assert "unknown.wav" not in html
+    assert counted(html) == {"matched": 2, "refused": 1, "wrong": 1, "missed": 0, "failed": 1}
+    assert verdicts(html) == ["matched", "matched", "wrong", "failed", "refused"]
+    assert "Also: <bdi>b</bdi> at 3.00 s, score 0.500." in html
 
 
 def test_a_query_without_a_truth_is_an_error(tmp_path: Path) -> None:
@@ -177,4 +196,64 @@ def test_a_report_without_unknown_queries_has_no_false_positive_rate(tmp_path: P
     assert summary["false_positive"]["rate"] is None
     html = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "False positives" not in html
-    assert "None." in html
+    assert counted(html)["matched"] == 1
+
+
+def test_without_a_truth_nothing_is_wrong(tmp_path: Path) -> None:
+    refused = found("b.wav", "t", 2.0, 0.3, matched=False)
+    matches = [found("a.wav", "t", 1.0, 0.9), refused, row("c.wav", error="no audio")]
+    assert write_report(str(tmp_path), pa.Table.from_pylist(matches), None) == {}
+    assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
+    html = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert counted(html) == {"matched": 1, "refused": 1, "failed": 1}
+    assert "Refused; the nearest is: <b><bdi>t</bdi> at 2.00 s</b>" in html
+    assert "truth" not in html
+
+
+def test_of_many_queries_those_are_shown_that_may_be_wrong() -> None:
+    rows = [found(f"{n}.wav", "t", 1.0, 0.9 - 0.001 * n) for n in range(150)]
+    rows[140]["error"], rows[145]["matched"] = "no audio", False
+    looked: list[str] = []
+
+    def look(shown: dict) -> Shown:
+        looked.append(shown["query"])
+        return Shown(why="cannot be read here")
+
+    html = answers_report(rows, None, look)
+    assert verdicts(html) == ["matched"] * 98 + ["failed", "refused"]
+    assert looked == [*(f"{n}.wav" for n in range(98)), "145.wav"]
+    assert "100 queries are shown, those first that may be wrong. Left out: 50 matched." in html
+    assert html.count("<p>cannot be read here</p>") == 99
+    assert "<audio" not in html
+
+
+def test_the_line_lies_where_the_fingerprints_are_alike() -> None:
+    """A query of 4 s that begins half a second before its music, which plays 25 % faster."""
+    products_MN = np.zeros((31, 60), np.float32)
+    likeness = Likeness(products_MN, 0.0, 0.1, 8.0, 0.1)
+    alignment = Alignment.of(likeness, (0.5, 4.0), 10.0, 1.25)
+    x0, y0, x1, y1 = alignment.line
+    assert (x0, y0) == pytest.approx((100 * 20.5 / 60, 100 * 5.5 / 31), abs=0.01)
+    assert (x1, y1) == pytest.approx((100 * 51.75 / 60, 100 * 30.5 / 31), abs=0.01)
+    assert (alignment.begin_s, alignment.end_s) == pytest.approx((8.0, 14.9))
+
+
+def test_a_sound_is_heard_and_seen_whole() -> None:
+    sound = Sound.of("the query", Excerpt(2.0, synthesis.piece(0, 2.6)))
+    assert (sound.begin_s, sound.end_s) == pytest.approx((2.0, 4.6))
+    data = base64.b64decode(sound.uri.removeprefix("data:audio/mpeg;base64,"))
+    assert len(data) < 15_000
+    assert len(decode(data)) == pytest.approx(2.6 * 16_000, abs=1200)  # MP3: whole frames
+    assert sound.picture.width == round(128 * 83 / 64)
+
+
+@pytest.mark.parametrize(
+    ("rate", "told"),
+    [
+        (None, ""), (1.0, "1 in 1"), (0.4, "1 in 2.5"), (0.00321, "1 in 310"),
+        (5e-5, "1 in 20,000"), (3.1e-7, "1 in 3.2 million"), (1e-12, "below 1 in 1 billion"),
+        (0.0, "below 1 in 1 billion"),
+    ],
+)  # fmt: skip
+def test_a_rate_is_told_as_odds(rate: float | None, told: str) -> None:
+    assert odds(rate) == told

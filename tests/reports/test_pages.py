@@ -63,7 +63,7 @@ def test_an_evaluation_shows_its_numbers(clips: list[Clip], answers: list[ClipAn
     assert "&lt;script&gt;" in report
     assert "Truth: &lt;script&gt;alert" in report
     assert "Answer: b at 1.00 s, score 0.900, accepted (threshold 0.50)" in report
-    assert report.count('src="data:image/png;base64,') == 1
+    assert report.count('src="data:image/webp;base64,') == 1
     assert "No clips of unknown recordings" in report
     assert "In a larger catalog" not in report
     assert report == evaluation_report(clips, answers, FACTS, [], cases)
@@ -124,5 +124,5 @@ def test_a_run_s_report_shows_failures_and_lineage() -> None:
 
 
 def test_a_name_that_a_template_lacks_is_an_error() -> None:
-    with pytest.raises(UndefinedError, match="rates"):
+    with pytest.raises(UndefinedError, match="counts"):
         render("answers.html", title="t", queries=1)
