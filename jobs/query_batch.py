@@ -53,7 +53,8 @@ class Options(cli.EncoderOptions):
     timeline: bool = False
     """Find all detections in long recordings, with their times."""
     report: bool = False
-    """Write OUT/report.html: listen to the queries and to where they were found."""
+    """Write OUT/report.html: listen to the queries and to where they were found; with --timeline,
+    see the detections over time."""
     truth: Annotated[str, Kind("CSV")] | None = None
     """Right answers, to score the answers with; with a report (default: no scores)."""
     max_failures: cli.FailureLimit = "100%"
@@ -63,8 +64,8 @@ class Options(cli.EncoderOptions):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.timeline and (self.truth or self.report or self.top_k != 1):
-            raise OptionError("--timeline: not with --truth, --report or --top-k")
+        if self.timeline and (self.truth or self.top_k != 1):
+            raise OptionError("--timeline: not with --truth or --top-k")
         if self.workers == 0 and (self.timeline or self.search_actors):
             raise OptionError("--workers 0: not with --timeline or --search-actors")
         if not self.max_seconds:
@@ -121,6 +122,7 @@ def _timelines(chosen: Options) -> tuple[dict[str, Any], Any]:
         encoders=Encoders(chosen.workers, chosen.gpu),
         max_seconds=chosen.max_seconds,
         max_speed_change=chosen.max_speed_change,
+        report=chosen.report,
     )
 
 

@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ from grafp import storage
 from grafp.evaluation.metrics import Answer, score_answers
 from grafp.evaluation.truth import Truth, compare
 from grafp.reports.excerpts import Alignment, Shown, Sound
-from grafp.reports.pages import render
+from grafp.reports.pages import render, short_names
 from grafp.storage.tables import Row
 
 Look = Callable[[Row], Shown]
@@ -135,8 +135,8 @@ def _cards(rows: Sequence[Row], shown: list[_Judged], look: Look) -> list[Card]:
     for row in rows:
         if 1 < row["rank"] <= 1 + _OTHERS:
             others.setdefault(row["query"], []).append(row)
-    queries = _short([row["query"] for row, _, _ in shown])
-    tracks = _short([row["track"] for row, _, _ in shown if row["track"]])
+    queries = short_names([row["query"] for row, _, _ in shown])
+    tracks = short_names([row["track"] for row, _, _ in shown if row["track"]])
     cards = []
     for row, verdict, truth in shown:
         seen = Shown() if row["error"] else look(row)  # one at a time: sounds are large
@@ -158,16 +158,6 @@ def _cards(rows: Sequence[Row], shown: list[_Judged], look: Look) -> list[Card]:
             )
         )
     return cards
-
-
-def _short(uris: Iterable[str]) -> dict[str, str]:
-    """Each URI without the folders that all of them begin with."""
-    uris = set(uris)
-    folders = [uri.split("/")[:-1] for uri in uris]
-    common = 0
-    while all(len(parts) > common for parts in folders) and len({p[common] for p in folders}) == 1:
-        common += 1
-    return {uri: "/".join(uri.split("/")[common:]) for uri in uris}
 
 
 def odds(rate: float | None) -> str:

@@ -1,17 +1,27 @@
 """An HTML report about one indexing run, for the owner of the catalog."""
 
+import json
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from grafp import storage
 from grafp.catalog.catalog import Catalog
 from grafp.catalog.manifest import Manifest, index_health
-from grafp.errors import CatalogError
+from grafp.errors import CatalogError, StorageError
 from grafp.index.calibration import RATES, Calibration
 from grafp.reports.pages import render
 
+if TYPE_CHECKING:
+    from grafp.reports.charts import Chart
+
 _SHOWN = 100
 _LINEAGE = 10
+_RUNS = 30  # in the charts
+_SUMMARY = "/summary.json"
+_CHARTED = (
+    "tracks", "fingerprints", "added", "changed", "withdrawn", "failed", "audio_hours", "seconds",
+)  # fmt: skip
 _COUNTS = {
     "added": "added",
     "changed": "changed",
@@ -29,6 +39,7 @@ def run_report(
     """What the run did, what failed and why, and the state of the published index."""
     manifest = catalog.manifest
     assert manifest is not None
+    runs = _past_runs(catalog, manifest)
     reasons = Counter(failure["kind"] or "?" for failure in summary["failures"])
     return render(
         "catalog_run.html",
@@ -43,6 +54,8 @@ def run_report(
         failures=[(f["uri"], f["reason"]) for f in summary["failures"][:_SHOWN]],
         duplicates=len(duplicates),
         pairs=[_pair(pair) for pair in duplicates[:_SHOWN]],
+        runs=len(runs),
+        charts=_charts(runs),
         lineage=[
             (m.snapshot, m.created, f"{m.counts['tracks']:,}", f"{m.counts['fingerprints']:,}")
             for m in _lineage(catalog, manifest)
@@ -96,6 +109,52 @@ def _pair(pair: dict[str, Any]) -> tuple[str, ...]:
         f"{pair['same_as_start_s']:.1f}",
         f"{pair['score']:.3f}",
     )
+
+
+def _past_runs(catalog: Catalog, manifest: Manifest) -> list[dict[str, Any]]:
+    """Summaries of runs, oldest first, this one last; those that cannot be read are left out."""
+    files = storage.list_files(storage.join(catalog.root, "runs"), (_SUMMARY,), may_be_missing=True)
+    uris = sorted(info.uri for info in files)
+    this = next((n for n, uri in enumerate(uris, 1) if manifest.snapshot in uri), len(uris))
+    found = []
+    for uri in uris[max(0, this - _RUNS) : this]:
+        try:
+            summary = json.loads(storage.read(uri))
+        except (StorageError, ValueError):
+            continue
+        if isinstance(summary, dict) and all(name in summary for name in _CHARTED):
+            found.append(summary)
+    return found
+
+
+def _charts(runs: Sequence[dict[str, Any]]) -> list["Chart"]:
+    """How the catalog grew, what runs did, what failed, and how fast they were."""
+    if len(runs) < 2:
+        return []
+    from grafp.reports.charts import Axis, Line, line_chart, rising  # imports Matplotlib: a second
+
+    number = list(range(1 - len(runs), 1))
+    x = Axis("runs, the last one at 0", rising(number[0], 0))
+
+    def chart(title: str, lines: dict[str, list[float]]) -> "Chart":
+        y = Axis("", rising(0, max(max(values) for values in lines.values())))
+        drawn = [Line(name, number, values, n) for n, (name, values) in enumerate(lines.items())]
+        return line_chart(title, drawn, x, y)
+
+    def column(name: str) -> list[float]:
+        return [float(run[name]) for run in runs]
+
+    hours, seconds = column("audio_hours"), column("seconds")
+    speed = [3600 * h / s if s else 0.0 for h, s in zip(hours, seconds, strict=True)]
+    changes = {_COUNTS[name]: column(name) for name in ("added", "changed", "withdrawn")}
+    return [
+        chart("Tracks that can be found", {"": column("tracks")}),
+        chart("Fingerprints", {"": column("fingerprints")}),
+        chart("Recordings that a run changed", changes),
+        chart("Recordings that failed", {"": column("failed")}),
+        chart("Speed, x real time", {"": speed}),
+        chart("Duration, s", {"": seconds}),
+    ]
 
 
 def _lineage(catalog: Catalog, manifest: Manifest) -> list[Manifest]:

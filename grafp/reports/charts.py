@@ -17,6 +17,7 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import imsave
+from matplotlib.ticker import MaxNLocator
 
 COLORS = ("#0b63b5", "#c2500a", "#0d8a62", "#9c3f8f", "#8a6d00")
 _MARKERS = "os^Dv"
@@ -165,6 +166,12 @@ def picture(name: str, values_FT: np.ndarray, height: int = 128) -> Picture:
     return Picture(name, f"data:image/webp;base64,{data}", width, height)
 
 
+def rising(low: float, high: float) -> list[float]:
+    """Four ticks or fewer, at whole numbers where there is room, from `low` to `high` or beyond."""
+    locator = MaxNLocator(nbins=4, integer=high - low >= 4)
+    return [float(tick) for tick in locator.tick_values(low, high if high > low else low + 1)]
+
+
 def _axes(x: Axis, y: Axis) -> tuple[Figure, Axes]:
     """An empty chart. Without ticks an axis chooses its own."""
     figure = Figure((_WIDTH / 72, _HEIGHT / 72), layout="constrained")  # SVG has 72 px an inch
@@ -180,7 +187,7 @@ def _axes(x: Axis, y: Axis) -> tuple[Figure, Axes]:
     if len(x.ticks) > 1:
         axes.set_xlim(x.ticks[0], x.ticks[-1])
     if len(y.ticks):
-        axes.set_yticks(y.ticks)
+        axes.set_yticks(y.ticks, [_short(tick) for tick in y.ticks])
         axes.set_ylim(y.ticks[0], y.ticks[-1])
     return figure, axes
 

@@ -21,6 +21,7 @@ from grafp.index.alignment import MAX_SPEED_CHANGE
 from grafp.index.background import BackgroundSearch
 from grafp.index.evidence import Answer
 from grafp.matches import MATCH_SCHEMA, unmatched, write_matches
+from grafp.reports.timeline import timeline_report
 from grafp.storage.sources import Item, list_items
 from grafp.storage.tables import Row, table_of
 from grafp.timeline.cue import cue_sheet, file_names
@@ -105,12 +106,13 @@ def timeline_batch(
     encoders: Encoders = ENCODERS,
     max_seconds: float = MAX_SECONDS,
     max_speed_change: float = MAX_SPEED_CHANGE,
+    report: bool = False,
 ) -> tuple[dict, pa.Table]:
     """All detections in long recordings; returns the summary and the table.
 
     Writes OUT/matches.parquet, a row per detection, and a cue sheet per readable recording.
     `fpr` is the number of false detections in an hour of recording; see `Catalog.acceptance` for it
-    and `min_score`. `max_speed_change` is a share.
+    and `min_score`. `max_speed_change` is a share. `report`: write OUT/report.html too.
 
     Raises StorageError or CatalogError with nothing written.
     """
@@ -136,9 +138,10 @@ def timeline_batch(
             by_recording[row["number"]].append(row)
     lines: list[Row] = []
     sheets: dict[str, str] = {}
+    durations_s: dict[str, float] = {}
     for item, rows, name in zip(items, by_recording, file_names([i.uri for i in items])):
         error = next((row["error"] for row in rows if row["status"] != "ok"), None)
-        duration_s = sum(row["duration_s"] for row in rows)
+        duration_s = durations_s[item.uri] = sum(row["duration_s"] for row in rows)
         parts = [Detection(**detection) for row in rows for detection in row["detections"]]
         detections = timeline(parts, partial(_accepted, acceptance)) if error is None else []
         lines += _rows(item.uri, detections, duration_s, error, uris, acceptance)
@@ -151,6 +154,9 @@ def timeline_batch(
     table = write_matches(out, table_of(lines, MATCH_SCHEMA))
     for name, text in sheets.items():
         storage.write(storage.join(out, name), text.encode())
+    if report:
+        page = timeline_report(table.to_pylist(), durations_s)
+        storage.write(storage.join(out, "report.html"), page.encode())
     matched = len({line["query"] for line in lines if line["matched"]})
     summary = {
         "queries": len(items),

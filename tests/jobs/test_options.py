@@ -260,7 +260,7 @@ def test_a_wrong_option_is_one_line_that_says_what_would_be_right(
          "--clean: not with --remove, --compact or --retrain"),
         ("merge_index", "--catalog c --dry-run", "--dry-run: only with --clean"),
         ("query_batch", "--catalog c --queries q --out o --timeline --top-k 2",
-         "--timeline: not with --truth, --report or --top-k"),
+         "--timeline: not with --truth or --top-k"),
         ("query_batch", "--catalog c --queries q --out o --max-speed-change 0.2",
          "--max-speed-change: 0.2 is not between 0 and 0.15"),
         ("query_batch", "--catalog c --queries q --out o --max-speed-change -1",

@@ -1,7 +1,9 @@
 """Reports escape hostile names, load nothing, and show values where they belong."""
 
+import json
 import re
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,6 +11,7 @@ import pytest
 from jinja2 import UndefinedError
 from pages import Tables, loads_nothing
 
+from grafp import storage
 from grafp.catalog.catalog import Catalog
 from grafp.catalog.manifest import Manifest, StoredFile
 from grafp.evaluation.failures import Case
@@ -121,6 +124,30 @@ def test_a_run_s_report_shows_failures_and_lineage() -> None:
     assert ["s1", "today", "1,200", "5"] in rows
     assert "has no calibration" in report
     assert "<b>4,321</b><h3>removed</h3>" in report
+
+
+def test_a_run_s_report_shows_past_runs(tmp_path: Path) -> None:
+    """As far as their summaries can be read, and none that came later."""
+    counts = {"tracks": 30, "copies": 0, "fingerprints": 5, "failed": 1, "withdrawn": 7}
+    manifest = Manifest(
+        snapshot="r03", parent=None, created="today", model_id="m", model_sha256="", hop_s=0.1,
+        calibration=None, trained_index=None, parameters=None, when_trained=None,
+        layers=[], tracks=FILE, positions=FILE, gone=FILE, next_ordinal=0, counts=counts,
+    )  # fmt: skip
+    names = ["added", "changed", "retried", "failed", "resumed", "withdrawn", "fingerprints"]
+    summary: dict[str, Any] = {**dict.fromkeys(names, 1), "failures": [], "audio_hours": 2.0}
+    for number in range(1, 5):
+        one = {**summary, "tracks": 10 * number, "seconds": 3600.0 / number}
+        storage.write(f"{tmp_path}/runs/r0{number}/summary.json", json.dumps(one).encode())
+    for number, damaged in enumerate((b"{", b"[]", b'{"tracks": 1}')):
+        storage.write(f"{tmp_path}/runs/r00{number}/summary.json", damaged)
+    this = {**summary, "tracks": 30, "seconds": 1200.0}
+    report = run_report(Catalog(str(tmp_path), manifest), this, [])
+    loads_nothing(report)
+    assert "The last 3 runs" in report
+    for point in ("at -2: 10.0", "at -1: 20.0", "at 0: 30.0", "at 0: 6.0"):  # tracks, speed
+        assert f"<title>{point}</title>" in report
+    assert "at 0: 40.0" not in report
 
 
 def test_a_name_that_a_template_lacks_is_an_error() -> None:
