@@ -47,12 +47,10 @@ def options(arguments: list[str] | None = None) -> Options:
 
 
 def main(chosen: Options) -> tuple[dict[str, Any], int]:
-    from grafp.catalog.catalog import Catalog
     from grafp.evaluation.truth import read_truth
     from grafp.storage.sources import list_items
     from pipelines.indexing.flow import index_catalog
     from pipelines.querying.flow import query_batch
-    from pipelines.querying.page import write_page
 
     started = time.monotonic()
     out = os.path.abspath(chosen.out)
@@ -72,12 +70,10 @@ def main(chosen: Options) -> tuple[dict[str, Any], int]:
     )
     _cut(known, unknown, chosen, out)
     print("[4/4] Querying the catalog")
-    queries = list_items(f"{out}/queries")
-    answered, matches = query_batch(f"{out}/catalog", queries, f"{out}/answers")
-    catalog, truth = Catalog.open_published(f"{out}/catalog"), read_truth(f"{out}/truth.csv")
-    rates = write_page(catalog, queries, f"{out}/answers", matches, truth)
-    _show(rates, out, time.monotonic() - started)
-    return {**answered, **rates, "tracks": indexed["tracks"], "failed": indexed["failed"]}, cli.DONE
+    truth = read_truth(f"{out}/truth.csv")
+    summary, _ = query_batch(f"{out}/catalog", f"{out}/queries", f"{out}/answers", truth=truth)
+    _show(summary, out, time.monotonic() - started)
+    return {**summary, "tracks": indexed["tracks"], "failed": indexed["failed"]}, cli.DONE
 
 
 def _start_over(out: str) -> None:

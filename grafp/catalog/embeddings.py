@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pyarrow.fs import LocalFileSystem
 
 from grafp import storage
 from grafp.catalog.tracks import TRACK_SCHEMA, Row, TrackRef
@@ -129,7 +130,7 @@ def read_part(root: str, track: TrackRef, wanted: range) -> np.ndarray:
     """
     path, filesystem = storage.arrow_filesystem(storage.join(root, track.embedding_file))
     try:
-        with filesystem.open_input_file(path) as file:
+        with (filesystem or LocalFileSystem()).open_input_file(path) as file:
             begin = track.embeddings_at + wanted.start * BYTES
             data = file.read_at(len(wanted) * BYTES, begin)
     except OSError as error:

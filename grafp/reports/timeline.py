@@ -9,7 +9,7 @@ from grafp.storage.tables import Row
 
 MOST_RECORDINGS, MOST_DETECTIONS = 50, 5000
 """Of a page, so that a browser opens it at once."""
-_LINES_S = (60, 300, 600, 1800, 3600)
+_LINES_S = (60.0, 300.0, 600.0, 1800.0, 3600.0)
 _LINES = 24  # of a strip; a day has one an hour
 _MOST_PLAYED = 10
 _GOLDEN_ANGLE = 137.5  # degrees between the hues of two tracks, so that neighbors differ

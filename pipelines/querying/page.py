@@ -48,10 +48,10 @@ def write_page(
     """
     logger.info("Writing the report")
     with Apart() as process:
-        return write_report(out, matches, truth, _Reader(catalog, items, matches, process).shown)
+        return write_report(out, matches, truth, Reader(catalog, items, matches, process).shown)
 
 
-class _Reader:
+class Reader:
     """Reads what there is to see and to hear of a query and of its best answer."""
 
     def __init__(

@@ -88,7 +88,10 @@ def test_index_and_query_on_local_disk_and_s3(store: str, music: Path, capsys, t
     refused = [row for row in table.to_pylist() if row["query"] == stranger]
     assert [row["matched"] for row in refused] == [False]
     assert json.loads(storage.read(storage.join(out, "report.json")))["queries"] == 7
-    assert b"<!doctype html>" in storage.read(storage.join(out, "report.html"))
+    page = storage.read(storage.join(out, "report.html"))
+    assert page.count(b"<audio") == 2 * 7  # each query, and the place where it was found
+    assert page.count(b"<svg") == 7
+    assert len(page) < 7 * 150_000
 
 
 def test_bad_recordings_cost_their_own_row(tmp_path: Path, capsys) -> None:
