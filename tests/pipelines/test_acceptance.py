@@ -19,11 +19,11 @@ from grafp.catalog.manifest import FORMAT_VERSION, Manifest
 from grafp.errors import CatalogError, ModelError
 from grafp.model.background import FILE, LENGTHS_S, background_to_bytes
 from grafp.model.bundle import SHIPPED
-from jobs import query_batch
 from pipelines.common import cli
 from pipelines.common.work import Encoders
 from pipelines.indexing import maintain
 from pipelines.indexing.flow import index_catalog
+from pipelines.jobs import query_batch
 from pipelines.querying.flow import query_batch as ask
 from pipelines.querying.timeline import timeline_batch
 

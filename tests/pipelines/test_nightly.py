@@ -18,12 +18,12 @@ from grafp.audio import encode, synthesis
 from grafp.catalog.catalog import Catalog
 from grafp.catalog.manifest import Manifest
 from grafp.errors import CatalogError, OptionError, StorageError
-from jobs import index_catalog as index_job
-from jobs import merge_index
 from pipelines.common import cli
 from pipelines.common.work import Encoders
 from pipelines.indexing import maintain, upkeep
 from pipelines.indexing.flow import index_catalog
+from pipelines.jobs import index_catalog as index_job
+from pipelines.jobs import merge_index
 from pipelines.querying.flow import query_batch
 
 index = functools.partial(index_catalog, encoders=Encoders(1))

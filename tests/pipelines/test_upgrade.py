@@ -25,13 +25,13 @@ from grafp.index.alignment import find_matches
 from grafp.index.size import IndexOptions
 from grafp.model.background import FILE
 from grafp.storage.tables import from_parquet, to_parquet
-from jobs import index_catalog as index_job
-from jobs import merge_index, query_batch
 from pipelines.common import cli
 from pipelines.common.work import Encoders
 from pipelines.indexing import maintain, upgrade
 from pipelines.indexing.calibrate import calibrated
 from pipelines.indexing.flow import index_catalog
+from pipelines.jobs import index_catalog as index_job
+from pipelines.jobs import merge_index, query_batch
 
 pytestmark = pytest.mark.usefixtures("ray_here")
 OLD = "20261101T000000-0a0b0c"
