@@ -47,7 +47,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             )
         case ["--completion", *rest]:
             if len(rest) != 1 or rest[0] not in SHELLS:
-                refuse(f"--completion {' '.join(rest)}: give one of {', '.join(SHELLS)}")
+                given = " ".join(["--completion", *rest])
+                refuse(f"{given}: give one of {', '.join(SHELLS)}")
             print(_completion(rest[0]))
         case [name, *rest] if name in COMMANDS:
             return _run(name, rest)

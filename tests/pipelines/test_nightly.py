@@ -322,7 +322,7 @@ def test_two_runs_at_once_lose_nothing(long_store: str) -> None:
         write_music(f"{long_store}/{name}", range(n, n + 2)) for n, name in ((0, "a"), (2, "b"))
     ]
     env = {**os.environ, "RAY_ADDRESS": ray.get_runtime_context().gcs_address}
-    job = str(Path(index_job.__file__))
+    job = str(Path(__file__).parents[2] / "jobs" / "index_catalog.py")
     runs = [
         subprocess.Popen(
             [sys.executable, job, "--audio", folder, "--catalog", root],

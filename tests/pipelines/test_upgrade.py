@@ -34,6 +34,7 @@ from pipelines.jobs import index_catalog as index_job
 from pipelines.jobs import merge_index, query_batch
 
 pytestmark = pytest.mark.usefixtures("ray_here")
+JOBS = Path(__file__).parents[2] / "jobs"
 OLD = "20261101T000000-0a0b0c"
 ASKED = IndexOptions(neighbors=30, candidates=50)
 REWRITTEN = Moment("rewritten", written=f"embeddings/*-format{FORMAT_VERSION}/*.parquet")
@@ -240,7 +241,7 @@ def test_a_killed_upgrade_is_continued(
     address = ray.get_runtime_context().gcs_address
     arguments = ("--catalog", root, "--upgrade")
     output = tmp_path / "output.txt"
-    run = start(merge_index.__file__, *arguments, output=output, RAY_ADDRESS=address)
+    run = start(f"{JOBS}/merge_index.py", *arguments, output=output, RAY_ADDRESS=address)
     wait_for(moment, run, root, output)
     run.kill()
     run.communicate()
