@@ -58,13 +58,13 @@ class Case:
     hop: Annotated[float, Kind("S", _hop)] = HOP_SECONDS
     """Time between two fingerprints: a multiple of 0.05 s, to 1 s."""
     codec: Annotated[str, choice(*CODE_BYTES)] | None = None
-    """As --codec of index_catalog.py (default: by the catalog's size)."""
+    """As --codec of `grafp index` (default: by the catalog's size)."""
     lists: Count | None = None
-    """As --lists of index_catalog.py (default: by the catalog's size)."""
+    """As --lists of `grafp index` (default: by the catalog's size)."""
     probes: Count | None = None
-    """As --probes of index_catalog.py (default: by need)."""
+    """As --probes of `grafp index` (default: by need)."""
     rerank: Literal["exact", "pq"] = "exact"
-    """As --rerank of query_batch.py."""
+    """As --rerank of `grafp query`."""
     new_per_night: Amount = 0.0
     """New tracks in each incremental run."""
     queries_per_day: Amount = 0.0

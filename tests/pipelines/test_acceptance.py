@@ -173,7 +173,7 @@ def test_a_catalog_of_format_4_is_refused_with_a_way_on(
     assert code == cli.FAILED
     assert stderr.startswith("error: ")
     assert f"catalog format 4; this version reads format {FORMAT_VERSION}; run " in stderr
-    assert "merge_index.py --catalog URI --upgrade" in stderr
+    assert "grafp merge --catalog URI --upgrade" in stderr
     assert stderr.count("\n") == 1
     assert not (tmp_path / "out").exists()
 

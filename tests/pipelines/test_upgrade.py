@@ -179,7 +179,7 @@ def test_jobs_tell_how_an_old_catalog_is_upgraded(
     assert code == cli.FAILED
     assert told == (
         f"error: snapshots/{OLD}.json: catalog format 5; this version reads format "
-        f"{FORMAT_VERSION}; run jobs/merge_index.py --catalog URI --upgrade, which needs no audio\n"
+        f"{FORMAT_VERSION}; run `grafp merge --catalog URI --upgrade`, which needs no audio\n"
     )
     assert storage.list_files(root) == files
 
