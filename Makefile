@@ -2,22 +2,23 @@
 # make test    all tests, and what they cover
 # make check   format, lint, types, which package may import which, documentation
 # make docs    the documentation site, in build/docs; a broken link is an error
+# make matrix  the wheel with each Python that is here, from wheels only (part of make check-all)
 # make hooks   let git run the quick ones before each commit
-# Each makes the environment it needs in .venv; only Python 3.11 or 3.12 and make must be there.
+# Each makes the environment it needs in .venv; only Python 3.11, 3.12 or 3.13 and make must be there.
 
-PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3)
+PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3.13 || command -v python3)
 FAISS ?= cpu# gpu on machines with one
 TOOLS ?= ,dev,docs# empty: what jobs need, no more
 BIN := .venv/bin
 READY := .venv/ready-$(FAISS)
 
-.PHONY: demo test check check-all style types imports docs hooks format lock env clean
+.PHONY: demo test check check-all matrix style types imports docs hooks format lock env clean
 
 env: $(READY)
 
 $(READY): pyproject.toml constraints.txt
-	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 13))' \
-		|| { echo "Python 3.11 or 3.12 is needed; set PYTHON=/path/to/one"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' \
+		|| { echo "Python 3.11, 3.12 or 3.13 is needed; set PYTHON=/path/to/one"; exit 1; }
 	@echo "Making the environment in .venv (about 5 GB, once)"
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check 'uv>=0.8'
@@ -46,8 +47,11 @@ docs: $(READY)
 	$(BIN)/sphinx-build -W -n --keep-going -b html docs build/docs
 
 # The slower checks too.
-check-all: check
+check-all: check matrix
 	GRAFP_KILLS=50 $(BIN)/python -m pytest -m ''
+
+matrix: $(READY)
+	$(BIN)/python tests/support/matrix.py
 
 hooks: $(READY)
 	$(BIN)/pre-commit install

@@ -182,7 +182,7 @@ class OpenCatalog:
         return Identified(query, duration_s, found[0] if found else None, accepted, rows)
 
     def add(self, audio: str | Path) -> Added:
-        """Bring the catalog up to date with recordings, as jobs/index_catalog.py does.
+        """Bring the catalog up to date with recordings, as `grafp index` does.
 
         The new snapshot is published, and is the one that this object searches from now on. Much
         work is done over Ray, which is started then.
@@ -229,7 +229,7 @@ def open_catalog(
     max_speed_change: float = MAX_SPEED_CHANGE,
     device: str = "cpu",
 ) -> OpenCatalog:
-    """Open a catalog that jobs/index_catalog.py made. Its index is read into memory.
+    """Open a catalog that `grafp index` made. Its index is read into memory.
 
     Args:
         uri: its folder, or its prefix in object storage.

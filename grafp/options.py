@@ -21,6 +21,7 @@ import contextlib
 import dataclasses
 import inspect
 import math
+import os
 import sys
 import textwrap
 import types
@@ -45,6 +46,8 @@ class Kind:
     read: Callable[[str], Any] = str
     """Raises argparse.ArgumentTypeError that says what would be right."""
     repeatable: bool = False
+    variable: str | None = None
+    """The variable of the environment that has the value where the command line has none."""
 
 
 def parse(
@@ -93,7 +96,7 @@ def build_parser(options: type, description: str | None, *, prog: str | None = N
         how = _how(types_[one.name])
         default = one.default if one.default_factory is MISSING else one.default_factory()
         if default is MISSING:
-            how["required"] = True
+            how["required"] = "default" not in how
         option = f"--{one.name}".replace("_", "-")
         parent.add_argument(option, help=_help(docs[one.name], default), **how)
     return parser
@@ -165,7 +168,9 @@ def _how(annotation: Any) -> dict[str, Any]:
         kind = choice(*inner)
     else:
         [kind] = (extra for extra in annotation.__metadata__ if isinstance(extra, Kind))
-    action = {"action": "append"} if kind.repeatable else {}
+    action: dict[str, Any] = {"action": "append"} if kind.repeatable else {}
+    if kind.variable and (value := os.environ.get(kind.variable)):
+        action["default"] = value
     return {"type": kind.read, "metavar": kind.metavar, **action}
 
 

@@ -1,6 +1,6 @@
 """What a catalog of some size needs: storage, machines, hours, and which limit comes first.
 
-    python -m grafp.plan --tracks 100e6 --minutes 3.5 --new-per-night 50e3 --queries-per-day 1e6
+    grafp plan --tracks 100e6 --minutes 3.5 --new-per-night 50e3 --queries-per-day 1e6
 
 The numbers follow from measured rates (grafp/rates.py), which options can replace. Hours
 are those of one core or GPU, except node hours; GB are 10^9 bytes. The last line is the same as
@@ -58,13 +58,13 @@ class Case:
     hop: Annotated[float, Kind("S", _hop)] = HOP_SECONDS
     """Time between two fingerprints: a multiple of 0.05 s, to 1 s."""
     codec: Annotated[str, choice(*CODE_BYTES)] | None = None
-    """As --codec of index_catalog.py (default: by the catalog's size)."""
+    """As --codec of `grafp index` (default: by the catalog's size)."""
     lists: Count | None = None
-    """As --lists of index_catalog.py (default: by the catalog's size)."""
+    """As --lists of `grafp index` (default: by the catalog's size)."""
     probes: Count | None = None
-    """As --probes of index_catalog.py (default: by need)."""
+    """As --probes of `grafp index` (default: by need)."""
     rerank: Literal["exact", "pq"] = "exact"
-    """As --rerank of query_batch.py."""
+    """As --rerank of `grafp query`."""
     new_per_night: Amount = 0.0
     """New tracks in each incremental run."""
     queries_per_day: Amount = 0.0
@@ -250,8 +250,8 @@ def _shown(value: float | str | None) -> str:
     return f"{float(f'{value:.3g}'):,.0f}" if value >= 1000 else f"{value:.3g}"
 
 
-def main(arguments: list[str] | None = None) -> int:
-    case = parse(Case, __doc__, arguments, prog="python -m grafp.plan")
+def main(arguments: list[str] | None = None, *, prog: str = "python -m grafp.plan") -> int:
+    case = parse(Case, __doc__, arguments, prog=prog)
     if case.price_gpu_hour is not None and case.encoder_rate == Case.encoder_rate:
         refuse("--price-gpu-hour: needs --encoder-rate, since no GPU was measured")
     result, bounds = plan(case), limits(case)

@@ -1,96 +1,10 @@
 #!/usr/bin/env python3
-"""Bring a catalog up to date with a collection of audio.
-
-    python jobs/index_catalog.py --audio music/ --catalog catalog/
-    python jobs/index_catalog.py --audio s3://bucket/music --catalog s3://bucket/catalog
-
-Run it again, say every night. It fingerprints new and changed recordings only, and removes the
-tracks of recordings that are gone from --audio. A recording that cannot be used has a row with the
-reason. Queries see the previous snapshot until the new one is complete.
-
-Exit code: 0 done, 1 failed, 2 bad arguments, 3 done but more failed than --max-failures.
-"""
+"""`grafp index` as a file, for `ray job submit --working-dir . -- python jobs/index_catalog.py`."""
 
 import sys
-from dataclasses import dataclass
-from typing import Annotated, Any
 
-from grafp.index.size import CODE_BYTES, IndexOptions
-from grafp.options import Count, Seconds, Uri, choice
 from pipelines.common import cli
-
-
-@dataclass(kw_only=True)
-class Options(cli.EncoderOptions):
-    audio: Uri
-    """Folder or prefix, searched recursively, or CSV / Parquet with a column `path`."""
-    catalog: Uri
-    """Where the catalog is or will be."""
-    model: cli.Model | None = None
-    """Shipped model or bundle (default: the catalog's own, or `small` for a new catalog)."""
-    hop: Seconds | None = None
-    """Seconds between two fingerprints of a new catalog. With 0.5 it is five times smaller, and
-    short queries are harder to find (default: 0.1)."""
-    codec: Annotated[str, choice(*CODE_BYTES)] | None = None
-    """How the index of a new catalog stores a fingerprint (default: by the catalog's size)."""
-    lists: Count | None = None
-    """Inverted lists in the index of a new catalog (default: by the catalog's size)."""
-    probes: Count | None = None
-    """Inverted lists that queries search for each of their fingerprints; without a quick search
-    first (default: up to 64, more for short queries, and fewer where a quick search is enough)."""
-    neighbors: Count | None = None
-    """Nearest fingerprints that queries look for, for each of theirs (default: 40)."""
-    candidates: Count | None = None
-    """Positions in tracks that are scored exactly for each query (default: 64)."""
-    max_failures: cli.FailureLimit = "1%"
-    """Exit with 3 when more recordings than this cannot be used."""
-    max_seconds: Seconds = 10_800.0
-    """Refuse recordings longer than this, seconds."""
-    allow_empty: bool = False
-    """Let an empty --audio remove all tracks that came from there."""
-    dry_run: bool = False
-    """Only show what would be done."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.index_options()
-
-    def index_options(self) -> IndexOptions:
-        """Raises OptionError for options that do not go together."""
-        return IndexOptions(
-            codec=self.codec,
-            lists=self.lists,
-            probes=self.probes,
-            neighbors=self.neighbors,
-            candidates=self.candidates,
-        )
-
-
-def options(arguments: list[str] | None = None) -> Options:
-    return cli.parse(Options, __doc__, arguments)
-
-
-def main(chosen: Options) -> tuple[dict[str, Any], int]:
-    from pipelines.common.work import Encoders
-    from pipelines.indexing.flow import index_catalog
-
-    summary = index_catalog(
-        chosen.audio,
-        chosen.catalog,
-        model=chosen.model,
-        hop_s=chosen.hop,
-        index=chosen.index_options(),
-        encoders=Encoders(chosen.workers, chosen.gpu),
-        max_seconds=chosen.max_seconds,
-        allow_empty=chosen.allow_empty,
-        dry_run=chosen.dry_run,
-    )
-    for failure in summary["failures"]:
-        print(f"  failed: {failure['uri']}: {failure['reason']}")
-    tried = summary["failed"] + summary["embedded"]
-    over = cli.too_many(summary["failed"], tried, chosen.max_failures)
-    return summary, cli.TOO_MANY_FAILURES if over else cli.DONE
-
+from pipelines.jobs.index_catalog import main, options
 
 if __name__ == "__main__":
     sys.exit(cli.run(main, options()))

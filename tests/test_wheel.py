@@ -1,7 +1,6 @@
-"""The wheel by itself: what is in it, and what works without the extras."""
+"""The wheel by itself: what is in it, what works without the extras, and the command `grafp`."""
 
-import os
-import shutil
+import re
 import subprocess
 import sys
 import sysconfig
@@ -9,9 +8,11 @@ import zipfile
 from pathlib import Path
 
 import pytest
+import wheels
 
-ROOT = Path(__file__).parents[1]
-UV = Path(sysconfig.get_path("scripts")) / "uv"
+from pipelines.command import COMMANDS
+
+pytestmark = pytest.mark.slow
 
 LOAD_AND_LOCATE = """
 import numpy as np
@@ -24,52 +25,81 @@ print(grafp.__file__)
 """
 
 
-def run(*command: str | Path, cwd: Path) -> str:
-    env = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
-    done = subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return wheels.build(tmp_path_factory.mktemp("wheel"))
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Built from a copy, since setuptools leaves its files in the tree."""
-    folder = tmp_path_factory.mktemp("wheel")
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, folder)
-    for name in ("grafp", "pipelines"):
-        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    run(UV, "build", "--quiet", "--wheel", "--out-dir", folder / "dist", cwd=folder)
-    [built] = (folder / "dist").glob("*.whl")
-    return built
+def environment(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A new environment that has the wheel, and the packages of this one.
+
+    To install all packages anew would take minutes and 5 GB (`make matrix` does). They are on the
+    path after the wheel, without this checkout's editable install.
+    """
+    environment = tmp_path_factory.mktemp("environment") / "venv"
+    python = environment / "bin" / "python"
+    uv, cwd = wheels.UV, wheel.parent
+    wheels.run(uv, "venv", "--quiet", "--python", sys.executable, environment, cwd=cwd)
+    wheels.run(uv, "pip", "install", "--quiet", "--no-deps", "--python", python, wheel, cwd=cwd)
+    [packages] = environment.glob("lib/python*/site-packages")
+    (packages / "others.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    return environment
 
 
-@pytest.mark.slow
 def test_all_files_of_both_packages_are_in_it(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         inside = {name for name in archive.namelist() if ".dist-info/" not in name}
-    files = [path for name in ("grafp", "pipelines") for path in (ROOT / name).rglob("*")]
+    files = [path for name in ("grafp", "pipelines") for path in (wheels.ROOT / name).rglob("*")]
     assert inside == {
-        path.relative_to(ROOT).as_posix()
+        path.relative_to(wheels.ROOT).as_posix()
         for path in files
         if path.is_file() and "__pycache__" not in path.parts
     }
 
 
-@pytest.mark.slow
-def test_a_model_loads_and_locates_without_faiss(wheel: Path, tmp_path: Path) -> None:
-    """In a new environment that has the wheel, and the packages of this one except FAISS.
-
-    To install all packages anew would take minutes and 5 GB. They are on the path after the
-    wheel, without this checkout's editable install, and `import faiss` fails as if it were not
-    there.
-    """
-    environment = tmp_path / "venv"
-    run(UV, "venv", "--quiet", "--python", sys.executable, environment, cwd=tmp_path)
+def test_a_model_loads_and_locates_without_faiss(environment: Path, tmp_path: Path) -> None:
+    """`import faiss` fails as if it were not there."""
+    (tmp_path / "faiss.py").write_text("raise ModuleNotFoundError('faiss is not installed')\n")
     python = environment / "bin" / "python"
-    run(UV, "pip", "install", "--quiet", "--no-deps", "--python", python, wheel, cwd=tmp_path)
-    [packages] = environment.glob("lib/python*/site-packages")
-    (packages / "others.pth").write_text(sysconfig.get_path("purelib") + "\n")
-    (packages / "faiss.py").write_text("raise ModuleNotFoundError('faiss is not installed')\n")
-    module = run(python, "-c", LOAD_AND_LOCATE, cwd=tmp_path)
+    module = wheels.run(
+        python, "-c", LOAD_AND_LOCATE, cwd=tmp_path.parent, PYTHONPATH=str(tmp_path)
+    )
     assert Path(module.strip()).is_relative_to(environment)
+
+
+def test_the_command_identifies_a_clip(environment: Path, tmp_path: Path) -> None:
+    wheels.identify_a_clip(environment, tmp_path)
+
+
+def test_the_command_tells_its_version_and_all_commands(environment: Path, tmp_path: Path) -> None:
+    grafp = environment / "bin" / "grafp"
+    version = re.escape(".".join(map(str, sys.version_info[:3])))
+    shown = wheels.run(grafp, "--version", cwd=tmp_path)
+    assert re.fullmatch(rf"grafp \d+\.\d+\.\d+, Python {version}\n", shown)
+    listed = re.findall(r"^  (\w+) ", wheels.run(grafp, "--help", cwd=tmp_path), re.MULTILINE)
+    assert listed == list(COMMANDS)
+
+
+def test_bash_completes_with_the_script_of_the_command(environment: Path, tmp_path: Path) -> None:
+    (tmp_path / "songs").mkdir()
+    grafp = environment / "bin" / "grafp"
+    script = wheels.run(grafp, "--completion", "bash", cwd=tmp_path)
+    (tmp_path / "completion.bash").write_text(script)
+
+    def completed(*words: str) -> set[str]:
+        """What the function that the script registers answers after these words."""
+        ask = (
+            'source ./completion.bash; function=$(complete -p grafp | grep -oP "(?<=-F )\\S+");'
+            'COMP_WORDS=(grafp "$@"); COMP_CWORD=$#; $function; printf "%s\\n" "${COMPREPLY[@]}"'
+        )
+        command = ["bash", "--norc", "-c", ask, "bash", *words]
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+        return set(done.stdout.split())
+
+    assert completed("") == set(COMMANDS)
+    assert completed("in") == {"index"}
+    assert completed("index", "--cat") == {"--catalog"}
+    assert completed("query", "--rerank", "") == {"exact", "pq"}
+    assert completed("index", "--audio", "so") == {"songs"}
+    assert completed("plan", "--tr") == {"--tracks"}

@@ -80,7 +80,7 @@ class Catalog:
         catalog = cls.open(root, parse)
         if catalog.manifest is None:
             raise CatalogError(
-                f"{root}: no catalog here (no CURRENT file); make one with jobs/index_catalog.py"
+                f"{root}: no catalog here (no CURRENT file); make one with `grafp index`"
             )
         return catalog
 
@@ -198,7 +198,7 @@ class Catalog:
             return Acceptance(calibration, fpr or DEFAULT_FPR)
         why = (
             f"{self.root}: this snapshot has no calibration, so the false-positive rates of its "
-            "answers are not known; jobs/merge_index.py makes one where the model has a background"
+            "answers are not known; `grafp merge` makes one where the model has a background"
         )
         if fpr is not None:
             raise CatalogError(f"{why}; until then use --min-score instead of --fpr")

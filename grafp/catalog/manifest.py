@@ -204,7 +204,7 @@ def _check_version(data: bytes, name: str) -> None:
     if version in (None, FORMAT_VERSION):
         return
     way_on = (
-        "run jobs/merge_index.py --catalog URI --upgrade, which needs no audio"
+        "run `grafp merge --catalog URI --upgrade`, which needs no audio"
         if version in OLD_VERSIONS
         else "go on with the version that wrote it, or index the audio into a new catalog"
     )

@@ -30,9 +30,9 @@ from pipelines.common import logs
 from pipelines.common.stderr import without_noise
 
 __all__ = [  # for jobs and benchmarks
-    "BAD_ARGUMENTS", "DONE", "FAILED", "TOO_MANY_FAILURES", "EncoderOptions", "FailureLimit",
-    "Model", "OptionError", "known_error", "numbers", "parse", "parse_given", "parser",
-    "positive_float", "positive_int", "run", "too_many",
+    "BAD_ARGUMENTS", "CATALOG_VARIABLE", "DONE", "FAILED", "TOO_MANY_FAILURES", "Catalog",
+    "EncoderOptions", "FailureLimit", "Model", "OptionError", "known_error", "numbers", "parse",
+    "parse_given", "parser", "positive_float", "positive_int", "run", "too_many",
 ]  # fmt: skip
 
 T = TypeVar("T")
@@ -107,6 +107,8 @@ def _failure_limit(text: str) -> str:
 
 
 Model = Annotated[str, Kind("NAME|URI")]
+CATALOG_VARIABLE = "GRAFP_CATALOG"
+Catalog = Annotated[str, Kind("URI", variable=CATALOG_VARIABLE)]
 FailureLimit = Annotated[str, Kind("N|P%", _failure_limit)]
 
 

@@ -36,7 +36,7 @@ def test_jobs_are_executable_and_explain_themselves_quickly(job: str) -> None:
     [
         ("index_catalog.py", ["--audio", "x"], "--catalog"),
         ("index_catalog.py", ["--audio", "x", "--catalog", "y", "--max-failures", "lots"], "lots"),
-        ("index_catalog.py", ["--audio", "x", "--catalog", "y", "--workers", "0"], "--workers"),
+        ("index_catalog.py", ["--audio", "x", "--catalog", "y", "--workers", "-1"], "--workers"),
         ("query_batch.py", ["--catalog", "x", "--queries", "y", "--out", "z", "--min-score", "7"],
          "--min-score"),
         ("train.py", ["--music", "x", "--out", "y", "--steps", "1", "--minutes", "1"], "--minutes"),

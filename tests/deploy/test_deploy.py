@@ -202,7 +202,9 @@ def test_jobs_accept_the_command_lines_of_their_manifests(name: str) -> None:
     places = [word for word in command[2:] if "/" in word]
     assert places
     assert all(place.startswith("s3://bucket/") for place in places)
-    importlib.import_module(f"jobs.{job.stem}").options(command[2:])  # ends the test if it refuses
+    importlib.import_module(f"pipelines.jobs.{job.stem}").options(
+        command[2:]
+    )  # ends the test if it refuses
 
 
 @pytest.mark.parametrize("name", RAY_JOBS)

@@ -11,7 +11,7 @@ from grafp.index.alignment import Effort, align, find_matches
 from grafp.index.ids import SEGMENT_BITS, fingerprint_ids
 from grafp.index.scoring import Tracks
 from grafp.model.fingerprint import DIMENSION
-from jobs import evaluate
+from pipelines.jobs import evaluate
 
 TRACKS, LENGTH = 12, 50
 

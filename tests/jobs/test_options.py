@@ -14,8 +14,8 @@ from grafp.errors import OptionError, StorageError
 from grafp.model.bundle import read_card
 from grafp.options import Count, Kind, Uri, build_parser, number, numbers, parse, parse_given
 from grafp.plan import Case
-from jobs import train
 from pipelines.common import cli
+from pipelines.jobs import train
 
 REQUIRED = "required"
 ENCODERS = {"--workers": None, "--gpu --no-gpu": None}
@@ -101,7 +101,7 @@ MODULES = {"plan": "grafp.plan", "datasets": "grafp.datasets.__main__"}
 
 
 def module_of(job: str) -> Any:
-    return importlib.import_module(MODULES.get(job, f"jobs.{job}"))
+    return importlib.import_module(MODULES.get(job, f"pipelines.jobs.{job}"))
 
 
 def options_of(job: str) -> type:
@@ -296,7 +296,7 @@ def test_options_that_do_not_go_together_are_refused(
     job: str, words: str, line: str, capsys: pytest.CaptureFixture
 ) -> None:
     with pytest.raises(SystemExit) as stopped:
-        importlib.import_module(f"jobs.{job}").options(words.split())
+        importlib.import_module(f"pipelines.jobs.{job}").options(words.split())
     assert stopped.value.code == cli.BAD_ARGUMENTS
     assert capsys.readouterr().err == f"error: {line}\n"
 

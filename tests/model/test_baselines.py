@@ -20,7 +20,7 @@ from grafp.training.config import AugmentConfig, TrainConfig
 from grafp.training.data.buffer import Waveforms
 from grafp.training.data.sampler import PairSampler
 from grafp.training.trainer import Trainer
-from jobs import train
+from pipelines.jobs import train
 
 CPU = torch.device("cpu")
 BASELINES = ("nafp", "ast", "ast-published", "ast-small")

@@ -17,7 +17,7 @@ from grafp.model.presets import build_encoder, config_from_dict, preset_config
 from grafp.model.registered import RegisteredConfig
 from grafp.model.registry import registered_names
 from grafp.training.config import TrainConfig
-from jobs import train
+from pipelines.jobs import train
 
 NAME = "tiny-pooling"
 

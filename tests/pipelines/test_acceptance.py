@@ -19,11 +19,11 @@ from grafp.catalog.manifest import FORMAT_VERSION, Manifest
 from grafp.errors import CatalogError, ModelError
 from grafp.model.background import FILE, LENGTHS_S, background_to_bytes
 from grafp.model.bundle import SHIPPED
-from jobs import query_batch
 from pipelines.common import cli
 from pipelines.common.work import Encoders
 from pipelines.indexing import maintain
 from pipelines.indexing.flow import index_catalog
+from pipelines.jobs import query_batch
 from pipelines.querying.flow import query_batch as ask
 from pipelines.querying.timeline import timeline_batch
 
@@ -173,7 +173,7 @@ def test_a_catalog_of_format_4_is_refused_with_a_way_on(
     assert code == cli.FAILED
     assert stderr.startswith("error: ")
     assert f"catalog format 4; this version reads format {FORMAT_VERSION}; run " in stderr
-    assert "merge_index.py --catalog URI --upgrade" in stderr
+    assert "grafp merge --catalog URI --upgrade" in stderr
     assert stderr.count("\n") == 1
     assert not (tmp_path / "out").exists()
 

@@ -14,13 +14,13 @@ from grafp.evaluation.hashing import HashSearch
 from grafp.evaluation.hit_rates import TOLERANCES_S, granularity, grid, markdown
 from grafp.evaluation.metrics import Answer
 from grafp.index.search import IndexSearch
-from jobs import evaluate
 from pipelines.common import cli
 from pipelines.common.opening import AnySearch, search_for_queries
 from pipelines.common.work import Encoders
 from pipelines.evaluating.distractors import is_distractor
 from pipelines.indexing.flow import index_catalog
 from pipelines.indexing.maintain import verify
+from pipelines.jobs import evaluate
 
 
 @pytest.fixture(scope="module")

@@ -18,10 +18,10 @@ from grafp.datasets import waveforms
 from grafp.evaluation.protocol import Clip, make_clip
 from grafp.model.bundle import read_card
 from grafp.storage.sources import list_items
-from jobs import evaluate, query_batch
 from pipelines.common import cli
 from pipelines.common.work import Encoders
 from pipelines.indexing.flow import index_catalog
+from pipelines.jobs import evaluate, query_batch
 
 TRACK_SECONDS = 12.0
 

@@ -17,17 +17,17 @@ from grafp.audio import encode, synthesis
 from grafp.catalog.catalog import Catalog
 from grafp.errors import OptionError
 from grafp.storage.sources import list_items
-from jobs import evaluate as evaluate_job
-from jobs import index_catalog as index_job
-from jobs import query_batch as query_job
 from pipelines.common import decode
 from pipelines.common.work import Encoders, in_process
 from pipelines.evaluating.flow import evaluate_catalog
 from pipelines.indexing import maintain
 from pipelines.indexing.flow import index_catalog
+from pipelines.jobs import evaluate as evaluate_job
+from pipelines.jobs import index_catalog as index_job
+from pipelines.jobs import query_batch as query_job
 from pipelines.querying.flow import query_batch
 
-ROOT = Path(query_job.__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 HERE = Encoders(0)
 
 

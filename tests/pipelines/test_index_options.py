@@ -12,12 +12,12 @@ from grafp.audio import encode, synthesis
 from grafp.catalog.catalog import Catalog
 from grafp.catalog.manifest import Manifest
 from grafp.index.size import IndexOptions, IndexParameters
-from jobs import index_catalog as index_job
-from jobs import query_batch
 from pipelines.common import cli
 from pipelines.common.opening import search_for_queries
 from pipelines.evaluating.distractors import with_distractors
 from pipelines.indexing import maintain
+from pipelines.jobs import index_catalog as index_job
+from pipelines.jobs import query_batch
 
 pytestmark = pytest.mark.usefixtures("ray_here")
 PAPER = IndexOptions(codec="PQ64", lists=256, neighbors=20)

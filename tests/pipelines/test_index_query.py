@@ -21,10 +21,10 @@ from grafp.matches import MATCH_SCHEMA
 from grafp.model.bundle import DEFAULT_MODEL, load_bundle, save_bundle
 from grafp.model.encoder import Encoder
 from grafp.model.presets import PRESETS
-from jobs import index_catalog as index_job
-from jobs import query_batch
 from pipelines.common import cli
 from pipelines.indexing.flow import index_catalog
+from pipelines.jobs import index_catalog as index_job
+from pipelines.jobs import query_batch
 from pipelines.querying.flow import query_batch as ask
 from pipelines.querying.timeline import timeline_batch
 

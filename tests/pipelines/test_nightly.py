@@ -18,12 +18,12 @@ from grafp.audio import encode, synthesis
 from grafp.catalog.catalog import Catalog
 from grafp.catalog.manifest import Manifest
 from grafp.errors import CatalogError, OptionError, StorageError
-from jobs import index_catalog as index_job
-from jobs import merge_index
 from pipelines.common import cli
 from pipelines.common.work import Encoders
 from pipelines.indexing import maintain, upkeep
 from pipelines.indexing.flow import index_catalog
+from pipelines.jobs import index_catalog as index_job
+from pipelines.jobs import merge_index
 from pipelines.querying.flow import query_batch
 
 index = functools.partial(index_catalog, encoders=Encoders(1))
@@ -322,7 +322,7 @@ def test_two_runs_at_once_lose_nothing(long_store: str) -> None:
         write_music(f"{long_store}/{name}", range(n, n + 2)) for n, name in ((0, "a"), (2, "b"))
     ]
     env = {**os.environ, "RAY_ADDRESS": ray.get_runtime_context().gcs_address}
-    job = str(Path(index_job.__file__))
+    job = str(Path(__file__).parents[2] / "jobs" / "index_catalog.py")
     runs = [
         subprocess.Popen(
             [sys.executable, job, "--audio", folder, "--catalog", root],

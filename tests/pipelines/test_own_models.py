@@ -9,8 +9,8 @@ from job_runs import run_job
 from grafp.audio import SAMPLE_RATE, encode, synthesis
 from grafp.model.bundle import load_bundle, save_bundle
 from grafp.model.presets import build_encoder, preset_config
-from jobs import index_catalog, query_batch, train
 from pipelines.common import cli
+from pipelines.jobs import index_catalog, query_batch, train
 
 NAME = "tiny-pooling"
 

@@ -14,9 +14,9 @@ from grafp.errors import OptionError
 from grafp.storage.records import read_record
 from grafp.training.data import pcm
 from grafp.training.data.prepare import Collected
-from jobs import evaluate, index_catalog, train
 from pipelines.common import cli
 from pipelines.evaluating.material import Material
+from pipelines.jobs import evaluate, index_catalog, train
 
 Folders = dict[Kind, Path]
 

@@ -18,10 +18,10 @@ from grafp.catalog.tracks import live_refs
 from grafp.errors import CatalogError, StorageError, TooShortAudio
 from grafp.reports.excerpts import LONGEST_S, Shown
 from grafp.storage.sources import list_items
-from jobs import query_batch as query_job
 from pipelines.common.apart import Apart, read_excerpt
 from pipelines.common.work import Encoders
 from pipelines.indexing.flow import index_catalog
+from pipelines.jobs import query_batch as query_job
 from pipelines.querying import page
 from pipelines.querying.flow import query_batch
 

@@ -14,11 +14,11 @@ from grafp import storage
 from grafp.audio import encode, synthesis
 from grafp.catalog.catalog import Catalog
 from grafp.catalog.manifest import FORMAT_VERSION
-from jobs import index_catalog as index_job
-from jobs import merge_index
 from pipelines.common import cli
 from pipelines.common.work import Encoders
 from pipelines.indexing.flow import index_catalog
+from pipelines.jobs import index_catalog as index_job
+from pipelines.jobs import merge_index
 
 pytestmark = pytest.mark.usefixtures("ray_here")
 MUSIC = {f"{seed}.wav": encode(synthesis.piece(seed, 4.0), "wav") for seed in range(3)}

@@ -10,8 +10,8 @@ from job_runs import run_job
 
 from grafp import storage
 from grafp.evaluation import paper
-from jobs import reproduce
 from pipelines.common import cli
+from pipelines.jobs import reproduce
 from pipelines.reproducing.plan import MODEL_NAMES, RESULTS, SCALES, plan, training_settings
 
 Folders = dict[str, str]

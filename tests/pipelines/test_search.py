@@ -16,12 +16,12 @@ from grafp.catalog.opened import open_search
 from grafp.catalog.tracks import live_refs
 from grafp.errors import CatalogError
 from grafp.index.alignment import find_matches
-from jobs import query_batch
 from pipelines.common import cli, parts
 from pipelines.common.search import SpreadSearch
 from pipelines.common.work import Encoders
 from pipelines.indexing import build, maintain
 from pipelines.indexing.flow import index_catalog
+from pipelines.jobs import query_batch
 
 TRACKS = 8
 

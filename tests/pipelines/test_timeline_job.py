@@ -11,9 +11,9 @@ from job_runs import run_job
 from grafp import storage
 from grafp.audio import SAMPLE_RATE, encode, synthesis
 from grafp.matches import MATCH_SCHEMA
-from jobs import query_batch
 from pipelines.common import cli
 from pipelines.indexing.flow import index_catalog
+from pipelines.jobs import query_batch
 from pipelines.querying.timeline import timeline_batch
 
 pytestmark = pytest.mark.usefixtures("ray_here")

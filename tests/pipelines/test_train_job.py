@@ -24,8 +24,8 @@ from grafp.training.data import pcm
 from grafp.training.history import Progress
 from grafp.training.recipes import RECIPES
 from grafp.training.trainer import Trainer
-from jobs import train
 from pipelines.common import cli
+from pipelines.jobs import train
 from pipelines.training import run_file
 from pipelines.training.flow import train_model
 

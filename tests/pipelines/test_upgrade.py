@@ -25,15 +25,16 @@ from grafp.index.alignment import find_matches
 from grafp.index.size import IndexOptions
 from grafp.model.background import FILE
 from grafp.storage.tables import from_parquet, to_parquet
-from jobs import index_catalog as index_job
-from jobs import merge_index, query_batch
 from pipelines.common import cli
 from pipelines.common.work import Encoders
 from pipelines.indexing import maintain, upgrade
 from pipelines.indexing.calibrate import calibrated
 from pipelines.indexing.flow import index_catalog
+from pipelines.jobs import index_catalog as index_job
+from pipelines.jobs import merge_index, query_batch
 
 pytestmark = pytest.mark.usefixtures("ray_here")
+JOBS = Path(__file__).parents[2] / "jobs"
 OLD = "20261101T000000-0a0b0c"
 ASKED = IndexOptions(neighbors=30, candidates=50)
 REWRITTEN = Moment("rewritten", written=f"embeddings/*-format{FORMAT_VERSION}/*.parquet")
@@ -178,7 +179,7 @@ def test_jobs_tell_how_an_old_catalog_is_upgraded(
     assert code == cli.FAILED
     assert told == (
         f"error: snapshots/{OLD}.json: catalog format 5; this version reads format "
-        f"{FORMAT_VERSION}; run jobs/merge_index.py --catalog URI --upgrade, which needs no audio\n"
+        f"{FORMAT_VERSION}; run `grafp merge --catalog URI --upgrade`, which needs no audio\n"
     )
     assert storage.list_files(root) == files
 
@@ -240,7 +241,7 @@ def test_a_killed_upgrade_is_continued(
     address = ray.get_runtime_context().gcs_address
     arguments = ("--catalog", root, "--upgrade")
     output = tmp_path / "output.txt"
-    run = start(merge_index.__file__, *arguments, output=output, RAY_ADDRESS=address)
+    run = start(f"{JOBS}/merge_index.py", *arguments, output=output, RAY_ADDRESS=address)
     wait_for(moment, run, root, output)
     run.kill()
     run.communicate()

@@ -7,8 +7,8 @@ import pytest
 from grafp.errors import OptionError, TrainingError
 from grafp.options import _docs
 from grafp.training.config import AugmentConfig, TrainConfig
-from jobs import train
 from pipelines.common import cli
+from pipelines.jobs import train
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 from grafp.errors import OptionError
 from grafp.training.config import AugmentConfig, TrainConfig
 from grafp.training.recipes import RECIPES, settings_of
-from jobs import train
+from pipelines.jobs import train
 
 PATHS = ["--music", "m", "--out", "o"]
 
