@@ -25,11 +25,11 @@ from kills import Moment, content, proxy, start, wait_for
 from grafp import storage
 from grafp.audio import encode, synthesis
 from grafp.catalog.catalog import Catalog
+from jobs import index_catalog as index_job
+from jobs import merge_index
 from pipelines.common.work import Encoders
 from pipelines.indexing import maintain
 from pipelines.indexing.flow import index_catalog
-from pipelines.jobs import index_catalog as index_job
-from pipelines.jobs import merge_index
 
 KILLS = int(os.environ.get("GRAFP_KILLS", "1"))
 EMBEDDING = Moment("embedding", written="embeddings/*.parquet")

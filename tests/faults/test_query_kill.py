@@ -17,9 +17,9 @@ from grafp import storage
 from grafp.audio import encode, synthesis
 from grafp.matches import unmatched
 from grafp.storage.tables import from_parquet
+from jobs import query_batch as query_job
 from pipelines.common.work import Encoders
 from pipelines.indexing.flow import index_catalog
-from pipelines.jobs import query_batch as query_job
 from pipelines.querying import unfinished
 from pipelines.querying.flow import query_batch
 
