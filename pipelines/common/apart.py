@@ -1,11 +1,13 @@
 """Audio decoded in a process of its own; a small module, for that process imports it too."""
 
 import math
+import os
 import signal
+import threading
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from typing import Any, TypeVar
 
 import numpy as np
@@ -39,11 +41,20 @@ class Apart:
 
 
 def _process() -> ProcessPoolExecutor:
-    # An interrupt at the terminal reaches all processes of a job, and the job ends this one.
-    ignored = (signal.SIGINT, signal.SIG_IGN)
-    return ProcessPoolExecutor(
-        1, mp_context=get_context("spawn"), initializer=signal.signal, initargs=ignored
-    )
+    return ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=_live_with_parent)
+
+
+def _live_with_parent() -> None:
+    """End when the parent ends, however that is, and not by an interrupt at the terminal."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    parent = parent_process()
+    assert parent
+
+    def follow() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()
 
 
 def read_excerpt(location: str, size: int | None, begin_s: float, seconds: float) -> np.ndarray:

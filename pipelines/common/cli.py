@@ -1,6 +1,7 @@
 """What all jobs share: one clear line for every error, exit codes, the summary line.
 
-Exit codes: 0 done, 1 failed, 2 bad arguments, 3 done but too many inputs failed.
+Exit codes: 0 done, 1 failed, 2 bad arguments, 3 done but too many inputs failed, 130 interrupted
+(Ctrl-C).
 """
 
 import argparse
@@ -36,7 +37,7 @@ __all__ = [  # for jobs and benchmarks
 ]  # fmt: skip
 
 T = TypeVar("T")
-DONE, FAILED, TOO_MANY_FAILURES = 0, 1, 3
+DONE, FAILED, TOO_MANY_FAILURES, INTERRUPTED = 0, 1, 3, 130
 _WORKERS_ERROR = re.compile(r"^grafp\.errors\.(\w+): (.+)$", re.MULTILINE)
 
 
@@ -48,6 +49,11 @@ def run(main: Callable[[T], tuple[dict[str, Any], int]], options: T) -> int:
     try:
         with without_noise():
             summary, code = main(options)
+    except KeyboardInterrupt:
+        how = getattr(options, "after_interrupt", "start it again")
+        print(f"\ninterrupted; {how}", file=sys.stderr, flush=True)
+        sys.stdout.flush()
+        os._exit(INTERRUPTED)  # Ray's own way out takes seconds; its processes end with this one
     except Exception as error:  # the one boundary: Ray wraps what its workers raise
         known = known_error(error)
         if known is None or os.environ.get("GRAFP_TRACEBACK"):

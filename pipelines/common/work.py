@@ -192,6 +192,9 @@ class Rows:
         batches = self._batches(batch_size)
         return Rows(row for batch in batches for row in stage(batch).to_pylist())
 
+    def __iter__(self) -> Iterator[Row]:
+        return iter(self._rows)
+
     def iter_batches(self, **_format: Any) -> Iterator[pa.Table]:
         """A row at a time, as soon as it is there."""
         return self._batches(1)

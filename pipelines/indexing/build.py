@@ -7,10 +7,9 @@ hash of them. The next run does the same again after an interruption, and finds 
 import hashlib
 import itertools
 import json
-import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -33,9 +32,10 @@ from grafp.index.ivfpq import encode, parse_index, train_index
 from grafp.index.lists import recall
 from grafp.index.size import MAX_SHARD_FINGERPRINTS, IndexParameters, populate_bytes
 from grafp.model.fingerprint import DIMENSION
-from pipelines.common.work import gather, has_gpu, share, start
+from pipelines.common.progress import progress
+from pipelines.common.work import Pending, gather, has_gpu, share, start
 
-logger = logging.getLogger(__name__)
+T = TypeVar("T")
 
 
 def train(catalog: Catalog, tracks: list[TrackRef], parameters: IndexParameters) -> StoredFile:
@@ -90,11 +90,7 @@ def build_layer(catalog: Catalog, trained_index: StoredFile, tracks: list[TrackR
         memory = populate_bytes(sum(track.n_segments for track in group))
         given = catalog.root, index_id, trained, group
         work.append(start(_encode, *given, cpus=1, memory=memory, gpu="share"))
-    encoded: list[tuple[ShardEntry, np.ndarray]] = []
-    for number, part in enumerate(work, 1):
-        encoded.append(part.result())
-        entry = encoded[-1][0]
-        logger.info(f"  part {number}/{len(work)}: {entry.fingerprints:,} fingerprints encoded")
+    encoded = list(_followed("parts encoded", work))
     shards = [entry for entry, _ in encoded]
     if len(shards) > 1:
         shards = _merged(catalog.root, index_id, shards, _ranges(encoded), [])
@@ -160,11 +156,15 @@ def _merged(
         start(_merge, root, key, parts, lists, without, cpus=1, memory=memory)
         for key, lists in zip(keys, ranges, strict=True)
     ]
-    shards: list[ShardEntry] = []
-    for number, shard in enumerate(work, 1):
-        shards.append(shard.result())
-        logger.info(f"  shard {number}/{len(work)}: {shards[-1].fingerprints:,} fingerprints")
-    return shards
+    return list(_followed("shards merged", work))
+
+
+def _followed(what: str, work: Sequence[Pending[T]]) -> Iterator[T]:
+    """The results of tasks, in order; shows progress."""
+    with progress(what, len(work)) as advance:
+        for task in work:
+            yield task.result()
+            advance()
 
 
 def _groups(tracks: list[TrackRef]) -> Iterator[list[TrackRef]]:

@@ -3,6 +3,7 @@
 import hashlib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -16,7 +17,7 @@ from grafp.storage.sources import Item
 from pipelines.common.decode import decoded
 from pipelines.common.encode import encoded
 from pipelines.common.finished import finished_rows
-from pipelines.common.work import Encoders
+from pipelines.common.work import Encoders, Rows
 
 _TRACKS_A_FILE = 32
 _GIVEN = (
@@ -71,11 +72,12 @@ def embed(
 
     `known_H`: see `grafp.catalog.changes.known_hashes`; copies of these recordings are skipped.
     """
-    recordings = decoded(items, max_seconds, known_H)
-    stored = encoded(recordings, model_uri, store.hop_s, encoders).map_batches(
-        store, batch_size=_TRACKS_A_FILE, batch_format="pyarrow", num_cpus=0.25
-    )
-    return list(finished_rows(stored, len(items)))
+    fingerprints = encoded(decoded(items, max_seconds, known_H), model_uri, store.hop_s, encoders)
+    how: dict[str, Any] = {"batch_format": "pyarrow", "num_cpus": 0.25}
+    how |= {"batch_size": _TRACKS_A_FILE}
+    if isinstance(fingerprints, Rows):  # progress by recording, since files are written in bursts
+        return list(Rows(finished_rows(fingerprints, len(items))).map_batches(store, **how))
+    return list(finished_rows(fingerprints.map_batches(store, **how), len(items)))
 
 
 def left_over(

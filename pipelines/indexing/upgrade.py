@@ -36,6 +36,7 @@ from grafp.index.size import AUTOMATIC, IndexOptions
 from grafp.model.fingerprint import DIMENSION
 from grafp.storage.records import parse_record
 from grafp.storage.tables import from_parquet
+from pipelines.common.progress import progress
 from pipelines.common.work import connect, in_process, start
 from pipelines.indexing import upkeep
 from pipelines.indexing.calibrate import calibrated, missing_background
@@ -43,7 +44,6 @@ from pipelines.indexing.run import Run
 
 logger = logging.getLogger(__name__)
 
-_SAID_EVERY = 100  # files
 _MOVED = pa.schema(
     [
         ("old_file", pa.large_string()),
@@ -179,10 +179,10 @@ def _rewritten(catalog: Catalog) -> tuple[pa.Table, int]:
     logger.info(f"{len(groups)} embedding files to write in format {FORMAT_VERSION}")
     work = [start(_rewrite, catalog.root, key, one, cpus=1) for key, one in groups.items()]
     parts = [_MOVED.empty_table()]
-    for number, moved_rows in enumerate(work, 1):
-        parts.append(moved_rows.result())
-        if number % _SAID_EVERY == 0 or number == len(work):
-            logger.info(f"  {number}/{len(work)} embedding files")
+    with progress("embedding files", len(work)) as advance:
+        for moved_rows in work:
+            parts.append(moved_rows.result())
+            advance()
     moved = pa.concat_tables(parts).combine_chunks()
     stored_as = pc.coalesce(table["stored_as"], table["track_id"])
     row_N = pc.index_in(

@@ -91,13 +91,14 @@ def _synthesize(folder: str, count: int, seed: int) -> None:
     """Write pieces in every format that the decoder reads."""
     from grafp import storage
     from grafp.audio import EXTENSIONS, encode, synthesis
+    from pipelines.common.progress import progress
 
-    for piece in range(count):
-        extension = EXTENSIONS[piece % len(EXTENSIONS)]
-        piece_S = synthesis.piece(seed * 10_000 + piece)
-        storage.write(f"{folder}/piece-{piece:03d}{extension}", encode(piece_S, extension[1:]))
-        if (piece + 1) % 12 == 0 or piece + 1 == count:
-            print(f"  {piece + 1}/{count} pieces")
+    with progress("pieces", count) as advance:
+        for piece in range(count):
+            extension = EXTENSIONS[piece % len(EXTENSIONS)]
+            piece_S = synthesis.piece(seed * 10_000 + piece)
+            storage.write(f"{folder}/piece-{piece:03d}{extension}", encode(piece_S, extension[1:]))
+            advance()
 
 
 def _keep_some_out(items: list["Item"]) -> tuple[list["Item"], list["Item"]]:

@@ -11,7 +11,7 @@ Exit code: 0 done, 1 failed, 2 bad arguments, 3 done but more failed than --max-
 """
 
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from grafp.index.size import CODE_BYTES, IndexOptions
 from grafp.options import Count, Seconds, Uri, choice
@@ -20,6 +20,8 @@ from pipelines.common import cli
 
 @dataclass(kw_only=True)
 class Options(cli.EncoderOptions):
+    after_interrupt: ClassVar = "nothing was published; the same command goes on"
+
     audio: Uri
     """Folder or prefix, searched recursively, or CSV / Parquet with a column `path`."""
     catalog: cli.Catalog

@@ -23,6 +23,7 @@ from pipelines.common import cli
 
 @dataclass(kw_only=True)
 class Options:
+    after_interrupt: ClassVar = "nothing was published; the same command goes on"
     exclusive: ClassVar = (("rollback", "verify", "clean", "upgrade"),)
 
     catalog: cli.Catalog

@@ -22,6 +22,7 @@ from pipelines.common import cli
 
 @dataclass(kw_only=True)
 class Options(cli.EncoderOptions):
+    after_interrupt: ClassVar = "the same command goes on, with the answers that were found"
     exclusive: ClassVar = (("fpr", "min_score"),)
 
     catalog: cli.Catalog

@@ -12,7 +12,7 @@ Exit code: 0 done, 1 failed, 2 bad arguments.
 
 import argparse
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from grafp.errors import OptionError
 from grafp.options import Kind, Natural, Uri, choice
@@ -28,6 +28,8 @@ def _named_model(text: str) -> tuple[str, str]:
 
 @dataclass(kw_only=True)
 class Options(cli.EncoderOptions):
+    after_interrupt: ClassVar = "the same command goes on with the step that was at work"
+
     fma: Uri
     """The folder of FMA's audio, such as fma_large/; fma_metadata is in it or beside it."""
     musan: Uri

@@ -34,6 +34,7 @@ def _preset(text: str) -> str:
 
 @dataclass(kw_only=True)
 class Options:
+    after_interrupt: ClassVar = "add --resume to go on from the last checkpoint"
     exclusive: ClassVar = (tuple(LENGTHS),)
     help_from: ClassVar = TrainConfig
 
