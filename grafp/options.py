@@ -69,7 +69,10 @@ def parse_given(
     prog: str | None = None,
 ) -> tuple[T, frozenset[str]]:
     """The same, and the names of the fields that the command line has."""
-    values = vars(build_parser(options, description, prog=prog).parse_args(arguments))
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if odd := [word for word in words if word.startswith("--") and word.endswith("=--")]:
+        refuse(f"{odd[0][:-3]}: '--' is no value")  # argparse takes it for an empty list
+    values = vars(build_parser(options, description, prog=prog).parse_args(words))
     try:
         return options(**values), frozenset(values)
     except OptionError as error:
@@ -228,6 +231,20 @@ def _finite(text: str) -> float:
     return value
 
 
+def not_empty(text: str) -> str:
+    """A path or URI: any text but none."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError("is empty")
+    return text
+
+
+def local_folder(text: str) -> str:
+    """A path on this machine."""
+    if "://" in text:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a folder of this machine")
+    return not_empty(text)
+
+
 def positive_float(text: str) -> float:
     """A number above 0."""
     with contextlib.suppress(argparse.ArgumentTypeError):
@@ -290,8 +307,8 @@ def whole_numbers(low: int, high: int) -> Callable[[str], list[int]]:
     return read
 
 
-Uri = Annotated[str, Kind("URI")]
-Folder = Annotated[str, Kind("FOLDER")]
+Uri = Annotated[str, Kind("URI", not_empty)]
+Folder = Annotated[str, Kind("FOLDER", local_folder)]
 Count = Annotated[int, Kind("N", positive_int)]
 Whole = Annotated[int, Kind("N", whole_number)]
 Natural = Annotated[int, Kind("N", natural_number)]

@@ -68,7 +68,7 @@ class Catalog:
         if info is None:
             return cls(root)
         catalog = cls(root, None, info.etag)
-        name = storage.read(pointer).decode().strip()
+        name = storage.read(pointer).decode(errors="replace").strip()
         catalog.manifest = parse(catalog.manifest_bytes(name), f"snapshots/{name}.json")
         return catalog
 

@@ -25,7 +25,8 @@ __all__ = [
 def join(uri: str, *parts: str) -> str:
     """Append path parts to a URI."""
     tail = [part.strip("/") for part in parts if part.strip("/")]
-    return "/".join([uri.rstrip("/"), *tail]) if tail else uri
+    base = uri if uri.endswith("://") else uri.rstrip("/")  # no local folder named "s3:"
+    return "/".join([base, *tail]) if tail else uri
 
 
 def absolute(uri: str) -> str:

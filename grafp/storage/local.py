@@ -4,6 +4,7 @@ Only grafp.storage imports this. It offers the same functions as grafp.storage.s
 """
 
 import contextlib
+import errno
 import fcntl
 import os
 import stat as modes
@@ -79,9 +80,8 @@ def list_files(uri: str) -> Iterator[FileInfo]:
             file = os.path.join(folder, name)
             # A name that is not UTF-8 fits no table: listed readably, it fails when it is read.
             shown = os.fsencode(os.path.relpath(file, root)).decode(errors="replace")
-            with contextlib.suppress(FileNotFoundError):  # a dangling link
-                if not name.startswith(".") and (info := _info(f"{uri.rstrip('/')}/{shown}", file)):
-                    yield info
+            if not name.startswith(".") and (info := _listed(f"{uri.rstrip('/')}/{shown}", file)):
+                yield info
 
 
 def failures() -> tuple[type[Exception], ...]:
@@ -134,6 +134,16 @@ def _info(uri: str, file: str) -> FileInfo | None:
         return None
     etag = f"{status.st_mtime_ns}-{status.st_size}"
     return FileInfo(uri, status.st_size, etag, status.st_mtime)
+
+
+def _listed(uri: str, file: str) -> FileInfo | None:
+    """None for what is no file: a link that leads nowhere or in a circle, a folder."""
+    try:
+        return _info(uri, file)
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ELOOP):
+            return None
+        raise
 
 
 def _fail(error: OSError) -> None:

@@ -44,7 +44,8 @@ _WORKERS_ERROR = re.compile(r"^grafp\.errors\.(\w+): (.+)$", re.MULTILINE)
 def run(main: Callable[[T], tuple[dict[str, Any], int]], options: T) -> int:
     """Run a job; print its summary as the last line, or one line about what went wrong."""
     if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(line_buffering=True)  # a log that is followed shows each line
+        # A log that is followed shows each line, and names that are not UTF-8 can be shown.
+        sys.stdout.reconfigure(line_buffering=True, errors="backslashreplace")
     logs.show()
     try:
         with without_noise():
@@ -58,10 +59,15 @@ def run(main: Callable[[T], tuple[dict[str, Any], int]], options: T) -> int:
         known = known_error(error)
         if known is None or os.environ.get("GRAFP_TRACEBACK"):
             raise
-        print(f"error: {known}", file=sys.stderr, flush=True)
+        print(f"error: {_one_line(str(known))}", file=sys.stderr, flush=True)
         return BAD_ARGUMENTS if isinstance(known, OptionError) else FAILED
     print(json.dumps(summary), flush=True)
     return code
+
+
+def _one_line(text: str) -> str:
+    """A message with hostile names in it: line ends and the like as Python writes them."""
+    return "".join(one if one.isprintable() else repr(one)[1:-1] for one in text)
 
 
 def known_error(error: BaseException | None) -> GrafpError | None:

@@ -50,12 +50,9 @@ def test_files_with_other_extensions_are_counted_in_one_line(
         assert len(list_items(music)) == 4
     [line] = [record.getMessage() for record in caplog.records]
     assert line == f"{music}: ignored 4 files with other extensions: .txt 2, .jpg 1, none 1"
-    caplog.clear()
-    with caplog.at_level("INFO", logger="grafp"):
-        assert list_items(storage.join(music, "README")) == []
-        assert len(list_items(storage.join(music, "b.wav"))) == 1
-    [line] = [record.getMessage() for record in caplog.records]
-    assert "README: ignored 1 file with other extensions: none 1" in line
+    assert len(list_items(storage.join(music, "b.wav"))) == 1
+    with pytest.raises(OptionError, match="README: neither a folder, nor a recording"):
+        list_items(storage.join(music, "README"))
 
 
 def test_a_folder_that_is_not_there_is_an_error(store: str) -> None:
