@@ -3,11 +3,14 @@
 import math
 import os
 import signal
+import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from multiprocessing import get_context, parent_process
+from types import ModuleType
 from typing import Any, TypeVar
 
 import numpy as np
@@ -34,7 +37,9 @@ class Apart:
     def call(self, decoder: Callable[..., T], *arguments: Any, **options: Any) -> T:
         """What `decoder` returns or raises there; UnreadableAudio when the process dies."""
         try:
-            return self._pool.submit(decoder, *arguments, **options).result()
+            with _no_main_module():
+                result = self._pool.submit(decoder, *arguments, **options)
+            return result.result()
         except BrokenProcessPool as error:
             self._pool = _process()
             raise UnreadableAudio("the decoder crashes on it") from error
@@ -42,6 +47,17 @@ class Apart:
 
 def _process() -> ProcessPoolExecutor:
     return ProcessPoolExecutor(1, mp_context=get_context("spawn"), initializer=_live_with_parent)
+
+
+@contextmanager
+def _no_main_module() -> Iterator[None]:
+    """Start processes without the caller's script, which would run there once more."""
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
 
 
 def _live_with_parent() -> None:

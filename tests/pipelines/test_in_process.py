@@ -157,6 +157,22 @@ def test_jobs_choose_so_by_themselves(folder: Path, tmp_path: Path) -> None:
     assert found["tracks"] == 6
 
 
+def test_a_script_without_a_main_guard_may_add_recordings(folder: Path, tmp_path: Path) -> None:
+    """Processes that are started must not run the script again."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import sys, grafp\nfrom pipelines.indexing import calibrate\ncalibrate.CLIPS = 0\n"
+        "print(len(grafp.index_catalog(sys.argv[1], sys.argv[2])), 'tracks')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, str(script), str(folder / "music"), str(tmp_path / "catalog")],
+        capture_output=True, text=True, check=False,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "RAY_ADDRESS": ""},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "6 tracks"
+
+
 def crashes_on_some(data: bytes, **_: float) -> np.ndarray:
     if data == b"deadly":
         os._exit(1)
