@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 from grafp.errors import AudioError, OptionError
-from grafp.options import Count, Folder, Kind, Seconds, Whole, number
+from grafp.options import Count, Folder, Kind, Natural, Seconds, number
 from pipelines.common import cli
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class Options:
     """Length of an excerpt, seconds."""
     snr: Annotated[float, Kind("DB", number())] = 5.0
     """Signal-to-noise ratio, dB."""
-    seed: Whole = 0
+    seed: Natural = 0
     """Seed of music, cuts and noise."""
 
 

@@ -11,6 +11,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 
 from grafp.audio import encode, synthesis
@@ -46,6 +47,9 @@ VALUES = (
     "1e99",
     "x",
     "0x10",
+    "\u00b2",
+    "9" * 30,
+    "9" * 5000,
     "1,,2",
     "ä\n",
     "--",
@@ -136,13 +140,44 @@ def test_wrong_places(
     words[option] = place
     code, error = outcome(job, [word for pair in words.items() for word in pair], capsys)
     fine = option == "--out" and what in ("not there", "no audio in it")
-    if option in ("--queries", "--audio") and what == "no audio in it":
-        fine = True  # an empty batch, or an empty catalog
     if fine:
         assert code == cli.DONE, error
     else:
         assert code in (cli.FAILED, cli.BAD_ARGUMENTS), error
         assert [line[:7] for line in error] == ["error: "], error
+
+
+@pytest.mark.parametrize(
+    ("name", "option"),
+    [
+        ("query_batch", "--truth"), ("query_batch", "--catalog"), ("index_catalog", "--model"),
+        ("merge_index", "--remove"), ("merge_index", "--rollback"), ("train", "--start-from"),
+    ],
+)  # fmt: skip
+def test_a_variable_that_is_not_set_is_no_value(
+    name: str, option: str, capsys: pytest.CaptureFixture
+) -> None:
+    """`--rollback "$SNAPSHOT"` must not maintain the catalog instead."""
+    job = import_module(f"pipelines.jobs.{name}")
+    code, error = outcome(job, [*NEEDED[name], option, ""], capsys)
+    assert (code, error) == (cli.BAD_ARGUMENTS, [f"error: {option}: is empty"])
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: os.symlink("/dev/zero", path)])
+def test_a_table_may_name_what_is_no_file(
+    make: Callable, catalog: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """Nobody writes to the pipe, and the device has no end: neither is waited for."""
+    make(tmp_path / "odd.wav")
+    (tmp_path / "list.csv").write_text("path\nodd.wav\n")
+    words = ["--catalog", str(catalog), "--out", str(tmp_path / "out"), "--workers", "0"]
+    where = str(tmp_path / "list.csv")
+    assert outcome(query_job, [*words, "--queries", where], capsys) == (cli.DONE, [])
+    [row] = pq.read_table(tmp_path / "out" / "matches.parquet").to_pylist()
+    reason = f"{tmp_path}/odd.wav: neither a file nor a folder, but a pipe or a device"
+    assert row["error"] == reason
+    words += ["--queries", str(tmp_path / "odd.wav")]
+    assert outcome(query_job, words, capsys) == (cli.FAILED, [f"error: {reason}"])
 
 
 def hostile_names(folder: Path) -> int:
