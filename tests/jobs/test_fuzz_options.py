@@ -19,6 +19,7 @@ from grafp.catalog.catalog import Catalog
 from pipelines.common import cli
 from pipelines.common.work import Encoders
 from pipelines.indexing.flow import index_catalog
+from pipelines.jobs import demo as demo_job
 from pipelines.jobs import index_catalog as index_job
 from pipelines.jobs import merge_index as merge_job
 from pipelines.jobs import query_batch as query_job
@@ -178,6 +179,30 @@ def test_a_table_may_name_what_is_no_file(
     assert row["error"] == reason
     words += ["--queries", str(tmp_path / "odd.wav")]
     assert outcome(query_job, words, capsys) == (cli.FAILED, [f"error: {reason}"])
+
+
+def test_a_demo_has_a_folder_of_its_own(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    for out, reason in {
+        tmp_path: f"--out {tmp_path}: holds other files; choose a folder that is empty or new",
+        tmp_path / "file": f"{tmp_path}/file/made-by-demo: {tmp_path}/file is no folder",
+    }.items():
+        code, error = outcome(demo_job, ["--out", str(out)], capsys)
+        assert code in (cli.FAILED, cli.BAD_ARGUMENTS)
+        assert error == [f"error: {reason}"]
+    assert os.listdir(tmp_path) == ["file"]
+
+
+@pytest.mark.slow
+def test_a_demo_of_excerpts_that_nothing_is_as_long_as(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    for number in range(2):
+        sound = encode(synthesis.piece(number, 3.0), "wav")
+        (tmp_path / f"{number}.wav").write_bytes(sound)
+    words = ["--audio", str(tmp_path), "--out", f"{tmp_path}/out", "--seconds", "5"]
+    expected = (cli.BAD_ARGUMENTS, ["error: --seconds 5: longer than the recordings"])
+    assert outcome(demo_job, words, capsys) == expected
 
 
 def hostile_names(folder: Path) -> int:
