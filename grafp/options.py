@@ -19,6 +19,7 @@ import argparse
 import ast
 import contextlib
 import dataclasses
+import difflib
 import inspect
 import math
 import os
@@ -36,6 +37,7 @@ from grafp.errors import OptionError
 T = TypeVar("T")
 BAD_ARGUMENTS = 2
 _LARGEST = 2**31 - 1
+_HELP = "see --help"
 
 
 def not_empty(text: str) -> str:
@@ -141,13 +143,25 @@ class Parser(argparse.ArgumentParser):
         formatter.end_section()
         return formatter.format_help()
 
+    def parse_known_args(self, args=None, namespace=None):  # type: ignore[no-untyped-def, override]
+        """Tells a misspelled option, before the one that was meant is missed."""
+        args = list(sys.argv[1:] if args is None else args)
+        known = self._option_string_actions
+        for name in (word.partition("=")[0] for word in args):
+            if name.startswith("--") and name not in ("--", *known):
+                near = difflib.get_close_matches(name, known, 1)
+                refuse(
+                    f"{name}: no such option; " + (f"did you mean {near[0]}?" if near else _HELP)
+                )
+        return super().parse_known_args(args, namespace)
+
     def error(self, message: str) -> NoReturn:
         message = message.removeprefix("argument ").replace("with argument ", "with ")
         what, _, names = message.partition(": ")
         if what == "the following arguments are required":
             message = f"{names}: required"
         elif what == "unrecognized arguments":
-            message = f"{names}: no such option; see --help"
+            message = f"{names}: no such option; {_HELP}"
         refuse(message.replace("expected one argument", "needs a value"))
 
 
