@@ -143,7 +143,7 @@ class Parser(argparse.ArgumentParser):
         formatter.end_section()
         return formatter.format_help()
 
-    def parse_known_args(self, args=None, namespace=None):  # type: ignore[no-untyped-def, override]
+    def parse_known_args(self, args=None, namespace=None):  # type: ignore[no-untyped-def]
         """Tells a misspelled option, before the one that was meant is missed."""
         args = list(sys.argv[1:] if args is None else args)
         known = self._option_string_actions

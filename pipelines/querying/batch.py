@@ -11,7 +11,6 @@ import pyarrow.compute as pc
 from grafp.audio import MAX_SECONDS
 from grafp.catalog.catalog import Catalog
 from grafp.catalog.identify import open_for_queries, rows_of
-from grafp.errors import OptionError
 from grafp.index.acceptance import Acceptance
 from grafp.index.alignment import MAX_SPEED_CHANGE
 from grafp.matches import MATCH_SCHEMA, write_matches
@@ -58,12 +57,12 @@ class Batch:
     def begin(cls, catalog_uri: str, queries: str | list[Item], out: str, asked: Asked) -> "Batch":
         """Go on with a batch that was interrupted, if there is one.
 
-        Raises StorageError, CatalogError or OptionError with nothing written.
+        Raises StorageError or CatalogError with nothing written.
         """
         started = time.monotonic()
         catalog, manifest = open_for_queries(catalog_uri)
         acceptance = catalog.acceptance(asked.fpr, asked.min_score)
-        items = queries_of(queries)
+        items = list_items(queries) if isinstance(queries, str) else queries
         uris = catalog.live_tracks()
         logger.info(
             f"{len(items)} queries against {len(uris)} tracks, snapshot {manifest.snapshot}"
@@ -114,16 +113,6 @@ class Batch:
         rows = [{**row, **took} for row in found]
         rows[0] |= {name: answer[name] for name in ("codes_scanned", "search_seconds")}
         return rows
-
-
-def queries_of(queries: str | list[Item]) -> list[Item]:
-    """The recordings to ask for. Raises OptionError when a folder or table has none."""
-    if not isinstance(queries, str):
-        return queries
-    items = list_items(queries)
-    if not items:
-        raise OptionError(f"--queries {queries} has no recordings; check it")
-    return items
 
 
 def _summary(rows: pa.Table, started: float) -> dict:

@@ -112,8 +112,8 @@ def query_batch(
         truth: right answers; then OUT/report.json and OUT/report.html say how good these are.
         report: write OUT/report.html, see `pipelines.querying.page`.
 
-    Raises StorageError or CatalogError with nothing written, OptionError where there is no query,
-    or for one that has no line in the truth.
+    Raises StorageError or CatalogError with nothing written, OptionError for a query that has no
+    line in the truth.
     """
     asked = Asked(top_k, fpr, min_score, decode, max_seconds, max_speed_change)
     batch = Batch.begin(catalog_uri, queries, out, asked)

@@ -22,7 +22,7 @@ from grafp.index.background import BackgroundSearch
 from grafp.index.evidence import Answer
 from grafp.matches import MATCH_SCHEMA, unmatched, write_matches
 from grafp.reports.timeline import timeline_report
-from grafp.storage.sources import Item
+from grafp.storage.sources import Item, list_items
 from grafp.storage.tables import Row, table_of
 from grafp.timeline.cue import cue_sheet, file_names
 from grafp.timeline.detection import (
@@ -37,7 +37,6 @@ from pipelines.common.encode import encoded, fingerprints_of
 from pipelines.common.finished import finished_rows
 from pipelines.common.opening import AnySearch, is_streamed, search_for_queries
 from pipelines.common.work import ENCODERS, Encoders, connect
-from pipelines.querying.batch import queries_of
 
 logger = logging.getLogger(__name__)
 
@@ -115,14 +114,14 @@ def timeline_batch(
     `fpr` is the number of false detections in an hour of recording; see `Catalog.acceptance` for it
     and `min_score`. `max_speed_change` is a share. `report`: write OUT/report.html too.
 
-    Raises StorageError, CatalogError or OptionError with nothing written.
+    Raises StorageError or CatalogError with nothing written.
     """
     started = time.monotonic()
     catalog, manifest = open_for_queries(catalog_uri)
     acceptance = catalog.acceptance(fpr, min_score)
     # Each window of an hour may give a false detection.
     acceptance = replace(acceptance, fpr=acceptance.fpr / _WINDOWS_AN_HOUR)
-    items = queries_of(recordings)
+    items = list_items(recordings) if isinstance(recordings, str) else recordings
     uris = catalog.live_tracks()
     logger.info(f"{len(items)} recordings against {len(uris)} tracks, snapshot {manifest.snapshot}")
     by_recording: list[list[dict]] = [[] for _ in items]
