@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from grafp import storage
-from grafp.audio import SAMPLE_RATE, decode
+from grafp.audio import SAMPLE_RATE, checked, decode
 from grafp.catalog.identify import (
     Identifier,
     background_of,
@@ -19,7 +19,8 @@ from grafp.catalog.identify import (
     searched_by_need,
 )
 from grafp.catalog.opened import open_search
-from grafp.index.alignment import MAX_SPEED_CHANGE
+from grafp.errors import OptionError
+from grafp.index.alignment import HIGHEST_SPEED_CHANGE, MAX_SPEED_CHANGE
 from grafp.matches import MATCH_SCHEMA
 from grafp.model.bundle import load_bundle
 from grafp.model.inference import Fingerprinter
@@ -128,6 +129,12 @@ class OpenCatalog:
         max_speed_change: float = MAX_SPEED_CHANGE,
         device: str = "cpu",
     ) -> None:
+        if top_k < 1:
+            raise OptionError(f"top_k: {top_k} is not a whole number of 1 or more")
+        if not 0 <= max_speed_change <= HIGHEST_SPEED_CHANGE:
+            raise OptionError(
+                f"max_speed_change: {max_speed_change} is not between 0 and {HIGHEST_SPEED_CHANGE}"
+            )
         self._uri, self._top_k, self._fpr, self._min_score = uri, top_k, fpr, min_score
         self._max_speed_change, self._device = max_speed_change, device
         self._open()
@@ -239,7 +246,7 @@ def open_catalog(
         max_speed_change: how much faster or slower than cataloged music may play, as a share.
         device: of the encoder, "cpu" or "cuda".
 
-    Raises CatalogError, ModelError or StorageError.
+    Raises CatalogError, ModelError, StorageError, or OptionError for a value that cannot work.
     """
     return OpenCatalog(
         os.fspath(uri),
@@ -254,7 +261,7 @@ def open_catalog(
 def _read(recording: Recording) -> tuple[str, np.ndarray]:
     """The name and the samples of a recording."""
     if isinstance(recording, np.ndarray):
-        return "", recording
+        return "", checked(recording)
     if isinstance(recording, bytes):
         return "", decode(recording)
     query = os.fspath(recording)

@@ -19,6 +19,7 @@ import argparse
 import ast
 import contextlib
 import dataclasses
+import difflib
 import inspect
 import math
 import os
@@ -35,6 +36,15 @@ from grafp.errors import OptionError
 
 T = TypeVar("T")
 BAD_ARGUMENTS = 2
+_LARGEST = 2**31 - 1
+_HELP = "see --help"
+
+
+def not_empty(text: str) -> str:
+    """Any text but none, which is mostly a variable of the shell that is not set."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError("is empty")
+    return text
 
 
 @dataclass(frozen=True)
@@ -43,7 +53,7 @@ class Kind:
 
     metavar: str
     """Its unit or kind in the help."""
-    read: Callable[[str], Any] = str
+    read: Callable[[str], Any] = not_empty
     """Raises argparse.ArgumentTypeError that says what would be right."""
     repeatable: bool = False
     variable: str | None = None
@@ -81,8 +91,18 @@ def parse_given(
 
 def refuse(message: str) -> NoReturn:
     """Exit as for a wrong option."""
-    print(f"error: {message}", file=sys.stderr, flush=True)
+    tell(message)
     sys.exit(BAD_ARGUMENTS)
+
+
+def tell(message: str) -> None:
+    """Print an error on standard error."""
+    print(f"error: {one_line(message)}", file=sys.stderr, flush=True)
+
+
+def one_line(message: str) -> str:
+    """A text that may have names of files, with what is not printable in them as \\n or \\x1b."""
+    return "".join(one if one.isprintable() else repr(one)[1:-1] for one in message)
 
 
 def build_parser(options: type, description: str | None, *, prog: str | None = None) -> "Parser":
@@ -123,13 +143,25 @@ class Parser(argparse.ArgumentParser):
         formatter.end_section()
         return formatter.format_help()
 
+    def parse_known_args(self, args=None, namespace=None):  # type: ignore[no-untyped-def]
+        """Tells a misspelled option, before the one that was meant is missed."""
+        args = list(sys.argv[1:] if args is None else args)
+        known = self._option_string_actions
+        for name in (word.partition("=")[0] for word in args):
+            if name.startswith("--") and name not in ("--", *known):
+                near = difflib.get_close_matches(name, known, 1)
+                refuse(
+                    f"{name}: no such option; " + (f"did you mean {near[0]}?" if near else _HELP)
+                )
+        return super().parse_known_args(args, namespace)
+
     def error(self, message: str) -> NoReturn:
         message = message.removeprefix("argument ").replace("with argument ", "with ")
         what, _, names = message.partition(": ")
         if what == "the following arguments are required":
             message = f"{names}: required"
         elif what == "unrecognized arguments":
-            message = f"{names}: no such option; see --help"
+            message = f"{names}: no such option; {_HELP}"
         refuse(message.replace("expected one argument", "needs a value"))
 
 
@@ -231,13 +263,6 @@ def _finite(text: str) -> float:
     return value
 
 
-def not_empty(text: str) -> str:
-    """A path or URI: any text but none."""
-    if not text.strip():
-        raise argparse.ArgumentTypeError("is empty")
-    return text
-
-
 def local_folder(text: str) -> str:
     """A path on this machine."""
     if "://" in text:
@@ -255,25 +280,23 @@ def positive_float(text: str) -> float:
 
 def positive_int(text: str) -> int:
     """A whole number above 0."""
-    value = int(text) if text.isdigit() else 0
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 1 or more")
-    return value
-
-
-def whole_number(text: str) -> int:
-    """Any whole number."""
-    try:
-        return int(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
+    return _whole_number(text, 1)
 
 
 def natural_number(text: str) -> int:
     """A whole number of 0 or more."""
-    value = int(text) if text.isdigit() else -1
-    if value < 0:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of 0 or more")
+    return _whole_number(text, 0)
+
+
+def _whole_number(text: str, low: int) -> int:
+    if not (text.isascii() and text.isdigit()):
+        value = low - 1
+    else:  # Python reads no more than some thousand digits
+        value = int(text) if len(text.lstrip("0")) <= len(str(_LARGEST)) else _LARGEST + 1
+    if value < low:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of {low} or more")
+    if value > _LARGEST:
+        raise argparse.ArgumentTypeError(f"{text} is more than {_LARGEST}")
     return value
 
 
@@ -307,9 +330,8 @@ def whole_numbers(low: int, high: int) -> Callable[[str], list[int]]:
     return read
 
 
-Uri = Annotated[str, Kind("URI", not_empty)]
+Uri = Annotated[str, Kind("URI")]
 Folder = Annotated[str, Kind("FOLDER", local_folder)]
 Count = Annotated[int, Kind("N", positive_int)]
-Whole = Annotated[int, Kind("N", whole_number)]
 Natural = Annotated[int, Kind("N", natural_number)]
 Seconds = Annotated[float, Kind("S", positive_float)]

@@ -54,6 +54,17 @@ def decode(
     return np.concatenate(blocks)
 
 
+def checked(samples_S: np.ndarray) -> np.ndarray:
+    """Samples that were decoded elsewhere, float32. Raises the AudioError that `decode` would."""
+    if samples_S.ndim != 1 or samples_S.dtype.kind != "f":
+        raise UnreadableAudio(
+            f"{samples_S.dtype} samples of shape {samples_S.shape}; give 16 kHz mono as float32, "
+            "shape (samples,)"
+        )
+    _check(len(samples_S) / SAMPLE_RATE, _peak(samples_S), None, b"", 1.0, allow_silent=True)
+    return samples_S.astype(np.float32, copy=False)
+
+
 def decode_chunks(
     data: bytes,
     *,

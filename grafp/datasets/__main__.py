@@ -23,7 +23,7 @@ from grafp.datasets import Kind, list_recordings
 from grafp.datasets.fma import SUBSETS, recordings
 from grafp.datasets.tables import write_table
 from grafp.errors import GrafpError, OptionError
-from grafp.options import Uri, choice, parse, refuse
+from grafp.options import Uri, choice, parse, refuse, tell
 from grafp.storage.sources import Item, is_table
 
 
@@ -64,7 +64,7 @@ def main(arguments: list[str] | None = None) -> int:
     except OptionError as error:
         refuse(str(error))
     except GrafpError as error:
-        print(f"error: {error}", file=sys.stderr)
+        tell(str(error))
         return 1
     splits = Counter(item.row.get("split") or "none" for item in items)
     groups = len({item.group for item in items})

@@ -18,7 +18,7 @@ from grafp.index.proposals import Alignments
 from grafp.index.scoring import TRIED, Match, Tracks
 
 NEIGHBORS = 40  # per fingerprint, where a catalog has no other number
-MAX_SPEED_CHANGE = 0.05
+MAX_SPEED_CHANGE, HIGHEST_SPEED_CHANGE = 0.05, 0.15
 """How much faster or slower than as cataloged a query may be, unless told otherwise."""
 CANDIDATES = 64  # proposals scored exactly per query, those with the most votes first; likewise
 _PRODUCTS_AT_ONCE = 1 << 22

@@ -50,19 +50,12 @@ def train_index(
 
 def _untrained(parameters: IndexParameters, points: int, seed: int) -> faiss.IndexIVF:
     """Raises OptionError, see `train_index`."""
+    _check_points(f"--lists {parameters.nlist}", parameters.nlist, points)
     index = faiss.index_factory(
         DIMENSION, f"IVF{parameters.nlist},{parameters.codec}", faiss.METRIC_INNER_PRODUCT
     )
     coded = parameters.codec.startswith("PQ")
-    for option, value, least in (
-        ("--lists", parameters.nlist, parameters.nlist),
-        ("--codec", parameters.codec, index.pq.ksub if coded else 1),
-    ):
-        if points < least:
-            raise OptionError(
-                f"{option} {value}: takes {least:,} fingerprints to train, and the catalog has "
-                f"{points:,} that are not silent; index more music, or do without the option"
-            )
+    _check_points(f"--codec {parameters.codec}", index.pq.ksub if coded else 1, points)
     index.cp.niter, index.cp.seed = ITERATIONS, seed + 1
     index.cp.spherical = True  # shorter centroids would have fewer fingerprints, and even shorter
     index.cp.min_points_per_centroid = 1  # small catalogs work; the size rule warns nobody
@@ -72,6 +65,14 @@ def _untrained(parameters: IndexParameters, points: int, seed: int) -> faiss.Ind
     if isinstance(index, faiss.IndexIVFPQ):
         index.do_polysemous_training = False  # most of its time, for a filter that is not used
     return index
+
+
+def _check_points(option: str, least: int, points: int) -> None:
+    if points < least:
+        raise OptionError(
+            f"{option}: takes {least:,} fingerprints to train, and the catalog has {points:,} that "
+            "are not silent; index more music, or do without the option"
+        )
 
 
 def _trained(

@@ -49,6 +49,10 @@ def cells_in_view(cells: int, vectors: int, wanted: int) -> int:
     return min(cells, 32 + 16 * wanted * cells // vectors)
 
 
+_MOST = {"lists": 1 << 24, "probes": 1 << 24, "neighbors": 1000, "candidates": 10_000}
+"""Beyond, queries or the training take all memory."""
+
+
 @dataclass(frozen=True)
 class IndexOptions:
     """What a catalog's owner asked of its index; None is left to `IndexParameters` and defaults."""
@@ -68,9 +72,9 @@ class IndexOptions:
         """Raises OptionError for a value that cannot work."""
         if self.codec is not None and self.codec not in CODE_BYTES:
             raise OptionError(f"--codec {self.codec}: not one of {', '.join(CODE_BYTES)}")
-        for name in ("lists", "probes", "neighbors", "candidates"):
-            if (value := getattr(self, name)) is not None and value < 1:
-                raise OptionError(f"--{name} {value}: not a whole number of 1 or more")
+        for name, most in _MOST.items():
+            if (value := getattr(self, name)) is not None and not 1 <= value <= most:
+                raise OptionError(f"--{name} {value}: not a whole number of 1 to {most:,}")
         if self.lists and self.probes and self.probes > self.lists:
             raise OptionError(f"--probes {self.probes}: more than the {self.lists} lists")
 

@@ -68,7 +68,7 @@ def read_card(name_or_uri: str = DEFAULT_MODEL) -> ModelCard:
             for name in ("card.json", "weights.safetensors")
         }
     except StorageError as error:
-        names = ", ".join(sorted(path.name for path in SHIPPED.glob("*/"))) or "none"
+        names = ", ".join(_shipped()) or "none"
         raise ModelError(
             f"{name_or_uri}: not a model bundle ({error}); shipped models: {names}"
         ) from error
@@ -84,15 +84,18 @@ def read_background(name_or_uri: str) -> bytes | None:
 def shipped_background(card: ModelCard) -> bytes | None:
     """The background of the shipped model that this is, perhaps a copy of before it had one."""
     preset = str(card.card.get("preset"))
-    if "/" in preset or not (SHIPPED / preset).is_dir() or read_card(preset).sha256 != card.sha256:
+    if preset not in _shipped() or read_card(preset).sha256 != card.sha256:
         return None
     return read_background(preset)
 
 
 def _where(name_or_uri: str) -> str:
     """The folder of a shipped model, by name, or the folder or prefix itself."""
-    shipped = SHIPPED / name_or_uri
-    return str(shipped) if "/" not in name_or_uri and shipped.is_dir() else name_or_uri
+    return str(SHIPPED / name_or_uri) if name_or_uri in _shipped() else name_or_uri
+
+
+def _shipped() -> list[str]:
+    return sorted(path.name for path in SHIPPED.glob("*/"))
 
 
 def parse_card(files: dict[str, bytes], name: str) -> ModelCard:

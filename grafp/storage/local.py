@@ -15,6 +15,9 @@ from collections.abc import Iterator
 from grafp.errors import StorageError
 from grafp.storage.s3 import FileInfo
 
+_TEMPORARY = ".tmp"
+_SPECIAL = "neither a file nor a folder, but a pipe or a device"
+
 
 def path(uri: str) -> str:
     """The path of a URI. Raises StorageError for another kind of address."""
@@ -25,8 +28,15 @@ def path(uri: str) -> str:
 
 
 def read(uri: str) -> bytes:
-    with open(path(uri), "rb") as file:
+    with open(path(uri), "rb", opener=_at_once) as file:
+        if not modes.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(errno.EINVAL, _SPECIAL)
         return file.read()
+
+
+def _at_once(name: str, flags: int) -> int:
+    """Open a file; a pipe that nobody writes to is not waited for."""
+    return os.open(name, flags | os.O_NONBLOCK)
 
 
 def write(uri: str, data: bytes) -> None:
@@ -68,6 +78,8 @@ def list_files(uri: str) -> Iterator[FileInfo]:
     if info := _info(uri, root):
         yield info
         return
+    if os.path.exists(root) and not os.path.isdir(root):
+        raise OSError(errno.EINVAL, _SPECIAL)
     seen = set()  # linked folders are followed, but not round in circles
     for folder, folders, names in os.walk(root, onerror=_fail, followlinks=True):
         status = os.stat(folder)
@@ -94,16 +106,29 @@ def explain(uri: str, error: Exception) -> StorageError:
     text = (isinstance(error, OSError) and error.strerror) or str(error)
     if isinstance(error, FileNotFoundError):
         text = "not found" + ("; its name is not UTF-8, rename it" if "\ufffd" in uri else "")
+    elif isinstance(error, IsADirectoryError):
+        text = "a folder; give a file"
+    elif isinstance(error, NotADirectoryError | FileExistsError):
+        text = f"{_not_a_folder(path(uri))} is no folder"
     elif isinstance(error, PermissionError):
-        text = f"{text}: {error.filename}; check the owner and mode"
+        folder, name = os.path.split(str(error.filename))
+        where = folder if name.endswith(_TEMPORARY) else error.filename
+        text = f"{text}: {where}; check the owner and mode"
     return StorageError(text)
+
+
+def _not_a_folder(path: str) -> str:
+    """The part of a path that is a file."""
+    while not os.path.lexists(path) and os.path.dirname(path) != path:
+        path = os.path.dirname(path)
+    return path
 
 
 @contextlib.contextmanager
 def staged(path: str, data: bytes) -> Iterator[str]:
     """A complete temporary file beside `path`, hidden from listings, gone afterwards."""
     os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
-    temporary = os.path.join(os.path.dirname(path), f".{uuid.uuid4().hex}.tmp")
+    temporary = os.path.join(os.path.dirname(path), f".{uuid.uuid4().hex}{_TEMPORARY}")
     try:
         with open(temporary, "xb") as file:
             file.write(data)

@@ -154,7 +154,10 @@ def explain(_uri: str, error: Exception) -> StorageError | None:
         keys = "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
         return StorageError(f"access denied ({code}); check {keys}")
     if "Credentials" in name:
-        return StorageError("no credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY")
+        return StorageError(
+            "no credentials; set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and AWS_ENDPOINT_URL "
+            "for a store that is not AWS's"
+        )
     if name in ("ParamValidationError", "InvalidRegionError", "ProfileNotFound"):
         return StorageError(str(error)[:160])
     if isinstance(error, OSError) and error.strerror and not code.startswith("5"):
@@ -168,7 +171,10 @@ def explain(_uri: str, error: Exception) -> StorageError | None:
 def _bucket_key(uri: str) -> tuple[str, str]:
     bucket, _, key = uri.removeprefix("s3://").partition("/")
     if not bucket or "@" in bucket:  # not repeated here: it may hold a password
-        raise StorageError("use s3://bucket/prefix, with credentials in the AWS_ variables")
+        raise StorageError(
+            "s3:// without a bucket, or with a password; use s3://bucket/prefix, with credentials "
+            "in the AWS_ variables"
+        )
     return bucket, key
 
 

@@ -48,15 +48,18 @@ def list_items(uri: str, *, may_be_missing: bool = False) -> list[Item]:
     table's own folder and may not leave it. Files with other extensions are logged, in one line.
 
     Raises StorageError if nothing is there, unless it `may_be_missing`; OptionError if `uri` is
-    another file, or if a table lacks the column, names a recording twice, or one outside its
-    folder by a relative path.
+    another file, or a folder of other files, or if a table lacks the column, names a recording
+    twice, or one outside its folder by a relative path.
     """
     if is_table(uri):
         return _from_table(uri)
     files = storage.list_files(uri, may_be_missing=may_be_missing)
     if [file.uri for file in files] == [uri] and not uri.lower().endswith(EXTENSIONS):
         raise OptionError(f"{uri}: neither a folder, nor a recording, nor a table (.csv, .parquet)")
-    return from_files(uri, files)
+    recordings = from_files(uri, files)
+    if files and not recordings and not may_be_missing:
+        raise OptionError(f"{uri}: no recordings among its files; another folder may be meant")
+    return recordings
 
 
 def is_table(uri: str) -> bool:

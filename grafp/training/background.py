@@ -32,7 +32,7 @@ from grafp.model.background import (
 from grafp.model.bundle import load_bundle
 from grafp.model.fingerprint import HOP_SECONDS
 from grafp.model.inference import Fingerprinter
-from grafp.options import Uri, parse, refuse
+from grafp.options import Uri, parse, refuse, tell
 from grafp.storage.sources import Item
 from grafp.training.config import TrainConfig
 from grafp.training.data.prepare import validation_groups
@@ -196,7 +196,7 @@ def main(arguments: list[str] | None = None) -> int:
     except OptionError as error:
         refuse(str(error))
     except GrafpError as error:
-        print(f"error: {error}", file=sys.stderr)
+        tell(str(error))
         return 1
     print(f"{len(made.clips_NMD)} clips of {len(set(made.track_N.tolist()))} tracks: {uri}")
     return 0

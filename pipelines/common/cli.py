@@ -26,6 +26,7 @@ from grafp.options import (
     parse_given,
     positive_float,
     positive_int,
+    tell,
 )
 from pipelines.common import logs
 from pipelines.common.stderr import without_noise
@@ -59,15 +60,10 @@ def run(main: Callable[[T], tuple[dict[str, Any], int]], options: T) -> int:
         known = known_error(error)
         if known is None or os.environ.get("GRAFP_TRACEBACK"):
             raise
-        print(f"error: {_one_line(str(known))}", file=sys.stderr, flush=True)
+        tell(str(known))
         return BAD_ARGUMENTS if isinstance(known, OptionError) else FAILED
     print(json.dumps(summary), flush=True)
     return code
-
-
-def _one_line(text: str) -> str:
-    """A message with hostile names in it: line ends and the like as Python writes them."""
-    return "".join(one if one.isprintable() else repr(one)[1:-1] for one in text)
 
 
 def known_error(error: BaseException | None) -> GrafpError | None:

@@ -67,10 +67,11 @@ def index_catalog(
         list_items(audio, may_be_missing=allow_empty) if isinstance(audio, str) else audio
     )
     changes = find_changes(listing, catalog.tracks(), source)
-    if not len(listing) and changes.removed and not allow_empty:
+    if not len(listing) and not allow_empty:
+        lost = f": all {changes.removed} tracks from there would be removed"
         raise OptionError(
-            f"--audio {source} is empty: all {changes.removed} tracks from there would be "
-            "removed; check it, or add --allow-empty"
+            f"--audio {source} has no recordings{lost if changes.removed else ''}; check it, or "
+            "add --allow-empty"
         )
     told = ", ".join(f"{count} {name}" for name, count in changes.counts().items())
     told = told.replace("withdrawn", "removed")  # the summary keeps its key

@@ -14,8 +14,8 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
-from grafp.errors import AudioError, OptionError
-from grafp.options import Count, Folder, Kind, Seconds, Whole, number
+from grafp.errors import AudioError, OptionError, StorageError
+from grafp.options import Count, Folder, Kind, Natural, number
 from pipelines.common import cli
 
 if TYPE_CHECKING:
@@ -32,11 +32,11 @@ class Options:
     """Pieces to synthesize, 30 s each."""
     clips: Count = 60
     """Excerpts to query."""
-    seconds: Seconds = 5.0
+    seconds: Annotated[float, Kind("S", number(1.0, 3600.0))] = 5.0
     """Length of an excerpt, seconds."""
-    snr: Annotated[float, Kind("DB", number())] = 5.0
+    snr: Annotated[float, Kind("DB", number(-60.0, 120.0))] = 5.0
     """Signal-to-noise ratio, dB."""
-    seed: Whole = 0
+    seed: Natural = 0
     """Seed of music, cuts and noise."""
 
 
@@ -76,15 +76,19 @@ def main(chosen: Options) -> tuple[dict[str, Any], int]:
 
 def _start_over(out: str) -> None:
     """Remove what an earlier demo left; never a folder that is something else."""
+    from grafp import storage
+
     marker = f"{out}/made-by-demo"
-    if os.path.isdir(out) and os.listdir(out):
-        if not os.path.exists(marker):
-            raise OptionError(
-                f"--out {out}: holds other files; choose a folder that is empty or new"
-            )
-        shutil.rmtree(out)
-    os.makedirs(out, exist_ok=True)
-    open(marker, "w").close()
+    try:
+        if os.path.isdir(out) and os.listdir(out):
+            if not os.path.exists(marker):
+                raise OptionError(
+                    f"--out {out}: holds other files; choose a folder that is empty or new"
+                )
+            shutil.rmtree(out)
+    except OSError as error:
+        raise StorageError(f"--out {out}: {error.strerror}; choose another folder") from error
+    storage.write(marker, b"")
 
 
 def _synthesize(folder: str, count: int, seed: int) -> None:
@@ -104,7 +108,7 @@ def _synthesize(folder: str, count: int, seed: int) -> None:
 def _keep_some_out(items: list["Item"]) -> tuple[list["Item"], list["Item"]]:
     """The tracks to index, and those to keep out: one in eight, spread over the list."""
     if len(items) < 2:
-        raise OptionError("--audio: at least two recordings are needed")
+        raise OptionError("--audio, --tracks: at least two recordings are needed")
     unknown = items[4::8] or items[-1:]
     return [item for item in items if item not in unknown], unknown
 
@@ -112,6 +116,7 @@ def _keep_some_out(items: list["Item"]) -> tuple[list["Item"], list["Item"]]:
 def _cut(known: list["Item"], unknown: list["Item"], chosen: Options, out: str) -> None:
     """Write excerpts as WAV files, and truth.csv; a quarter comes from unknown tracks."""
     import csv
+    import io
 
     import numpy as np
 
@@ -142,8 +147,11 @@ def _cut(known: list["Item"], unknown: list["Item"], chosen: Options, out: str) 
         storage.write(path, encode(0.5 * clip_S / np.abs(clip_S).max(), "wav"))
         offset = f"{start / SAMPLE_RATE:.4f}"
         lines.append([path, item.uri, offset] if pool is known else [path, "", ""])
-    with open(f"{out}/truth.csv", "w", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows([["query", "track", "start_s"], *lines])
+    if not lines:
+        raise OptionError(f"--seconds {chosen.seconds:g}: longer than the recordings")
+    table = io.StringIO(newline="")
+    csv.writer(table).writerows([["query", "track", "start_s"], *lines])
+    storage.write(f"{out}/truth.csv", table.getvalue().encode())
 
 
 def _show(rates: dict[str, Any], out: str, seconds: float) -> None:

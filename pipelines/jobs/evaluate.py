@@ -25,7 +25,7 @@ from dataclasses import MISSING, dataclass, field, fields
 from typing import Annotated, Any, Literal
 
 from grafp.errors import OptionError
-from grafp.options import Count, Kind, Uri, Whole, numbers, whole_numbers
+from grafp.options import Count, Kind, Natural, Uri, numbers, whole_numbers
 from pipelines.common import cli
 
 _NEEDED = ("catalog", "audio", "noise", "rir")
@@ -66,7 +66,7 @@ class Options(cli.EncoderOptions):
     query_hop: Literal["fine", "catalog"] = "fine"
     """How often a clip has a fingerprint: every 0.1 s or oftener, or as seldom as the tracks of the
     catalog (the paper's Fig. 2)."""
-    seed: Whole = 0
+    seed: Natural = 0
     """Seed of cuts, noise and impulse responses."""
     unknown: Uri | None = None
     """Recordings that are not in the catalog (default: none)."""

@@ -17,6 +17,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from grafp.errors import OptionError
 from grafp.index.acceptance import HIGHEST_FPR, LOWEST_FPR
+from grafp.index.alignment import HIGHEST_SPEED_CHANGE
 from grafp.options import Count, Kind, Seconds, Uri, number, positive_float
 from pipelines.common import cli
 
@@ -40,7 +41,7 @@ class Options(cli.EncoderOptions):
     min_score: Annotated[float, Kind("X", number(-1.0, 1.0))] | None = None
     """Instead of --fpr: match from this score on, the mean inner product, -1 to 1 (default: by
     --fpr)."""
-    max_speed_change: Annotated[float, Kind("SHARE", number(0.0, 0.15))] = 0.05
+    max_speed_change: Annotated[float, Kind("SHARE", number(0.0, HIGHEST_SPEED_CHANGE))] = 0.05
     """How much faster or slower than cataloged music may play: 0.05 is 5 % either way; 0 asks for
     its own speed."""
     rerank: Literal["exact", "pq"] = "exact"

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Annotated, Any, ClassVar
 
 from grafp.errors import OptionError
-from grafp.options import Count, Kind, Natural, Uri, Whole, choice, number, positive_float
+from grafp.options import Count, Kind, Natural, Uri, choice, number, positive_float
 from grafp.training.config import (
     OPTIMIZERS,
     PRESET_NAMES,
@@ -83,7 +83,7 @@ class Options:
     augment: Annotated[list[str], Kind("NAME=VALUE", repeatable=True)] = field(default_factory=list)
     """A setting of AugmentConfig, such as codec=0.2 (a probability), snr_db=0:20 (a range) or
     order=noise-room; repeatable (default: those of the recipe)."""
-    seed: Whole = TrainConfig.seed
+    seed: Natural = TrainConfig.seed
     num_workers: Natural = 1
     """Ray Train workers; 0 trains in this process, without Ray."""
     gpu: bool | None = None

@@ -47,8 +47,9 @@ def test_lists_that_were_asked_for_stay_and_are_trained_again_with_more_points()
     ("values", "line"),
     [
         ({"codec": "PQ7"}, "--codec PQ7: not one of PQ64x4fs, PQ64, SQfp16"),
-        ({"lists": 0}, "--lists 0: not a whole number of 1 or more"),
-        ({"candidates": -1}, "--candidates -1: not a whole number of 1 or more"),
+        ({"lists": 0}, "--lists 0: not a whole number of 1 to 16,777,216"),
+        ({"candidates": -1}, "--candidates -1: not a whole number of 1 to 10,000"),
+        ({"neighbors": 1001}, "--neighbors 1001: not a whole number of 1 to 1,000"),
         ({"lists": 8, "probes": 9}, "--probes 9: more than the 8 lists"),
     ],
 )
@@ -82,6 +83,7 @@ def test_only_search_settings_change_later() -> None:
     ("asked", "points", "line"),
     [
         (IndexOptions(lists=256), 200, "--lists 256: takes 256 fingerprints"),
+        (IndexOptions(lists=1 << 24), 200, "--lists 16777216: takes 16,777,216 fingerprints"),
         (IndexOptions(codec="PQ64", lists=2), 200, "--codec PQ64: takes 256 fingerprints"),
         (IndexOptions(codec="PQ64x4fs", lists=2), 15, "--codec PQ64x4fs: takes 16 fingerprints"),
     ],

@@ -11,6 +11,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 
 from grafp.audio import encode, synthesis
@@ -18,6 +19,7 @@ from grafp.catalog.catalog import Catalog
 from pipelines.common import cli
 from pipelines.common.work import Encoders
 from pipelines.indexing.flow import index_catalog
+from pipelines.jobs import demo as demo_job
 from pipelines.jobs import index_catalog as index_job
 from pipelines.jobs import merge_index as merge_job
 from pipelines.jobs import query_batch as query_job
@@ -46,6 +48,9 @@ VALUES = (
     "1e99",
     "x",
     "0x10",
+    "\u00b2",
+    "9" * 30,
+    "9" * 5000,
     "1,,2",
     "ä\n",
     "--",
@@ -136,13 +141,68 @@ def test_wrong_places(
     words[option] = place
     code, error = outcome(job, [word for pair in words.items() for word in pair], capsys)
     fine = option == "--out" and what in ("not there", "no audio in it")
-    if option in ("--queries", "--audio") and what == "no audio in it":
-        fine = True  # an empty batch, or an empty catalog
     if fine:
         assert code == cli.DONE, error
     else:
         assert code in (cli.FAILED, cli.BAD_ARGUMENTS), error
         assert [line[:7] for line in error] == ["error: "], error
+
+
+@pytest.mark.parametrize(
+    ("name", "option"),
+    [
+        ("query_batch", "--truth"), ("query_batch", "--catalog"), ("index_catalog", "--model"),
+        ("merge_index", "--remove"), ("merge_index", "--rollback"), ("train", "--start-from"),
+    ],
+)  # fmt: skip
+def test_a_variable_that_is_not_set_is_no_value(
+    name: str, option: str, capsys: pytest.CaptureFixture
+) -> None:
+    """`--rollback "$SNAPSHOT"` must not maintain the catalog instead."""
+    job = import_module(f"pipelines.jobs.{name}")
+    code, error = outcome(job, [*NEEDED[name], option, ""], capsys)
+    assert (code, error) == (cli.BAD_ARGUMENTS, [f"error: {option}: is empty"])
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: os.symlink("/dev/zero", path)])
+def test_a_table_may_name_what_is_no_file(
+    make: Callable, catalog: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """Nobody writes to the pipe, and the device has no end: neither is waited for."""
+    make(tmp_path / "odd.wav")
+    (tmp_path / "list.csv").write_text("path\nodd.wav\n")
+    words = ["--catalog", str(catalog), "--out", str(tmp_path / "out"), "--workers", "0"]
+    where = str(tmp_path / "list.csv")
+    assert outcome(query_job, [*words, "--queries", where], capsys) == (cli.DONE, [])
+    [row] = pq.read_table(tmp_path / "out" / "matches.parquet").to_pylist()
+    reason = f"{tmp_path}/odd.wav: neither a file nor a folder, but a pipe or a device"
+    assert row["error"] == reason
+    words += ["--queries", str(tmp_path / "odd.wav")]
+    assert outcome(query_job, words, capsys) == (cli.FAILED, [f"error: {reason}"])
+
+
+def test_a_demo_has_a_folder_of_its_own(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    for out, reason in {
+        tmp_path: f"--out {tmp_path}: holds other files; choose a folder that is empty or new",
+        tmp_path / "file": f"{tmp_path}/file/made-by-demo: {tmp_path}/file is no folder",
+    }.items():
+        code, error = outcome(demo_job, ["--out", str(out)], capsys)
+        assert code in (cli.FAILED, cli.BAD_ARGUMENTS)
+        assert error == [f"error: {reason}"]
+    assert os.listdir(tmp_path) == ["file"]
+
+
+@pytest.mark.slow
+def test_a_demo_of_excerpts_that_nothing_is_as_long_as(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    for number in range(2):
+        sound = encode(synthesis.piece(number, 3.0), "wav")
+        (tmp_path / f"{number}.wav").write_bytes(sound)
+    words = ["--audio", str(tmp_path), "--out", f"{tmp_path}/out", "--seconds", "5"]
+    expected = (cli.BAD_ARGUMENTS, ["error: --seconds 5: longer than the recordings"])
+    assert outcome(demo_job, words, capsys) == expected
 
 
 def hostile_names(folder: Path) -> int:

@@ -231,7 +231,10 @@ def test_help_takes_texts_from_fields_and_puts_common_options_last() -> None:
         ("--catalog x --mode on", "--mode: 'on' is not one of one, two"),
         ("--catalog x --seconds 1,,2", "--seconds: '1,,2' is not a list of numbers of 1 to 60, "
          "such as 1,2,5"),
-        ("--catalog x --min 1", "--min 1: no such option; see --help"),
+        ("--catalog x --min 1", "--min: no such option; did you mean --min-score?"),
+        ("--catolog x", "--catolog: no such option; did you mean --catalog?"),
+        ("--catalog x --pears=2", "--pears: no such option; did you mean --pairs?"),
+        ("--catalog x -p 1", "-p 1: no such option; see --help"),
         ("--catalog x y", "y: no such option; see --help"),
         ("--catalog x --quick --mode two", "--quick: not with --mode two"),
     ],

@@ -13,7 +13,14 @@ import grafp
 from grafp.audio import SAMPLE_RATE, decode, encode, synthesis
 from grafp.audio.degrade import cut_degraded
 from grafp.catalog.catalog import Catalog
-from grafp.errors import CatalogError, OptionError, UnreadableAudio
+from grafp.errors import (
+    AudioError,
+    CatalogError,
+    EmptyAudio,
+    OptionError,
+    TooShortAudio,
+    UnreadableAudio,
+)
 from grafp.matches import MATCH_SCHEMA
 from pipelines.indexing.flow import index_catalog
 from pipelines.querying.flow import query_batch
@@ -100,6 +107,10 @@ def test_the_rule_of_acceptance_can_be_chosen(root: Path, clips: Path) -> None:
         grafp.open_catalog(root, fpr=0.01)
     with pytest.raises(OptionError, match=r"fpr: 5 is not between 0\.0001 and 0\.1"):
         grafp.open_catalog(root, fpr=5)
+    with pytest.raises(OptionError, match="top_k: 0 is not a whole number of 1 or more"):
+        grafp.open_catalog(root, top_k=0)
+    with pytest.raises(OptionError, match=r"max_speed_change: 5 is not between 0 and 0\.15"):
+        grafp.open_catalog(root, max_speed_change=5)
 
 
 def test_what_cannot_be_opened_or_read_is_one_line(
@@ -109,6 +120,25 @@ def test_what_cannot_be_opened_or_read_is_one_line(
         grafp.open_catalog(tmp_path)
     with pytest.raises(UnreadableAudio):
         opened.identify(b"this is not music")
+
+
+@pytest.mark.parametrize(
+    ("samples", "kind", "reason"),
+    [
+        (np.zeros(0, np.float32), EmptyAudio, "no samples"),
+        (np.ones(8_000, np.float32), TooShortAudio, "lasts 0.50 s; at least 1 s are needed"),
+        (np.full(32_000, np.nan, np.float32), UnreadableAudio, "samples that are no numbers"),
+        (np.ones((2, 32_000), np.float32), UnreadableAudio, "give 16 kHz mono as float32"),
+        (np.ones(32_000, np.int16), UnreadableAudio, "int16 samples of shape (32000,)"),
+    ],
+)
+def test_samples_that_are_no_recording_are_refused(
+    samples: np.ndarray, kind: type[AudioError], reason: str, opened: grafp.OpenCatalog
+) -> None:
+    """Not "not in the catalog": that would be an answer."""
+    with pytest.raises(kind) as error:
+        opened.identify(samples)
+    assert reason in str(error.value)
 
 
 def test_recordings_are_added_and_found_at_once(clips: Path, tmp_path: Path) -> None:

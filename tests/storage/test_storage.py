@@ -16,6 +16,7 @@ import pytest
 
 from grafp import storage
 from grafp.errors import StorageError
+from grafp.storage import local
 from grafp.storage.s3 import CONFIG as S3_CONFIG
 
 NAMES = [
@@ -345,6 +346,33 @@ def test_local_failures_are_one_line(tmp_path: Path) -> None:
     assert storage.stat(str(tmp_path)) is None
     assert storage.stat(f"{tmp_path}/file/below") is None
     assert os.listdir(tmp_path) == ["file"]  # nothing half done stays behind
+
+
+def test_what_is_no_folder_or_no_file_is_named(tmp_path: Path) -> None:
+    storage.write(f"{tmp_path}/file", b"x")
+    os.mkfifo(tmp_path / "pipe")
+    for uri in (f"{tmp_path}/file/a", f"{tmp_path}/file/b/c"):
+        with pytest.raises(StorageError, match=f"^{uri}: {tmp_path}/file is no folder$"):
+            storage.write(uri, b"y")
+    with pytest.raises(StorageError, match=f"^{tmp_path}: a folder; give a file$"):
+        storage.read(str(tmp_path))
+    for use in (storage.read, storage.list_files):
+        with pytest.raises(StorageError, match="pipe: neither a file nor a folder, but a pipe"):
+            use(f"{tmp_path}/pipe")
+
+
+def test_a_folder_that_is_not_to_be_written_to_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not the temporary file that nobody knows of."""
+
+    def refuse(name: str, *_: object) -> None:  # a mode would not stop a test that runs as root
+        raise PermissionError(13, "Permission denied", name)
+
+    monkeypatch.setattr(local, "open", refuse, raising=False)
+    denied = f"Permission denied: {tmp_path}/out; check"
+    with pytest.raises(StorageError, match=f"^{tmp_path}/out/a: {denied}"):
+        storage.write(f"{tmp_path}/out/a", b"y")
 
 
 def test_an_unreadable_folder_is_an_error_and_not_left_out(

@@ -164,7 +164,8 @@ class Pool:
         if self.slots < 1:
             least = (_IN_FLIGHT + 1) * largest * SAMPLE_BYTES / 1e9
             raise TrainingError(
-                f"{budget / 1e9:.2f} GB for music are too little: at least {least:.2f} are needed"
+                f"{budget / 1e9:.2f} GB for music are too little: at least {least:.2g} are needed, "
+                "see --memory-gb"
             )
         order = np.random.default_rng(seed).permutation(len(pieces))
         self._pieces: list[Piece] = [pieces[number] for number in order]
