@@ -1,11 +1,14 @@
 """The command `grafp`: one name for all jobs, with the options of `jobs/*.py`."""
 
 import ast
+import contextlib
 import difflib
 import importlib.metadata
+import os
 import platform
+import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -25,7 +28,7 @@ COMMANDS = {
 SHELLS = ("bash", "zsh", "fish")
 _SWITCHES = {
     "--help": "Show this text; `grafp COMMAND --help` explains a command",
-    "--version": "Show the versions of grafp and Python",
+    "--version": "Show the versions of grafp, Python, PyTorch and FAISS",
     "--completion": f"Print the completion script of a shell: {', '.join(SHELLS)}",
 }
 _PATHS = ("URI", "NAME|URI", "FOLDER", "FILE", "CSV")
@@ -40,33 +43,59 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(_help(), file=sys.stderr)
             return BAD_ARGUMENTS
         case ["-h" | "--help", *_]:
-            print(_help())
+            with _for_a_reader():
+                print(_help())
         case ["--version", *_]:
-            print(
-                f"grafp {importlib.metadata.version('grafp')}, Python {platform.python_version()}"
-            )
+            with _for_a_reader():
+                print(_versions())
         case ["--completion", *rest]:
             if len(rest) != 1 or rest[0] not in SHELLS:
                 given = " ".join(["--completion", *rest])
                 refuse(f"{given}: give one of {', '.join(SHELLS)}")
-            print(_completion(rest[0]))
+            with _for_a_reader():
+                print(_completion(rest[0]))
         case [name, *rest] if name in COMMANDS:
             return _run(name, rest)
         case [name, *_]:
             near = difflib.get_close_matches(name, (*COMMANDS, *_SWITCHES), 1, cutoff=0.5)
             hint = f"did you mean {near[0]}? " if near else ""
-            refuse(f"{name}: no such command; {hint}`grafp --help` lists all")
+            refuse(f"{shlex.quote(name)}: no such command; {hint}`grafp --help` lists all")
     return 0
 
 
 def _run(name: str, words: list[str]) -> int:
     job = import_module(COMMANDS[name])
     if name == "plan":  # part of the library, which has no jobs
-        code: int = job.main(words, prog="grafp plan")
+        with _for_a_reader():
+            code: int = job.main(words, prog="grafp plan")
         return code
     from pipelines.common import cli
 
-    return cli.run(job.main, job.options(words, prog=f"grafp {name}"))
+    with _for_a_reader():
+        options = job.options(words, prog=f"grafp {name}")
+    return cli.run(job.main, options)
+
+
+@contextlib.contextmanager
+def _for_a_reader() -> Iterator[None]:
+    """A reader that leaves early, as `head` does, is no error."""
+    try:
+        try:
+            yield
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes once more
+        sys.exit(0)
+
+
+def _versions() -> str:
+    """Without an import, which would take seconds."""
+    told = [f"grafp {importlib.metadata.version('grafp')}", f"Python {platform.python_version()}"]
+    for package in ("torch", "faiss-cpu", "faiss-gpu"):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            told.append(f"{package} {importlib.metadata.version(package)}")
+    return ", ".join(told)
 
 
 def _help() -> str:

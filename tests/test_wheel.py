@@ -1,5 +1,6 @@
 """The wheel by itself: what is in it, what works without the extras, and the command `grafp`."""
 
+import json
 import re
 import subprocess
 import sys
@@ -72,11 +73,23 @@ def test_the_command_identifies_a_clip(environment: Path, tmp_path: Path) -> Non
     wheels.identify_a_clip(environment, tmp_path)
 
 
+def test_the_demo_needs_nothing_but_a_folder(environment: Path, tmp_path: Path) -> None:
+    shown = wheels.run(
+        environment / "bin" / "grafp", "demo", "--tracks", "4", "--clips", "4", cwd=tmp_path
+    )
+    assert [path.name for path in tmp_path.iterdir()] == ["demo-out"]
+    assert (tmp_path / "demo-out/answers/report.html").is_file()
+    summary = json.loads(shown.splitlines()[-1])
+    assert (summary["tracks"], summary["queries"], summary["errors"]) == (3, 4, 0)
+
+
 def test_the_command_tells_its_version_and_all_commands(environment: Path, tmp_path: Path) -> None:
     grafp = environment / "bin" / "grafp"
     version = re.escape(".".join(map(str, sys.version_info[:3])))
     shown = wheels.run(grafp, "--version", cwd=tmp_path)
-    assert re.fullmatch(rf"grafp \d+\.\d+\.\d+, Python {version}\n", shown)
+    number = r"\d+\.\d+\.\d+\S*"
+    packages = rf"torch {number}, faiss-[cg]pu {number}"
+    assert re.fullmatch(rf"grafp {number}, Python {version}, {packages}\n", shown)
     listed = re.findall(r"^  (\w+) ", wheels.run(grafp, "--help", cwd=tmp_path), re.MULTILINE)
     assert listed == list(COMMANDS)
 

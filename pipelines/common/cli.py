@@ -21,6 +21,7 @@ from grafp.options import (
     Kind,
     Natural,
     Parser,
+    not_empty,
     numbers,
     parse,
     parse_given,
@@ -116,7 +117,7 @@ def _failure_limit(text: str) -> str:
 
 Model = Annotated[str, Kind("NAME|URI")]
 CATALOG_VARIABLE = "GRAFP_CATALOG"
-Catalog = Annotated[str, Kind("URI", variable=CATALOG_VARIABLE)]
+Catalog = Annotated[str, Kind("URI", not_empty, variable=CATALOG_VARIABLE)]
 FailureLimit = Annotated[str, Kind("N|P%", _failure_limit)]
 
 

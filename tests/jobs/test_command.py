@@ -1,6 +1,8 @@
 """`grafp`: the jobs as one command."""
 
 import json
+import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -49,6 +51,7 @@ def test_help_of_a_command_is_the_job_s_under_its_name(
         ("indx", "indx: no such command; did you mean index? `grafp --help` lists all"),
         ("--versin", "--versin: no such command; did you mean --version? `grafp --help` lists all"),
         ("xyz", "xyz: no such command; `grafp --help` lists all"),
+        ("''", "'': no such command; `grafp --help` lists all"),
         ("--completion", "--completion: give one of bash, zsh, fish"),
         ("--completion cmd", "--completion cmd: give one of bash, zsh, fish"),
         ("index --catalog c", "--audio: required"),
@@ -59,7 +62,7 @@ def test_a_wrong_command_line_is_one_line(
     words: str, line: str, capsys: pytest.CaptureFixture
 ) -> None:
     with pytest.raises(SystemExit) as stopped:
-        command.main(words.split())
+        command.main(shlex.split(words))
     assert stopped.value.code == BAD_ARGUMENTS
     assert capsys.readouterr() == ("", f"error: {line}\n")
 
@@ -95,3 +98,32 @@ def test_the_catalog_may_come_from_the_environment(monkeypatch: pytest.MonkeyPat
     monkeypatch.setenv("GRAFP_CATALOG", "")  # as good as none
     with pytest.raises(SystemExit):
         merge_index.options(["--verify"])
+
+
+def test_an_empty_catalog_is_refused_wherever_it_comes_from(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    monkeypatch.setenv("GRAFP_CATALOG", " ")
+    for words in (["--verify"], ["--verify", "--catalog", ""]):
+        with pytest.raises(SystemExit) as stopped:
+            merge_index.options(words)
+        assert stopped.value.code == BAD_ARGUMENTS
+        assert capsys.readouterr().err == "error: --catalog: is empty\n"
+
+
+@pytest.mark.parametrize(
+    "words", ["--help", "--version", "--completion bash", "index --help", "plan --tracks 1e5"]
+)
+def test_a_reader_may_leave_early(words: str) -> None:
+    """As in `grafp --help | head`; with and without a buffer Python meets the closed pipe at
+    different places."""
+    for buffered in ({}, {"PYTHONUNBUFFERED": "1"}):
+        reader, writer = os.pipe()
+        os.close(reader)
+        env = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+        done = subprocess.run(
+            [sys.executable, "-m", "grafp", *words.split()],
+            cwd=ROOT, env=env | buffered, stdout=writer, stderr=subprocess.PIPE, text=True,
+        )  # fmt: skip
+        os.close(writer)
+        assert (done.returncode, done.stderr) == (0, "")

@@ -3,8 +3,8 @@
     make matrix
 
 For each version that is on this machine: an environment from the wheel and from wheels only, in
-which two pieces are indexed and a clip is identified. The environment (5 GB) is then deleted. A
-version is looked for on PATH, by uv and by pyenv.
+which two pieces are indexed over Ray and a clip is identified without. The environment (5 GB) is
+then deleted. A version is that of `make env`, or is looked for on PATH, by uv and by pyenv.
 """
 
 import os
@@ -51,6 +51,7 @@ def find(version: str) -> Path | None:
 
 
 def _candidates(version: str) -> Iterator[str]:
+    yield sys.executable
     if path := shutil.which(f"python{version}"):
         yield path
     asked = [str(wheels.UV), "python", "find", "--no-python-downloads", "--system", version]
@@ -78,9 +79,9 @@ def install_and_try(wheel: Path, python: Path) -> str:
         )  # fmt: skip
         assert not any(shutil.which(name, path=path) for name in ("cc", "gcc", "g++", "clang"))
         version = wheels.run(environment / "bin" / "grafp", "--version", cwd=work, PATH=path)
-        wheels.identify_a_clip(environment, work)
+        wheels.identify_a_clip(environment, work, index_workers=1)
         packages = sum(1 for _ in environment.glob("lib/python*/site-packages/*.dist-info"))
-    return f"{version.strip()}: {packages} packages, no compiler, a clip is identified"
+    return f"{version.strip()}: {packages} packages, no compiler, Ray runs, a clip is identified"
 
 
 if __name__ == "__main__":

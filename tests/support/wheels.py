@@ -43,13 +43,16 @@ def run(*command: str | Path, cwd: Path, **env: str) -> str:
     return done.stdout
 
 
-def identify_a_clip(environment: Path, folder: Path) -> None:
-    """Index two pieces and query one, with no program on PATH but those of the environment."""
+def identify_a_clip(environment: Path, folder: Path, *, index_workers: int = 0) -> None:
+    """Index two pieces and query one, with no program on PATH but those of the environment.
+
+    The index job runs over Ray if it has workers.
+    """
     bin_ = environment / "bin"
     run(bin_ / "python", "-c", _MAKE_PIECES, cwd=folder)
-    for words in (
-        ("index", "--audio", "music", "--catalog", "catalog"),
-        ("query", "--catalog", "catalog", "--queries", "clips", "--out", "answers"),
+    for workers, words in (
+        (index_workers, ("index", "--audio", "music", "--catalog", "catalog")),
+        (0, ("query", "--catalog", "catalog", "--queries", "clips", "--out", "answers")),
     ):
-        run(bin_ / "grafp", *words, "--workers", "0", cwd=folder, PATH=str(bin_))
+        run(bin_ / "grafp", *words, "--workers", str(workers), cwd=folder, PATH=str(bin_))
     assert run(bin_ / "python", "-c", _SHOW_ANSWER, cwd=folder).split() == ["True", "1.flac", "2.5"]
