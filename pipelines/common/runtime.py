@@ -48,7 +48,7 @@ def connect() -> None:
 def _join() -> None:
     address = os.environ.get("RAY_ADDRESS")
     if not address:
-        ray.init(address="local", logging_level=logging.ERROR)
+        _start()
         return
     _check_head(address)
     try:
@@ -60,6 +60,17 @@ def _join() -> None:
             f"no CPU for work within {placement.wait_seconds():g} s; the cluster has "
             f"{placement.what_there_is()}"
         )
+
+
+def _start() -> None:
+    """Start Ray on this machine; the dashboard would be half of its processes."""
+    try:
+        ray.init(address="local", include_dashboard=False, logging_level=logging.ERROR)
+    except Exception as error:  # Ray's own for a busy machine; it has no class
+        raise ClusterError(
+            f"Ray did not start on this machine ({' '.join(str(error).split())}); when the machine "
+            "is less busy, run the same again; small work does without Ray: --workers 0"
+        ) from error
 
 
 def _check_head(address: str) -> None:
