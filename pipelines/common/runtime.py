@@ -14,8 +14,8 @@ os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 # On few cores, Ray would end workers that wait a second for their next task, and start them again,
 # which costs seconds of imports each time.
 os.environ.setdefault("RAY_idle_worker_killing_time_threshold_ms", "60000")
-# Errors of Ray Data's own actors, such as one that counts rows and was started again. The flows wait
-# for the results of all their tasks, and so see the errors of these.
+# Errors of Ray Data's own actors, such as one that counts rows and was started again. The flows
+# wait for the results of all their tasks, and so see the errors of these.
 os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")
 
 import pyarrow as pa

@@ -41,13 +41,13 @@ def music(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-Ended = tuple[int, str, float, list[psutil.Process]]
+Ended = tuple[int, str, list[psutil.Process]]
 
 
 def interrupted(
     when: str, job: str, *words: object, delay: float = 1.0, by: int = signal.SIGINT
 ) -> Ended:
-    """Exit code, standard error, seconds to the end, and processes that are left.
+    """Exit code, standard error, and processes that are left.
 
     The signal comes `delay` seconds after the output has `when`. SIGINT comes as a terminal sends
     it, to all processes of the job's group; SIGTERM to the job alone.
@@ -69,15 +69,13 @@ def interrupted(
             break
     time.sleep(delay)
     children = psutil.Process(run.pid).children(recursive=True)
-    begun = time.monotonic()
     if by == signal.SIGINT:
         os.killpg(run.pid, by)
     else:
         run.send_signal(by)
     _, error = run.communicate(timeout=60)
-    took = time.monotonic() - begun
     _, left = psutil.wait_procs(children, timeout=10)
-    return run.returncode, error, took, left
+    return run.returncode, error, left
 
 
 @pytest.mark.parametrize("by", [signal.SIGINT, signal.SIGTERM])
@@ -113,7 +111,7 @@ def test_handlers_are_as_before_when_a_job_has_ended() -> None:
 def test_an_index_run_ends_and_goes_on(
     music: Path, tmp_path: Path, workers: int, delay: float, by: int
 ) -> None:
-    code, error, _, left = interrupted(
+    code, error, left = interrupted(
         "30 recordings listed", "index_catalog", "--audio", music,
         "--catalog", tmp_path / "catalog", "--workers", workers, delay=delay, by=by,
     )  # fmt: skip
@@ -126,7 +124,7 @@ def test_an_index_run_ends_and_goes_on(
 def test_a_query_batch_ends_and_goes_on(music: Path, tmp_path: Path) -> None:
     index_catalog(list_items(str(music))[:2], str(tmp_path / "catalog"), encoders=Encoders(0))
     words = ("--catalog", tmp_path / "catalog", "--queries", music, "--out", tmp_path / "out")
-    code, error, _, left = interrupted(
+    code, error, left = interrupted(
         "30 queries against", "query_batch", *words, "--workers", 0
     )  # fmt: skip
     assert (code, left) == (INTERRUPTED, [])
@@ -135,7 +133,7 @@ def test_a_query_batch_ends_and_goes_on(music: Path, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_training_says_how_to_go_on(music: Path, tmp_path: Path) -> None:
-    code, error, _, left = interrupted(
+    code, error, left = interrupted(
         "decoding 30 recordings", "train", "--music", music, "--out", tmp_path / "run",
         "--noise", music, "--rir", music, "--num-workers", "0", "--steps", "100000",
     )  # fmt: skip
