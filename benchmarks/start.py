@@ -53,8 +53,8 @@ def main(chosen: argparse.Namespace) -> tuple[dict, int]:
     _job("index_catalog", "--audio", out / "music", "--catalog", catalog, "--workers", 0)
     took: dict[str, list[float]] = {}
     for run in range(chosen.runs):
-        for name, seconds in _run(out / f"run-{run}", out, catalog, clips).items():
-            took.setdefault(name, []).append(seconds)
+        for name, once in _run(out / f"run-{run}", out, catalog, clips).items():
+            took.setdefault(name, []).append(once)
     seconds = {name: round(median(each), 2) for name, each in took.items()}
     for name, value in seconds.items():
         print(f"  {name:<34}{value:>8.2f} s")
