@@ -71,8 +71,8 @@ def _start() -> None:
         ray.init(address="local", include_dashboard=False, logging_level=logging.ERROR)
     except Exception as error:  # Ray's own for a busy machine; it has no class
         raise ClusterError(
-            f"Ray did not start on this machine ({' '.join(str(error).split())}); when the machine "
-            "is less busy, run the same again; small work does without Ray: --workers 0"
+            f"Ray did not start on this machine ({' '.join(str(error).split())}); if the machine "
+            "is busy, run the same again later; small work does without Ray: --workers 0"
         ) from error
 
 
