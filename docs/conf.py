@@ -6,8 +6,13 @@ import sys
 import tomllib
 from pathlib import Path
 
+from docutils import nodes
+from sphinx.util.docutils import SphinxDirective
+
 ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT))
+sys.path[:0] = [str(ROOT), str(ROOT / "docs")]
+
+import error_tables  # noqa: E402
 
 project = "grafp"
 version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
@@ -63,5 +68,16 @@ def _inline(line: str) -> str:
     return "``".join(parts) if len(parts) % 2 else line
 
 
+class IncludeTable(SphinxDirective):
+    """A table that error_tables.py makes of the source."""
+
+    required_arguments = 1
+
+    def run(self) -> list[nodes.Node]:
+        text = getattr(error_tables, f"{self.arguments[0]}_table")()
+        return self.parse_text_to_nodes(text)
+
+
 def setup(app) -> None:
+    app.add_directive("include-table", IncludeTable)
     app.connect("autodoc-process-docstring", _as_rst, priority=100)  # before napoleon

@@ -1,22 +1,4 @@
-"""Every error that this project raises on purpose.
-
-GrafpError
-├── AudioError              one recording cannot be used; costs its own row, never the run
-│   ├── EmptyAudio          no bytes, or no samples
-│   ├── UnreadableAudio     not audio, an unsupported format, or damaged beyond decoding
-│   ├── TruncatedAudio      shorter than its own header says
-│   ├── SilentAudio         nothing to fingerprint
-│   ├── TooShortAudio       shorter than one segment
-│   ├── TooLongAudio        longer than the limit
-│   └── ChannelAudio        channels that cannot be mixed to mono
-├── StorageError            a file, bucket or credential problem
-│   └── StoreUnreachable    a store that does not answer, whatever is asked of it
-├── ModelError              a model bundle that cannot be used, or does not fit the catalog
-├── CatalogError          a catalog that is missing, damaged or of another version
-├── ClusterError            Ray is not there, or has not the machines that the work needs
-├── TrainingError           training cannot start or has diverged
-└── OptionError             a command-line option with a value that cannot work
-"""
+"""Every error that this project raises on purpose; docs/reference/errors.md lists them."""
 
 
 class GrafpError(Exception):
@@ -24,41 +6,58 @@ class GrafpError(Exception):
 
 
 class AudioError(GrafpError):
-    """One recording cannot be used. `kind` is the short name written to result tables."""
+    """One recording cannot be used, such as one of more than 2 GiB; it costs its own row only.
+
+    `kind` is the short name written to result tables.
+    """
 
     kind = "audio"
 
 
 class EmptyAudio(AudioError):
+    """The file has no bytes, or no samples."""
+
     kind = "empty"
 
 
 class UnreadableAudio(AudioError):
+    """Not audio, an unsupported format, or damaged beyond decoding."""
+
     kind = "unreadable"
 
 
 class TruncatedAudio(AudioError):
+    """Shorter than its own header says."""
+
     kind = "truncated"
 
 
 class SilentAudio(AudioError):
+    """Nothing above -80 dB below full scale."""
+
     kind = "silent"
 
 
 class TooShortAudio(AudioError):
+    """Shorter than 1 s, the length of one fingerprint."""
+
     kind = "too_short"
 
 
 class TooLongAudio(AudioError):
+    """Longer than `--max-seconds`."""
+
     kind = "too_long"
 
 
 class ChannelAudio(AudioError):
+    """Channels that cannot be mixed to mono."""
+
     kind = "channels"
 
 
 class StorageError(GrafpError):
-    """A path, bucket, network or credential problem."""
+    """A path, bucket, network or credential problem; of one recording: `error_kind` `storage`."""
 
 
 class StoreUnreachable(StorageError):

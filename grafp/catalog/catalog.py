@@ -26,8 +26,8 @@ import pyarrow.compute as pc
 from grafp import storage
 from grafp.catalog.manifest import Manifest, StoredFile
 from grafp.catalog.tracks import TRACK_SCHEMA, tracks_from_bytes
-from grafp.errors import CatalogError
-from grafp.index.acceptance import DEFAULT_FPR, Acceptance
+from grafp.errors import CatalogError, OptionError
+from grafp.index.acceptance import DEFAULT_FPR, HIGHEST_FPR, LOWEST_FPR, Acceptance
 from grafp.model.background import FILE as BACKGROUND
 from grafp.model.background import Background, parse_background
 from grafp.model.bundle import ModelCard, read_background, read_card
@@ -188,9 +188,12 @@ class Catalog:
                 `DEFAULT_FPR`, or what the model's card says if the snapshot has no calibration.
             min_score: accept from this score on, whatever the rate.
 
-        Raises CatalogError when a rate is asked for that is not known.
+        Raises CatalogError when a rate is asked for that is not known, OptionError for one that
+        no calibration has.
         """
         assert self.manifest is not None
+        if fpr is not None and not LOWEST_FPR <= fpr <= HIGHEST_FPR:
+            raise OptionError(f"fpr: {fpr:g} is not between {LOWEST_FPR:g} and {HIGHEST_FPR:g}")
         calibration = self.manifest.calibration
         if min_score is not None:
             return Acceptance(calibration, min_score=lambda _: min_score)
@@ -201,6 +204,6 @@ class Catalog:
             "answers are not known; `grafp merge` makes one where the model has a background"
         )
         if fpr is not None:
-            raise CatalogError(f"{why}; until then use --min-score instead of --fpr")
+            raise CatalogError(f"{why}; until then give min_score instead of fpr")
         logger.warning(f"{why}; answers are accepted by their score alone")
         return Acceptance(None, min_score=self.model().min_score)

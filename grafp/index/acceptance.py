@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from grafp.index.calibration import Calibration
 
 DEFAULT_FPR = 0.001
+LOWEST_FPR, HIGHEST_FPR = 0.0001, 0.1
 DECISIVE = 0.01
 """An answer whose rate is this part of the target's needs no further search."""
 

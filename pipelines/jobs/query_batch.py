@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar, Literal
 
 from grafp.errors import OptionError
+from grafp.index.acceptance import HIGHEST_FPR, LOWEST_FPR
 from grafp.options import Count, Kind, Seconds, Uri, number, positive_float
 from pipelines.common import cli
 
@@ -33,7 +34,7 @@ class Options(cli.EncoderOptions):
     """Folder or prefix for the answers."""
     top_k: Count = 1
     """Pieces of music per query; tracks with the same music count once."""
-    fpr: Annotated[float, Kind("RATE", number(0.0001, 0.1))] | None = None
+    fpr: Annotated[float, Kind("RATE", number(LOWEST_FPR, HIGHEST_FPR))] | None = None
     """Target false-positive rate, 0.0001 to 0.1: the share of recordings not in the catalog that
     may be matched; with --timeline, false detections in an hour (default: 0.001)."""
     min_score: Annotated[float, Kind("X", number(-1.0, 1.0))] | None = None

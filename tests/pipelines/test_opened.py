@@ -13,7 +13,7 @@ import grafp
 from grafp.audio import SAMPLE_RATE, decode, encode, synthesis
 from grafp.audio.degrade import cut_degraded
 from grafp.catalog.catalog import Catalog
-from grafp.errors import CatalogError, UnreadableAudio
+from grafp.errors import CatalogError, OptionError, UnreadableAudio
 from grafp.matches import MATCH_SCHEMA
 from pipelines.indexing.flow import index_catalog
 from pipelines.querying.flow import query_batch
@@ -94,8 +94,12 @@ def test_the_rule_of_acceptance_can_be_chosen(root: Path, clips: Path) -> None:
     assert not grafp.open_catalog(root, min_score=0.999).identify(clip)
     [match] = grafp.open_catalog(root, min_score=-1.0).identify(clip)
     assert (match.threshold, match.matched) == (-1.0, True)
-    with pytest.raises(CatalogError, match="use --min-score instead"):  # it has no calibration
+    with pytest.raises(
+        CatalogError, match="give min_score instead of fpr"
+    ):  # it has no calibration
         grafp.open_catalog(root, fpr=0.01)
+    with pytest.raises(OptionError, match=r"fpr: 5 is not between 0\.0001 and 0\.1"):
+        grafp.open_catalog(root, fpr=5)
 
 
 def test_what_cannot_be_opened_or_read_is_one_line(
