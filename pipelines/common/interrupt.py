@@ -50,6 +50,17 @@ def ends_at_once(how: str) -> Iterator[None]:
         os.close(shown)
 
 
+@contextmanager
+def keeps_sigterm() -> Iterator[None]:
+    """Set the handler of SIGTERM again; Ray sets one that prints a stack trace."""
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        yield
+    finally:
+        if before is not None and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, before)
+
+
 def _ignore(*_: object) -> None:
     """In Python's place, so that no exception is raised; the thread sees the signal."""
 

@@ -25,6 +25,7 @@ from ray.util.metrics import Counter
 
 from grafp.errors import ClusterError
 from pipelines.common import placement
+from pipelines.common.interrupt import keeps_sigterm
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -37,7 +38,8 @@ def connect() -> None:
     Raises ClusterError when it cannot be joined, or has no CPU for work in time.
     """
     if not ray.is_initialized():
-        _join()
+        with keeps_sigterm():
+            _join()
     context = ray.data.DataContext.get_current()
     logger = logging.getLogger("ray.data")
     logger.setLevel(logging.ERROR)
