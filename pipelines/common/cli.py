@@ -1,7 +1,7 @@
 """What all jobs share: one clear line for every error, exit codes, the summary line.
 
 Exit codes: 0 done, 1 failed, 2 bad arguments, 3 done but too many inputs failed, 130 interrupted
-(Ctrl-C).
+(Ctrl-C), 143 terminated (SIGTERM).
 """
 
 import argparse
@@ -30,6 +30,7 @@ from grafp.options import (
     tell,
 )
 from pipelines.common import logs
+from pipelines.common.interrupt import ends_at_once
 from pipelines.common.stderr import without_noise
 
 __all__ = [  # for jobs and benchmarks
@@ -39,7 +40,7 @@ __all__ = [  # for jobs and benchmarks
 ]  # fmt: skip
 
 T = TypeVar("T")
-DONE, FAILED, TOO_MANY_FAILURES, INTERRUPTED = 0, 1, 3, 130
+DONE, FAILED, TOO_MANY_FAILURES = 0, 1, 3
 _WORKERS_ERROR = re.compile(r"^grafp\.errors\.(\w+): (.+)$", re.MULTILINE)
 
 
@@ -50,13 +51,9 @@ def run(main: Callable[[T], tuple[dict[str, Any], int]], options: T) -> int:
         sys.stdout.reconfigure(line_buffering=True, errors="backslashreplace")
     logs.show()
     try:
-        with without_noise():
-            summary, code = main(options)
-    except KeyboardInterrupt:
         how = getattr(options, "after_interrupt", "start it again")
-        print(f"\ninterrupted; {how}", file=sys.stderr, flush=True)
-        sys.stdout.flush()
-        os._exit(INTERRUPTED)  # Ray's own way out takes seconds; its processes end with this one
+        with ends_at_once(how), without_noise():
+            summary, code = main(options)
     except Exception as error:  # the one boundary: Ray wraps what its workers raise
         known = known_error(error)
         if known is None or os.environ.get("GRAFP_TRACEBACK"):

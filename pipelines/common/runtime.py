@@ -14,6 +14,9 @@ os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 # On few cores, Ray would end workers that wait a second for their next task, and start them again,
 # which costs seconds of imports each time.
 os.environ.setdefault("RAY_idle_worker_killing_time_threshold_ms", "60000")
+# Errors of Ray Data's own actors, such as one that counts rows and was started again. The flows
+# wait for the results of all their tasks, and so see the errors of these.
+os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")
 
 import pyarrow as pa
 import ray
@@ -22,6 +25,7 @@ from ray.util.metrics import Counter
 
 from grafp.errors import ClusterError
 from pipelines.common import placement
+from pipelines.common.interrupt import keeps_sigterm
 
 logger = logging.getLogger(__name__)
 T = TypeVar("T")
@@ -34,7 +38,8 @@ def connect() -> None:
     Raises ClusterError when it cannot be joined, or has no CPU for work in time.
     """
     if not ray.is_initialized():
-        _join()
+        with keeps_sigterm():
+            _join()
     context = ray.data.DataContext.get_current()
     logger = logging.getLogger("ray.data")
     logger.setLevel(logging.ERROR)
@@ -48,7 +53,7 @@ def connect() -> None:
 def _join() -> None:
     address = os.environ.get("RAY_ADDRESS")
     if not address:
-        ray.init(address="local", logging_level=logging.ERROR)
+        _start()
         return
     _check_head(address)
     try:
@@ -60,6 +65,17 @@ def _join() -> None:
             f"no CPU for work within {placement.wait_seconds():g} s; the cluster has "
             f"{placement.what_there_is()}"
         )
+
+
+def _start() -> None:
+    """Start Ray on this machine; the dashboard would be half of its processes."""
+    try:
+        ray.init(address="local", include_dashboard=False, logging_level=logging.ERROR)
+    except Exception as error:  # Ray's own for a busy machine; it has no class
+        raise ClusterError(
+            f"Ray did not start on this machine ({' '.join(str(error).split())}); if the machine "
+            "is busy, run the same again later; small work does without Ray: --workers 0"
+        ) from error
 
 
 def _check_head(address: str) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from grafp.audio import encode, synthesis
+from pipelines.common import cli
 from pipelines.common.stderr import without_noise
 
 ROOT = Path(__file__).parents[2]
@@ -30,6 +31,22 @@ def test_an_error_passes_through_it(capfd: pytest.CaptureFixture) -> None:
         raise ValueError("wrong")
     os.write(2, b"still there\n")
     assert capfd.readouterr().err == "still there\n"
+
+
+def test_a_ray_that_does_not_start_is_one_line(tmp_path: Path) -> None:
+    job = (
+        "import sys; from pipelines.common import cli, runtime; "
+        "sys.exit(cli.run(lambda _: (runtime.connect() or {}, 0), None))"
+    )
+    env = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
+    (tmp_path / "file").touch()
+    shown = subprocess.run(
+        [sys.executable, "-c", job], capture_output=True, text=True, check=False, cwd=ROOT,
+        env={**env, "RAY_TMPDIR": str(tmp_path / "file" / "folder")},
+    )  # fmt: skip
+    assert shown.returncode == cli.FAILED
+    assert shown.stderr.startswith("error: Ray did not start on this machine (")
+    assert shown.stderr.count("\n") == 1
 
 
 @pytest.mark.slow
