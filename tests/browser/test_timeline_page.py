@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
+from selenium.webdriver.remote.webelement import WebElement
 from timelines import DURATIONS_S, day
 
 from grafp.reports.timeline import timeline_report
@@ -58,22 +59,20 @@ def test_a_bar_and_its_row_point_to_each_other(
     bars, rows = (driver.find_elements(By.CSS_SELECTOR, one) for one in ("[id^=b]", "tr[id^=d]"))
     assert len(bars) == len(rows) > 200
 
-    def marked() -> list[str | None]:
+    def marked() -> list[str]:
         shown = driver.find_elements(By.CSS_SELECTOR, ".marked")
-        return sorted(
-            {one.get_attribute("data-n") for one in shown} | {one.tag_name for one in shown}
-        )
+        return sorted({f"{one.tag_name} {one.get_attribute('data-n')}" for one in shown})
 
-    def is_seen(element: object) -> bool:
+    def is_seen(element: WebElement) -> bool:
         return bool(driver.execute_script(SEEN, element))
 
     assert marked() == []
     assert not is_seen(rows[20])
     bars[20].click()
-    assert marked() == ["21", "a", "tr"]
+    assert marked() == ["a 21", "tr 21"]
     assert is_seen(rows[20])
     rows[3].find_element(By.TAG_NAME, "a").click()
-    assert marked() == ["4", "a", "tr"]
+    assert marked() == ["a 4", "tr 4"]
     assert is_seen(bars[3])
 
 

@@ -36,6 +36,7 @@ def test_every_recording_is_there_and_escaped() -> None:
     assert "monday &lt;b&gt;.mp3" in page
     assert ["broken.mp3", "no audio in it"] in Tables(page).rows
     loads_nothing(page)
+    assert len(page) < 275_000  # a day with 300 detections, of which outputs.md tells the size
     assert "0:15:00 long, 0 detections, 0 % of the time" in page
     assert "<b>.mp3" not in page
 
