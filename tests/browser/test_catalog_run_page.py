@@ -49,6 +49,8 @@ def test_a_click_unfolds_the_numbers(page: Path, open_page: Callable[..., Chrome
     folded.find_element(By.TAG_NAME, "summary").click()
     assert rows[0].is_displayed()
     assert rows[0].text.startswith(f"0 {name_of(35)} 1,400")
+    inside = "const at = arguments[0]; return at.scrollWidth <= at.clientWidth"
+    assert driver.execute_script(inside, folded.find_element(By.CLASS_NAME, "wide"))
 
 
 @pytest.mark.parametrize("dark", [False, True])
