@@ -1,6 +1,7 @@
 """An HTML report about one indexing run, for the owner of the catalog."""
 
 import json
+import math
 from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -56,6 +57,7 @@ def run_report(
         pairs=[_pair(pair) for pair in duplicates[:_SHOWN]],
         runs=len(runs),
         charts=_charts(runs),
+        history=_history(runs),
         lineage=[
             (m.snapshot, m.created, f"{m.counts['tracks']:,}", f"{m.counts['fingerprints']:,}")
             for m in _lineage(catalog, manifest)
@@ -111,50 +113,78 @@ def _pair(pair: dict[str, Any]) -> tuple[str, ...]:
     )
 
 
-def _past_runs(catalog: Catalog, manifest: Manifest) -> list[dict[str, Any]]:
-    """Summaries of runs, oldest first, this one last; those that cannot be read are left out."""
-    files = storage.list_files(storage.join(catalog.root, "runs"), (_SUMMARY,), may_be_missing=True)
-    uris = sorted(info.uri for info in files)
-    this = next((n for n, uri in enumerate(uris, 1) if manifest.snapshot in uri), len(uris))
+def _past_runs(catalog: Catalog, manifest: Manifest) -> list[tuple[str, dict[str, Any]]]:
+    """Ids and summaries of runs, oldest first, this one last; damaged ones are left out."""
+    folder = storage.join(catalog.root, "runs")
+    files = storage.list_files(folder, (_SUMMARY,), may_be_missing=True)
+    names = sorted(info.uri.split("/")[-2] for info in files)  # an id begins with its time
     found = []
-    for uri in uris[max(0, this - _RUNS) : this]:
+    for name in [one for one in names if one <= manifest.snapshot][-_RUNS:]:
         try:
-            summary = json.loads(storage.read(uri))
+            summary = json.loads(storage.read(storage.join(folder, name + _SUMMARY)))
         except (StorageError, ValueError):
             continue
-        if isinstance(summary, dict) and all(name in summary for name in _CHARTED):
-            found.append(summary)
+        if _is_charted(summary):
+            found.append((name, summary))
     return found
 
 
-def _charts(runs: Sequence[dict[str, Any]]) -> list["Chart"]:
+def _is_charted(summary: Any) -> bool:
+    """Whether a summary has all that is charted, as numbers: nobody checks what lies in runs/."""
+    values = [summary.get(name) for name in _CHARTED] if isinstance(summary, dict) else [None]
+    return all(isinstance(value, int | float) and 0 <= value < math.inf for value in values)
+
+
+def _charts(runs: Sequence[tuple[str, dict[str, Any]]]) -> list["Chart"]:
     """How the catalog grew, what runs did, what failed, and how fast they were."""
     if len(runs) < 2:
         return []
     from grafp.reports.charts import Axis, Line, line_chart, rising  # imports Matplotlib: a second
 
-    number = list(range(1 - len(runs), 1))
-    x = Axis("runs, the last one at 0", rising(number[0], 0))
+    place = list(range(1 - len(runs), 1))
+    x = Axis("runs, the last one at 0", rising(place[0], 0, whole=True))
 
-    def chart(title: str, lines: dict[str, list[float]]) -> "Chart":
-        y = Axis("", rising(0, max(max(values) for values in lines.values())))
-        drawn = [Line(name, number, values, n) for n, (name, values) in enumerate(lines.items())]
-        return line_chart(title, drawn, x, y)
+    def chart(title: str, *columns: str, whole: bool = True) -> "Chart":
+        lines = []
+        for color, name in enumerate(columns):
+            values = [_charted(summary, name) for _, summary in runs]
+            label = _COUNTS[name] if len(columns) > 1 else ""
+            tips = [
+                f"{run}: {_told(value)} {label}".strip() for (run, _), value in zip(runs, values)
+            ]
+            lines.append(Line(label, place, values, color, tips=tips))
+        top = max(max(line.y) for line in lines)
+        return line_chart(title, lines, x, Axis("", rising(0, top, whole=whole)))
 
-    def column(name: str) -> list[float]:
-        return [float(run[name]) for run in runs]
-
-    hours, seconds = column("audio_hours"), column("seconds")
-    speed = [3600 * h / s if s else 0.0 for h, s in zip(hours, seconds, strict=True)]
-    changes = {_COUNTS[name]: column(name) for name in ("added", "changed", "withdrawn")}
     return [
-        chart("Tracks that can be found", {"": column("tracks")}),
-        chart("Fingerprints", {"": column("fingerprints")}),
-        chart("Recordings that a run changed", changes),
-        chart("Recordings that failed", {"": column("failed")}),
-        chart("Speed, x real time", {"": speed}),
-        chart("Duration, s", {"": seconds}),
+        chart("Tracks that can be found", "tracks"),
+        chart("Fingerprints", "fingerprints"),
+        chart("Recordings added", "added"),
+        chart("Recordings changed or removed", "changed", "withdrawn"),
+        chart("Recordings that failed", "failed"),
+        chart("Audio, h", "audio_hours", whole=False),
+        chart("Speed, x real time", "speed", whole=False),
+        chart("Duration, s", "seconds", whole=False),
     ]
+
+
+def _history(runs: Sequence[tuple[str, dict[str, Any]]]) -> list[list[str]]:
+    """The numbers of the charts, the last run first."""
+    return [
+        [str(place), run, *(_told(_charted(summary, name)) for name in (*_CHARTED, "speed"))]
+        for place, (run, summary) in zip(range(0, -len(runs), -1), reversed(runs))
+    ]
+
+
+def _charted(summary: dict[str, Any], name: str) -> float:
+    """A number of a summary, or its speed: seconds of audio in a second."""
+    if name != "speed":
+        return float(summary[name])
+    return float(3600 * summary["audio_hours"] / summary["seconds"]) if summary["seconds"] else 0.0
+
+
+def _told(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 or value == int(value) else f"{value:.2g}"
 
 
 def _lineage(catalog: Catalog, manifest: Manifest) -> list[Manifest]:

@@ -99,6 +99,8 @@ class Line:
     """An interval around each point."""
     dashed: bool = False
     points: bool = True
+    tips: Sequence[str] = ()
+    """Tooltips of the points (default: their numbers)."""
 
 
 def line_chart(title: str, lines: Sequence[Line], x: Axis, y: Axis) -> Chart:
@@ -109,10 +111,12 @@ def line_chart(title: str, lines: Sequence[Line], x: Axis, y: Axis) -> Chart:
         for number, line in enumerate(lines):
             _draw_line(axes, line, f"line-{number}", x, y)
             if line.points:
-                tooltips[f"line-{number}"] = [
+                tips = line.tips or [
                     f"{line.label} at {a:.3g}: {b:.1f}".strip()
                     for a, b in zip(line.x, line.y, strict=True)
-                    if np.isfinite(b)
+                ]
+                tooltips[f"line-{number}"] = [
+                    tip for tip, b in zip(tips, line.y, strict=True) if np.isfinite(b)
                 ]
         _legend(figure, axes, columns=5)
         return _chart(figure, title, tooltips)
@@ -166,9 +170,9 @@ def picture(name: str, values_FT: np.ndarray, height: int = 128) -> Picture:
     return Picture(name, f"data:image/webp;base64,{data}", width, height)
 
 
-def rising(low: float, high: float) -> list[float]:
-    """Four ticks or fewer, at whole numbers where there is room, from `low` to `high` or beyond."""
-    locator = MaxNLocator(nbins=4, integer=high - low >= 4)
+def rising(low: float, high: float, *, whole: bool = False) -> list[float]:
+    """Five ticks or fewer from `low` to `high` or beyond; `whole`: none between whole numbers."""
+    locator = MaxNLocator(nbins=4, integer=whole, min_n_ticks=1)
     return [float(tick) for tick in locator.tick_values(low, high if high > low else low + 1)]
 
 

@@ -13,8 +13,8 @@ def render(template: str, **values: Any) -> str:
 
 
 def short_names(uris: Iterable[str]) -> dict[str, str]:
-    """Each URI without the folders that all of them begin with."""
-    uris = set(uris)
+    """Each URI, in the order given, without the folders that all of them begin with."""
+    uris = list(dict.fromkeys(uris))
     folders = [uri.split("/")[:-1] for uri in uris]
     common = 0
     while all(len(parts) > common for parts in folders) and len({p[common] for p in folders}) == 1:

@@ -2,47 +2,77 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from grafp.reports.pages import render, short_names
 from grafp.storage.tables import Row
 
-MOST_RECORDINGS, MOST_DETECTIONS = 50, 5000
+MOST_RECORDINGS, MOST_DETECTIONS, MOST_FAILURES = 50, 5000, 100
 """Of a page, so that a browser opens it at once."""
 _LINES_S = (60.0, 300.0, 600.0, 1800.0, 3600.0)
 _LINES = 24  # of a strip; a day has one an hour
 _MOST_PLAYED = 10
-_GOLDEN_ANGLE = 137.5  # degrees between the hues of two tracks, so that neighbors differ
+_GOLDEN_ANGLE = 137.5  # degrees between the hues of tracks that follow each other
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A detection, as the strip and the table show it."""
+
+    number: int
+    """Of the page, from 1."""
+    row: Row
+    """Of matches.parquet."""
+    name: str
+    """Of the track."""
+    hue: int
+    """Of the track; degrees."""
+
+    @property
+    def begin(self) -> str:
+        return clock(self.row["query_start_s"])
+
+    @property
+    def end(self) -> str:
+        return clock(self.row["query_end_s"])
+
+    @property
+    def rate(self) -> str:
+        """False detections in an hour; empty where they are not known."""
+        rate = self.row["false_positive_rate"]
+        return "" if rate is None else f"{rate:.2g}"
+
+    @property
+    def tip(self) -> str:
+        rate = f", {self.rate} false detections an hour" if self.rate else ""
+        return f"{self.name}, {self.begin} to {self.end}, score {self.row['score']:.3f}{rate}"
 
 
 @dataclass(frozen=True)
 class Bar:
     """What of a detection lies in one line of a strip."""
 
-    number: int
+    shown: Shown
     is_first: bool
     """A detection may reach over several lines."""
     left: float
     """Share of the line before it, %."""
     width: float
     """%."""
-    hue: int
-    tip: str
 
 
 @dataclass(frozen=True)
 class Strip:
-    """One recording."""
+    """One recording that could be used."""
 
     name: str
-    uri: str
     duration_s: float
-    error: str | None
+    detections: int
+    """All of them; the page may show fewer."""
     covered: float
     """Share of its time that has a track."""
     lines: list[tuple[str, float, list[Bar]]]
     """Clock time, how much of the line's length it has (%), and its bars."""
-    detections: list[dict[str, Any]]
+    shown: list[Shown]
 
 
 def timeline_report(rows: Sequence[Row], durations_s: Mapping[str, float]) -> str:
@@ -52,37 +82,35 @@ def timeline_report(rows: Sequence[Row], durations_s: Mapping[str, float]) -> st
         rows: of matches.parquet.
         durations_s: of the recordings, by URI, in the order in which they are shown.
     """
-    found = [row for row in rows if row["matched"]]
     names = short_names(durations_s)
-    tracks = short_names({row["track"] for row in found})
-    played_s: dict[str, list[float]] = {}
-    for row in found:
-        played_s.setdefault(row["track"], []).append(_length(row))
-    most = sorted(played_s.items(), key=lambda pair: (-len(pair[1]), -sum(pair[1]), pair[0]))
-    total_s, covered_s = sum(durations_s.values()), sum(map(_length, found))
     errors = {row["query"]: row["error"] for row in rows if row["error"]}
-    by_recording: dict[str, list[tuple[int, Row]]] = {uri: [] for uri in durations_s}
-    for number, row in enumerate(found[:MOST_DETECTIONS], 1):
-        by_recording[row["query"]].append((number, row))
-    shown = list(by_recording.items())[:MOST_RECORDINGS]
+    found = [row for row in rows if row["matched"]]
+    tracks = short_names(row["track"] for row in found)
+    usable = [uri for uri in durations_s if uri not in errors]
+    total_s = sum(durations_s[uri] for uri in usable)
+    by_recording: dict[str, list[Shown]] = {uri: [] for uri in usable}
+    hues = {track: round(_GOLDEN_ANGLE * n) % 360 for n, track in enumerate(tracks)}
+    for number, row in enumerate(found, 1):
+        track = row["track"]
+        by_recording[row["query"]].append(Shown(number, row, tracks[track], hues[track]))
+    strips = [
+        _strip(names[uri], durations_s[uri], by_recording[uri]) for uri in usable[:MOST_RECORDINGS]
+    ]
+    failed = [(names[uri], error) for uri, error in errors.items()]
     return render(
         "timeline.html",
         title="Timelines",
         clock=clock,
         hours=f"{total_s / 3600:,.1f}",
-        recordings=len(durations_s),
         detections=len(found),
-        tracks=len(played_s),
-        covered=f"{100 * covered_s / total_s:.0f}" if total_s else "0",
-        most=[
-            (tracks[uri], f"{len(times):,}", clock(sum(times)))
-            for uri, times in most[:_MOST_PLAYED]
-        ],
-        left_out=(len(durations_s) - len(shown), max(0, len(found) - MOST_DETECTIONS)),
-        strips=[
-            _strip(uri, names[uri], durations_s[uri], errors.get(uri), numbered, tracks)
-            for uri, numbered in shown
-        ],
+        tracks=len(tracks),
+        covered=_percent(sum(map(_length, found)), total_s),
+        most=_most_played(found, tracks),
+        recordings=len(usable),
+        left_out=(len(usable) - len(strips), len(found) - sum(len(one.shown) for one in strips)),
+        strips=strips,
+        failed=len(failed),
+        failures=failed[:MOST_FAILURES],
     )
 
 
@@ -96,49 +124,41 @@ def _length(row: Row) -> float:
     return float(row["query_end_s"] - row["query_start_s"])
 
 
-def _strip(
-    uri: str,
-    name: str,
-    duration_s: float,
-    error: str | None,
-    numbered: Sequence[tuple[int, Row]],
-    tracks: Mapping[str, str],
-) -> Strip:
+def _percent(part: float, whole: float) -> str:
+    return f"{100 * part / whole:.0f}" if whole else "0"
+
+
+def _most_played(found: Sequence[Row], tracks: Mapping[str, str]) -> list[tuple[str, ...]]:
+    """Tracks, how often they were detected and for how long, the most frequent first."""
+    times_s: dict[str, list[float]] = {}
+    for row in found:
+        times_s.setdefault(row["track"], []).append(_length(row))
+    most = sorted(times_s.items(), key=lambda pair: (-len(pair[1]), -sum(pair[1]), pair[0]))
+    return [
+        (tracks[uri], f"{len(times):,}", clock(sum(times))) for uri, times in most[:_MOST_PLAYED]
+    ]
+
+
+def _strip(name: str, duration_s: float, detections: Sequence[Shown]) -> Strip:
     line_s = next((one for one in _LINES_S if duration_s <= one * _LINES), _LINES_S[-1])
     line_s = min(line_s, max(1.0, duration_s))
-    count = max(1, -int(-duration_s // line_s))
+    shown = [one for one in detections if one.number <= MOST_DETECTIONS]
+    lines = [
+        (clock(line * line_s), 100 * min(1.0, (duration_s - line * line_s) / line_s), bars)
+        for line, bars in enumerate(_bars(shown, line_s, max(1, -int(-duration_s // line_s))))
+    ]
+    covered = sum(_length(one.row) for one in detections) / duration_s if duration_s else 0.0
+    return Strip(name, duration_s, len(detections), covered, lines, shown)
+
+
+def _bars(shown: Sequence[Shown], line_s: float, count: int) -> list[list[Bar]]:
+    """The bars of each line, of `line_s` seconds."""
     bars: list[list[Bar]] = [[] for _ in range(count)]
-    hues = {track: round(_GOLDEN_ANGLE * n) % 360 for n, track in enumerate(tracks)}
-    for number, row in numbered:
-        begin_s, end_s = row["query_start_s"], row["query_end_s"]
-        tip = f"{tracks[row['track']]}, {clock(begin_s)} to {clock(end_s)}"
-        first = int(begin_s // line_s)
-        for line in range(first, min(count, -int(-end_s // line_s))):
+    for one in shown:
+        begin_s, end_s = one.row["query_start_s"], one.row["query_end_s"]
+        first = min(int(begin_s // line_s), count - 1)
+        for line in range(first, max(first + 1, min(count, -int(-end_s // line_s)))):
             left = max(0.0, begin_s - line * line_s) / line_s
             right = min(1.0, (end_s - line * line_s) / line_s)
-            hue, share = hues[row["track"]], 100 * (right - left)
-            bars[line].append(Bar(number, line == first, 100 * left, share, hue, tip))
-    return Strip(
-        name,
-        uri,
-        duration_s,
-        error,
-        sum(_length(row) for _, row in numbered) / duration_s if duration_s else 0.0,
-        [
-            (clock(line * line_s), 100 * min(1.0, (duration_s - line * line_s) / line_s), some)
-            for line, some in enumerate(bars)
-        ]
-        if error is None
-        else [],
-        [
-            {
-                **row,
-                "number": number,
-                "hue": hues[row["track"]],
-                "name": tracks[row["track"]],
-                "begin": clock(row["query_start_s"]),
-                "end": clock(row["query_end_s"]),
-            }
-            for number, row in numbered
-        ],
-    )
+            bars[line].append(Bar(one, line == first, 100 * left, 100 * (right - left)))
+    return bars

@@ -7,10 +7,12 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from job_runs import run_job
+from pages import Tables, loads_nothing
 
 from grafp import storage
 from grafp.audio import SAMPLE_RATE, encode, synthesis
 from grafp.matches import MATCH_SCHEMA
+from grafp.reports.timeline import clock
 from pipelines.common import cli
 from pipelines.indexing.flow import index_catalog
 from pipelines.jobs import query_batch
@@ -58,7 +60,7 @@ def test_a_programme_and_bad_recordings(tmp_path: Path, capsys, monkeypatch) -> 
 
     code, summary, _ = run_job(
         query_batch, capsys, "--timeline", "--catalog", root, "--queries", radio, "--out", out,
-        "--max-seconds", "100",
+        "--max-seconds", "100", "--report",
     )  # fmt: skip
     assert code == cli.DONE
     counts = [summary[name] for name in ("queries", "matched", "unmatched", "errors", "plays")]
@@ -95,6 +97,17 @@ def test_a_programme_and_bad_recordings(tmp_path: Path, capsys, monkeypatch) -> 
     titles = [line.split('"')[1] for line in sheet.splitlines() if "TITLE" in line]
     known = [f"piece {n}" for n in (0, 1, 0, 2)]
     assert titles == [known[0], "unknown", known[1], "unknown", known[2], "unknown", known[3]]
+
+    page = storage.read(storage.join(out, "report.html")).decode()
+    loads_nothing(page)
+    shown = Tables(page).rows
+    listed = [row for row in shown if row[0].isdigit()]
+    assert [row[3].strip() for row in listed] == [f"piece {n}.flac" for n in (0, 1, 0, 2)]
+    assert [row[1] for row in listed] == [clock(row["query_start_s"]) for row in detections]
+    assert ["silent.flac", others["silent.flac"]["error"]] in shown
+    assert "<b>4</b><h3>detections</h3>" in page
+    assert "<b>3</b><h3>different tracks</h3>" in page
+    assert page.count('<div class="strip">') == 2
 
 
 def test_no_recordings_is_an_empty_table(tmp_path: Path, music: Path) -> None:

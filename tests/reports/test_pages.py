@@ -1,6 +1,7 @@
 """Reports escape hostile names, load nothing, and show values where they belong."""
 
 import json
+import math
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from catalog_runs import name_of, report_after, summary_of
 from jinja2 import UndefinedError
 from pages import Tables, loads_nothing
 
@@ -128,26 +130,32 @@ def test_a_run_s_report_shows_failures_and_lineage() -> None:
 
 def test_a_run_s_report_shows_past_runs(tmp_path: Path) -> None:
     """As far as their summaries can be read, and none that came later."""
-    counts = {"tracks": 30, "copies": 0, "fingerprints": 5, "failed": 1, "withdrawn": 7}
-    manifest = Manifest(
-        snapshot="r03", parent=None, created="today", model_id="m", model_sha256="", hop_s=0.1,
-        calibration=None, trained_index=None, parameters=None, when_trained=None,
-        layers=[], tracks=FILE, positions=FILE, gone=FILE, next_ordinal=0, counts=counts,
-    )  # fmt: skip
-    names = ["added", "changed", "retried", "failed", "resumed", "withdrawn", "fingerprints"]
-    summary: dict[str, Any] = {**dict.fromkeys(names, 1), "failures": [], "audio_hours": 2.0}
-    for number in range(1, 5):
-        one = {**summary, "tracks": 10 * number, "seconds": 3600.0 / number}
-        storage.write(f"{tmp_path}/runs/r0{number}/summary.json", json.dumps(one).encode())
-    for number, damaged in enumerate((b"{", b"[]", b'{"tracks": 1}')):
-        storage.write(f"{tmp_path}/runs/r00{number}/summary.json", damaged)
-    this = {**summary, "tracks": 30, "seconds": 1200.0}
-    report = run_report(Catalog(str(tmp_path), manifest), this, [])
+    whole = summary_of(1)
+    wrong: list[Any] = [{"seconds": None}, {"tracks": "many"}, {"failed": math.nan}, {"added": -1}]
+    texts = ["{", "[]", '{"tracks": 1}', *(json.dumps(whole | one) for one in wrong)]
+    for number, damaged in enumerate(texts):
+        storage.write(f"{tmp_path}/runs/2025-{number}/summary.json", damaged.encode())
+    storage.write(f"{tmp_path}/runs/2027/summary.json", json.dumps(whole).encode())
+    report = report_after(3, str(tmp_path))
     loads_nothing(report)
     assert "The last 3 runs" in report
-    for point in ("at -2: 10.0", "at -1: 20.0", "at 0: 30.0", "at 0: 6.0"):  # tracks, speed
-        assert f"<title>{point}</title>" in report
-    assert "at 0: 40.0" not in report
+    assert "2025-" not in report
+    assert "2027" not in report
+    for tip in ("120", "252,000", "2.5", "7.5", "2 removed", "0 changed"):  # 7.5 x real time
+        assert f"<title>{name_of(3)}: {tip}</title>" in report
+    assert f"<title>{name_of(1)}: 40</title>" in report
+    rows = Tables(report).rows
+    numbers = ["120", "252,000", "40", "0", "2", "3", "2.5", "1,200", "7.5"]
+    assert ["0", name_of(3), *numbers] in rows
+    assert ["-2", name_of(1), "40", "84,000", "40", "1", "2", "1", "2.5", "3,600", "2.5"] in rows
+
+
+def test_a_first_run_has_no_charts(tmp_path: Path) -> None:
+    assert "<svg" not in report_after(1, str(tmp_path))
+    report = report_after(2, str(tmp_path))
+    assert report.count("<svg") == 8
+    ticks = [place for place in ("-1", "-0.75", "-0.5", "0") if f">{place}</text>" in report]
+    assert ticks == ["-1", "0"]
 
 
 def test_a_name_that_a_template_lacks_is_an_error() -> None:
