@@ -172,8 +172,8 @@ def _bucket_key(uri: str) -> tuple[str, str]:
     bucket, _, key = uri.removeprefix("s3://").partition("/")
     if not bucket or "@" in bucket:  # not repeated here: it may hold a password
         raise StorageError(
-            "s3:// without a bucket, or with credentials in it; use s3://bucket/prefix, and the AWS_ "
-            "variables for credentials"
+            "s3:// without a bucket, or with credentials in it; use s3://bucket/prefix, and "
+            "the AWS_ variables for credentials"
         )
     return bucket, key
 
