@@ -204,6 +204,6 @@ class Catalog:
             "answers are not known; `grafp merge` makes one where the model has a background"
         )
         if fpr is not None:
-            raise CatalogError(f"{why}; until then give min_score instead of fpr")
+            raise CatalogError(f"{why}; until then give min_score (--min-score) instead of fpr")
         logger.warning(f"{why}; answers are accepted by their score alone")
         return Acceptance(None, min_score=self.model().min_score)

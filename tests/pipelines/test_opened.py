@@ -102,7 +102,7 @@ def test_the_rule_of_acceptance_can_be_chosen(root: Path, clips: Path) -> None:
     [match] = grafp.open_catalog(root, min_score=-1.0).identify(clip)
     assert (match.threshold, match.matched) == (-1.0, True)
     with pytest.raises(
-        CatalogError, match="give min_score instead of fpr"
+        CatalogError, match=r"give min_score \(--min-score\) instead of fpr"
     ):  # it has no calibration
         grafp.open_catalog(root, fpr=0.01)
     with pytest.raises(OptionError, match=r"fpr: 5 is not between 0\.0001 and 0\.1"):
