@@ -95,6 +95,7 @@ def test_queries_are_answered_alike(
     assert answers[0]["matched"].to_pylist() == [True, True, True, False]
 
 
+@pytest.mark.slow
 def test_an_evaluation_has_the_same_numbers(
     catalogs: dict[str, Path], folder: Path, tmp_path: Path
 ) -> None:

@@ -141,6 +141,7 @@ def test_samples_that_are_no_recording_are_refused(
     assert reason in str(error.value)
 
 
+@pytest.mark.slow
 def test_recordings_are_added_and_found_at_once(clips: Path, tmp_path: Path) -> None:
     """Where Ray is joined, over Ray; `test_in_process` has the same flow without."""
     music, root = tmp_path / "music", tmp_path / "catalog"
