@@ -9,6 +9,7 @@ import inspect
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -32,6 +33,7 @@ class Message:
     module: str
 
 
+@cache
 def messages() -> list[Message]:
     """All messages of the library and the flows."""
     files = [path for name in ("grafp", "pipelines") for path in (ROOT / name).rglob("*.py")]

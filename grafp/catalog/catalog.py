@@ -69,7 +69,7 @@ class Catalog:
             return cls(root)
         catalog = cls(root, None, info.etag)
         name = storage.read(pointer).decode(errors="replace").strip()
-        catalog.manifest = parse(catalog.manifest_bytes(name), f"snapshots/{name}.json")
+        catalog.manifest = parse(catalog.manifest_bytes(name), catalog.manifest_uri(name))
         return catalog
 
     @classmethod
@@ -86,11 +86,15 @@ class Catalog:
 
     def snapshot(self, name: str) -> Manifest:
         """A snapshot by its id. Raises CatalogError when there is none or it is damaged."""
-        return Manifest.from_json(self.manifest_bytes(name), f"snapshots/{name}.json")
+        return Manifest.from_json(self.manifest_bytes(name), self.manifest_uri(name))
+
+    def manifest_uri(self, name: str) -> str:
+        """Where a snapshot's manifest is, as errors name it."""
+        return storage.join(self.root, f"snapshots/{name}.json")
 
     def manifest_bytes(self, name: str) -> bytes:
         """A snapshot's manifest as stored, in any format. Raises CatalogError if there is none."""
-        uri = storage.join(self.root, f"snapshots/{name}.json")
+        uri = self.manifest_uri(name)
         if "/" in name or storage.stat(uri) is None:
             raise CatalogError(f"{self.root}: no snapshot {name!r}")
         return storage.read(uri)
@@ -121,7 +125,7 @@ class Catalog:
         Raises CatalogError, having changed nothing that a reader sees, when somebody else
         published since this catalog was opened.
         """
-        key = storage.join(self.root, f"snapshots/{manifest.snapshot}.json")
+        key = self.manifest_uri(manifest.snapshot)
         if storage.stat(key) is None:  # a snapshot that is rolled back to is not written again
             storage.write(key, manifest.to_json())
         pointer = storage.join(self.root, "CURRENT")

@@ -108,11 +108,11 @@ def rollback(catalog_uri: str, snapshot: str) -> dict:
     catalog = Catalog.open_published(catalog_uri)
     assert catalog.manifest is not None
     before = catalog.manifest.snapshot
-    version = format_version(catalog.manifest_bytes(snapshot), snapshot)
+    version = format_version(catalog.manifest_bytes(snapshot), catalog.manifest_uri(snapshot))
     if version in OLD_VERSIONS:
         raise CatalogError(
-            f"snapshot {snapshot} is from before the upgrade (catalog format {version}); only "
-            "the version that wrote it can read it"
+            f"{catalog.root}: snapshot {snapshot} is from before the upgrade (catalog format "
+            f"{version}); only the version that wrote it can read it"
         )
     manifest = catalog.snapshot(snapshot)
     catalog.check_files(manifest)

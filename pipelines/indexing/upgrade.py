@@ -125,9 +125,9 @@ class OldManifest:
 
 def manifest_of_any_format(catalog: Catalog, name: str) -> Manifest | OldManifest:
     """A snapshot by its id. Raises CatalogError when there is none or it is damaged."""
-    data, key = catalog.manifest_bytes(name), f"snapshots/{name}.json"
-    is_old = format_version(data, key) in OLD_VERSIONS
-    return OldManifest.from_json(data, key) if is_old else Manifest.from_json(data, key)
+    data, uri = catalog.manifest_bytes(name), catalog.manifest_uri(name)
+    is_old = format_version(data, uri) in OLD_VERSIONS
+    return OldManifest.from_json(data, uri) if is_old else Manifest.from_json(data, uri)
 
 
 def upgrade(catalog_uri: str, *, workers: int | None = None) -> dict:

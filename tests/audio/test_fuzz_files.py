@@ -1,9 +1,11 @@
 """Two hundred damaged and hostile files: each has its own row with a reason or an answer."""
 
+import io
 import struct
 from collections import Counter
 from pathlib import Path
 
+import av
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -55,6 +57,19 @@ def lies() -> dict[str, bytes]:
     return found
 
 
+def video_without_sound() -> bytes:
+    """Two seconds of a black picture, in the container of .m4a files."""
+    file = io.BytesIO()
+    with av.open(file, "w", format="mp4") as container:
+        stream = container.add_stream("mpeg4", rate=10)
+        stream.width = stream.height = 64
+        for _ in range(20):
+            picture = av.VideoFrame.from_ndarray(np.zeros((64, 64, 3), np.uint8), format="rgb24")
+            container.mux(stream.encode(picture))
+        container.mux(stream.encode())
+    return file.getvalue()
+
+
 def others() -> dict[str, bytes]:
     silence = encode(np.zeros(16_000 * 3600, np.float32), "flac")  # some KB, 230 MB of samples
     return {
@@ -65,6 +80,7 @@ def others() -> dict[str, bytes]:
         "picture.mp3": b"\x89PNG\r\n\x1a\n" + bytes(500),
         "page.flac": b"<html><p>404</p></html>",
         "playlist.mp3": b"#EXTM3U\nhttp://127.0.0.1:9/x.mp3\nfile:///etc/passwd\n",
+        "video.m4a": video_without_sound(),
         "zeros.opus": bytes(100_000),
         "short.wav": encode(synthesis.piece(3, 0.5), "wav"),
         "noise.wav": np.random.default_rng(0).bytes(50_000),
@@ -94,6 +110,9 @@ def test_every_file_has_a_row(tmp_path: Path, capsys: pytest.CaptureFixture) -> 
     rows = pq.read_table(tmp_path / "out" / "matches.parquet").to_pylist()
     assert sorted(Path(row["query"]).name for row in rows if row["rank"] == 1) == sorted(files)
     assert [Path(row["query"]).name for row in rows if row["matched"]] == ["fine.flac"]
+    reason_of = {Path(row["query"]).name: row["error"] for row in rows}
+    assert reason_of["video.m4a"] == "the file holds no audio stream"
+    assert reason_of["short.wav"] == "lasts 0.50 s; at least 1 s are needed"
     reasons = Counter(row["error"] for row in rows if row["error"])
     assert len(reasons) > 10
     assert not [reason for reason in reasons if "\n" in reason or "crashes" in reason]

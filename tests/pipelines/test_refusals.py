@@ -77,7 +77,7 @@ def with_a_truncated_manifest(root: str) -> str:
     snapshot = storage.read(f"{root}/CURRENT").decode().strip()
     name = f"{root}/snapshots/{snapshot}.json"
     storage.write(name, storage.read(name)[:-200])
-    return f"snapshots/{snapshot}.json: damaged ("
+    return f"{name}: damaged ("
 
 
 def cut(root: str, key: str) -> str:

@@ -178,7 +178,7 @@ def test_jobs_tell_how_an_old_catalog_is_upgraded(
     code, _, told = run_job(job, capsys, "--catalog", root, *more)
     assert code == cli.FAILED
     assert told == (
-        f"error: snapshots/{OLD}.json: catalog format 5; this version reads format "
+        f"error: {root}/snapshots/{OLD}.json: catalog format 5; this version reads format "
         f"{FORMAT_VERSION}; run `grafp merge --catalog URI --upgrade`, which needs no audio\n"
     )
     assert storage.list_files(root) == files
@@ -192,7 +192,8 @@ def test_the_old_snapshot_is_no_way_back_and_goes_when_it_is_old(
     current = manifest_of(root).snapshot
     code, _, told = run_job(merge_index, capsys, "--catalog", root, "--rollback", OLD)
     assert code == cli.FAILED
-    assert told.startswith(f"error: snapshot {OLD} is from before the upgrade (catalog format 5)")
+    reason = f"snapshot {OLD} is from before the upgrade (catalog format 5)"
+    assert told.startswith(f"error: {root}: {reason}")
     assert told.count("\n") == 1
     assert manifest_of(root).snapshot == current
     kept = maintain.clean_up(root, keep_snapshots=2, grace_hours=0)
@@ -284,7 +285,7 @@ def with_a_manifest_that_lacks_a_key(root: Path) -> str:
     values = json.loads(file.read_text())
     del values["next_ordinal"]
     file.write_text(json.dumps(values))
-    return f"snapshots/{OLD}.json: damaged (next_ordinal: Field required)"
+    return f"{file}: damaged (next_ordinal: Field required)"
 
 
 def with_another_model(root: Path) -> str:
