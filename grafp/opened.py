@@ -144,8 +144,8 @@ class OpenCatalog:
         self.catalog, manifest = open_for_queries(self._uri)
         acceptance = self.catalog.acceptance(self._fpr, self._min_score)
         hop_s, bundle = manifest.query_hop_s, load_bundle(self.catalog.model_uri())
-        search = open_search(self.catalog.root, manifest)
-        search.offset_correction = bundle.offset_correction_s / hop_s
+        correction = bundle.offset_correction_s / hop_s
+        search = open_search(self.catalog.root, manifest, offset_correction=correction)
         self.identifier = Identifier(
             search,
             background_of(self.catalog),

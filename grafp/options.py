@@ -79,10 +79,7 @@ def parse_given(
     prog: str | None = None,
 ) -> tuple[T, frozenset[str]]:
     """The same, and the names of the fields that the command line has."""
-    words = list(sys.argv[1:] if arguments is None else arguments)
-    if odd := [word for word in words if word.startswith("--") and word.endswith("=--")]:
-        refuse(f"{odd[0][:-3]}: '--' is no value")  # argparse takes it for an empty list
-    values = vars(build_parser(options, description, prog=prog).parse_args(words))
+    values = vars(build_parser(options, description, prog=prog).parse_args(arguments))
     try:
         return options(**values), frozenset(values)
     except OptionError as error:
@@ -147,12 +144,13 @@ class Parser(argparse.ArgumentParser):
         """Tells a misspelled option, before the one that was meant is missed."""
         args = list(sys.argv[1:] if args is None else args)
         known = self._option_string_actions
-        for name in (word.partition("=")[0] for word in args):
+        for name, _, value in (word.partition("=") for word in args):
             if name.startswith("--") and name not in ("--", *known):
                 near = difflib.get_close_matches(name, known, 1)
-                refuse(
-                    f"{name}: no such option; " + (f"did you mean {near[0]}?" if near else _HELP)
-                )
+                hint = f"did you mean {near[0]}?" if near else _HELP
+                refuse(f"{name}: no such option; {hint}")
+            if name.startswith("--") and value == "--":  # argparse takes it for an empty list
+                refuse(f"{name}: '--' is no value")
         return super().parse_known_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:

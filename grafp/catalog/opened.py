@@ -45,6 +45,7 @@ def open_search(
     part: Part | None = None,
     *,
     stride: int | None = None,
+    offset_correction: float = 0.0,
     decode: bool = False,
     choosing: bool = True,
     method: type[IndexSearch] = IndexSearch,
@@ -54,6 +55,7 @@ def open_search(
     Args:
         root: of the catalog; the manifest's snapshot need not be published.
         stride: 1 if queries come at the catalog's hop; default: the manifest's.
+        offset_correction: of the model, see `Searcher`.
         decode: take fingerprints from the index's codes, and leave the exact ones where they are.
         choosing: hold what chooses lists; without it, others choose, and ask for `within`.
 
@@ -72,6 +74,7 @@ def open_search(
         tracks=[one for one in tracks if len(one.ordinals_T)],
         effort=manifest.effort,
         stride=stride or manifest.stride,
+        offset_correction=offset_correction,
         neighbors=manifest.neighbors,
         candidates=manifest.candidates,
         gone_T=gone_T,

@@ -34,7 +34,7 @@ _MEANINGS = {
 _MEANINGS_BY_TRUTH = {
     "matched": "accepted, and right",
     "refused": "rightly: not in the catalog",
-    "wrong": "accepted, but not the right place",
+    "wrong": "accepted, but not the right position",
     "missed": "refused, but in the catalog",
     "failed": "could not be used",
 }

@@ -141,8 +141,8 @@ def _charts(runs: Sequence[tuple[str, dict[str, Any]]]) -> list["Chart"]:
         return []
     from grafp.reports.charts import Axis, Line, line_chart, rising  # imports Matplotlib: a second
 
-    place = list(range(1 - len(runs), 1))
-    x = Axis("runs, the last one at 0", rising(place[0], 0, whole=True))
+    number = list(range(1 - len(runs), 1))
+    x = Axis("runs, the last one at 0", rising(number[0], 0, whole=True))
 
     def chart(title: str, *columns: str, whole: bool = True) -> "Chart":
         lines = []
@@ -152,7 +152,7 @@ def _charts(runs: Sequence[tuple[str, dict[str, Any]]]) -> list["Chart"]:
             tips = [
                 f"{run}: {_told(value)} {label}".strip() for (run, _), value in zip(runs, values)
             ]
-            lines.append(Line(label, place, values, color, tips=tips))
+            lines.append(Line(label, number, values, color, tips=tips))
         top = max(max(line.y) for line in lines)
         return line_chart(title, lines, x, Axis("", rising(0, top, whole=whole)))
 
@@ -171,8 +171,8 @@ def _charts(runs: Sequence[tuple[str, dict[str, Any]]]) -> list["Chart"]:
 def _history(runs: Sequence[tuple[str, dict[str, Any]]]) -> list[list[str]]:
     """The numbers of the charts, the last run first."""
     return [
-        [str(place), run, *(_told(_charted(summary, name)) for name in (*_CHARTED, "speed"))]
-        for place, (run, summary) in zip(range(0, -len(runs), -1), reversed(runs))
+        [str(number), run, *(_told(_charted(summary, name)) for name in (*_CHARTED, "speed"))]
+        for number, (run, summary) in zip(range(0, -len(runs), -1), reversed(runs))
     ]
 
 

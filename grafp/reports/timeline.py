@@ -10,12 +10,12 @@ MOST_RECORDINGS, MOST_DETECTIONS, MOST_FAILURES = 50, 5000, 100
 """Of a page, so that a browser opens it at once."""
 _LINES_S = (60.0, 300.0, 600.0, 1800.0, 3600.0)
 _LINES = 24  # of a strip; a day has one an hour
-_MOST_PLAYED = 10
+_MOST_DETECTED = 10
 _GOLDEN_ANGLE = 137.5  # degrees between the hues of tracks that follow each other
 
 
 @dataclass(frozen=True)
-class Shown:
+class Numbered:
     """A detection, as the strip and the table show it."""
 
     number: int
@@ -51,7 +51,7 @@ class Shown:
 class Bar:
     """What of a detection lies in one line of a strip."""
 
-    shown: Shown
+    shown: Numbered
     is_first: bool
     """A detection may reach over several lines."""
     left: float
@@ -72,7 +72,7 @@ class Strip:
     """Share of its time that has a track."""
     lines: list[tuple[str, float, list[Bar]]]
     """Clock time, how much of the line's length it has (%), and its bars."""
-    shown: list[Shown]
+    shown: list[Numbered]
 
 
 def timeline_report(rows: Sequence[Row], durations_s: Mapping[str, float]) -> str:
@@ -88,11 +88,11 @@ def timeline_report(rows: Sequence[Row], durations_s: Mapping[str, float]) -> st
     tracks = short_names(row["track"] for row in found)
     usable = [uri for uri in durations_s if uri not in errors]
     total_s = sum(durations_s[uri] for uri in usable)
-    by_recording: dict[str, list[Shown]] = {uri: [] for uri in usable}
+    by_recording: dict[str, list[Numbered]] = {uri: [] for uri in usable}
     hues = {track: round(_GOLDEN_ANGLE * n) % 360 for n, track in enumerate(tracks)}
     for number, row in enumerate(found, 1):
         track = row["track"]
-        by_recording[row["query"]].append(Shown(number, row, tracks[track], hues[track]))
+        by_recording[row["query"]].append(Numbered(number, row, tracks[track], hues[track]))
     strips = [
         _strip(names[uri], durations_s[uri], by_recording[uri]) for uri in usable[:MOST_RECORDINGS]
     ]
@@ -105,7 +105,7 @@ def timeline_report(rows: Sequence[Row], durations_s: Mapping[str, float]) -> st
         detections=len(found),
         tracks=len(tracks),
         covered=_percent(sum(map(_length, found)), total_s),
-        most=_most_played(found, tracks),
+        most=_most_detected(found, tracks),
         recordings=len(usable),
         left_out=(len(usable) - len(strips), len(found) - sum(len(one.shown) for one in strips)),
         strips=strips,
@@ -128,18 +128,18 @@ def _percent(part: float, whole: float) -> str:
     return f"{100 * part / whole:.0f}" if whole else "0"
 
 
-def _most_played(found: Sequence[Row], tracks: Mapping[str, str]) -> list[tuple[str, ...]]:
+def _most_detected(found: Sequence[Row], tracks: Mapping[str, str]) -> list[tuple[str, ...]]:
     """Tracks, how often they were detected and for how long, the most frequent first."""
     times_s: dict[str, list[float]] = {}
     for row in found:
         times_s.setdefault(row["track"], []).append(_length(row))
     most = sorted(times_s.items(), key=lambda pair: (-len(pair[1]), -sum(pair[1]), pair[0]))
     return [
-        (tracks[uri], f"{len(times):,}", clock(sum(times))) for uri, times in most[:_MOST_PLAYED]
+        (tracks[uri], f"{len(times):,}", clock(sum(times))) for uri, times in most[:_MOST_DETECTED]
     ]
 
 
-def _strip(name: str, duration_s: float, detections: Sequence[Shown]) -> Strip:
+def _strip(name: str, duration_s: float, detections: Sequence[Numbered]) -> Strip:
     line_s = next((one for one in _LINES_S if duration_s <= one * _LINES), _LINES_S[-1])
     line_s = min(line_s, max(1.0, duration_s))
     shown = [one for one in detections if one.number <= MOST_DETECTIONS]
@@ -151,7 +151,7 @@ def _strip(name: str, duration_s: float, detections: Sequence[Shown]) -> Strip:
     return Strip(name, duration_s, len(detections), covered, lines, shown)
 
 
-def _bars(shown: Sequence[Shown], line_s: float, count: int) -> list[list[Bar]]:
+def _bars(shown: Sequence[Numbered], line_s: float, count: int) -> list[list[Bar]]:
     """The bars of each line, of `line_s` seconds."""
     bars: list[list[Bar]] = [[] for _ in range(count)]
     for one in shown:

@@ -4,6 +4,7 @@ import csv
 import hashlib
 import io
 import logging
+import math
 import os
 from collections import Counter
 from collections.abc import Sequence
@@ -11,12 +12,13 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from grafp import storage
-from grafp.audio import EXTENSIONS
-from grafp.errors import AudioError, OptionError, StorageError
+from grafp.audio import EXTENSIONS, SAMPLE_RATE, decode_chunks
+from grafp.errors import AudioError, OptionError, StorageError, TooShortAudio
 from grafp.storage import FileInfo
 
 logger = logging.getLogger(__name__)
@@ -106,6 +108,24 @@ def read_recording(location: str, size: int | None) -> bytes:
     if (size or 0) > MAX_FILE_BYTES:
         raise AudioError(f"the file has {size} bytes; the limit is {MAX_FILE_BYTES}")
     return storage.read(location)
+
+
+def read_excerpt(location: str, size: int | None, begin_s: float, seconds: float) -> np.ndarray:
+    """What a recording has of these seconds, 16 kHz mono; nothing behind them is decoded.
+
+    Raises AudioError, also when it has nothing there, or StorageError.
+    """
+    begin, end = round(max(0.0, begin_s) * SAMPLE_RATE), round((begin_s + seconds) * SAMPLE_RATE)
+    parts = [np.zeros(0, np.float32)]
+    data, chunk = read_recording(location, size), 10 * SAMPLE_RATE
+    for first, sound_S in decode_chunks(data, samples=chunk, overlap=0, max_seconds=math.inf):
+        parts.append(sound_S[max(0, begin - first) : max(0, end - first)])
+        if first + len(sound_S) >= end:
+            break
+    excerpt_S = np.concatenate(parts)
+    if not len(excerpt_S):
+        raise TooShortAudio(f"ends before {begin / SAMPLE_RATE:.2f} s")
+    return excerpt_S
 
 
 def read_table(uri: str) -> list[dict[str, Any]]:

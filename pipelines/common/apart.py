@@ -1,6 +1,5 @@
 """Audio decoded in a process of its own; a small module, for that process imports it too."""
 
-import math
 import os
 import signal
 import sys
@@ -13,11 +12,7 @@ from multiprocessing import get_context, parent_process
 from types import ModuleType
 from typing import Any, TypeVar
 
-import numpy as np
-
-from grafp.audio import SAMPLE_RATE, decode_chunks
-from grafp.errors import TooShortAudio, UnreadableAudio
-from grafp.storage.sources import read_recording
+from grafp.errors import UnreadableAudio
 
 T = TypeVar("T")
 
@@ -71,21 +66,3 @@ def _live_with_parent() -> None:
         os._exit(1)
 
     threading.Thread(target=follow, daemon=True).start()
-
-
-def read_excerpt(location: str, size: int | None, begin_s: float, seconds: float) -> np.ndarray:
-    """What a recording has of these seconds, 16 kHz mono; nothing behind them is decoded.
-
-    Raises AudioError, also when it has nothing there, or StorageError.
-    """
-    begin, end = round(max(0.0, begin_s) * SAMPLE_RATE), round((begin_s + seconds) * SAMPLE_RATE)
-    parts = [np.zeros(0, np.float32)]
-    data, chunk = read_recording(location, size), 10 * SAMPLE_RATE
-    for first, sound_S in decode_chunks(data, samples=chunk, overlap=0, max_seconds=math.inf):
-        parts.append(sound_S[max(0, begin - first) : max(0, end - first)])
-        if first + len(sound_S) >= end:
-            break
-    excerpt_S = np.concatenate(parts)
-    if not len(excerpt_S):
-        raise TooShortAudio(f"ends before {begin / SAMPLE_RATE:.2f} s")
-    return excerpt_S

@@ -1,6 +1,6 @@
 """A snapshot opened for search: in this process, or spread over Ray's actors."""
 
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias, TypedDict, Unpack
 
 from grafp.catalog.catalog import Catalog
 from grafp.catalog.manifest import Manifest
@@ -14,25 +14,29 @@ if TYPE_CHECKING:
 AnySearch: TypeAlias = "IndexSearch | SpreadSearch"
 
 
+class Asked(TypedDict, total=False):
+    """How a snapshot is searched, see `open_search`."""
+
+    decode: bool
+    stride: int | None
+    method: type[IndexSearch]
+
+
 def search_of(
     root: str,
     manifest: Manifest,
     *,
+    offset_correction: float = 0.0,
     actors: int | None = None,
     memory: float | None = None,
-    decode: bool = False,
-    stride: int | None = None,
-    offset_correction: float = 0.0,
-    method: type[IndexSearch] = IndexSearch,
+    **asked: Unpack[Asked],
 ) -> AnySearch:
-    """Open a snapshot, which need not be published; for the arguments see `SpreadSearch`.
+    """Open a snapshot, which need not be published; for `actors` and `memory` see `SpreadSearch`.
 
     Raises CatalogError or ClusterError.
     """
     if is_here():
-        search = open_search(root, manifest, stride=stride, decode=decode, method=method)
-        search.offset_correction = offset_correction
-        return search
+        return open_search(root, manifest, offset_correction=offset_correction, **asked)
     from pipelines.common.search import SpreadSearch
 
     return SpreadSearch(
@@ -40,10 +44,8 @@ def search_of(
         manifest,
         actors=actors,
         memory=memory,
-        decode=decode,
-        stride=stride,
         offset_correction=offset_correction,
-        method=method,
+        **asked,
     )
 
 
@@ -52,9 +54,7 @@ def search_for_queries(
     *,
     actors: int | None = None,
     memory: float | None = None,
-    decode: bool = False,
-    stride: int | None = None,
-    method: type[IndexSearch] = IndexSearch,
+    **asked: Unpack[Asked],
 ) -> AnySearch:
     """A search of the published snapshot with the offset correction of its model.
 
@@ -63,16 +63,10 @@ def search_for_queries(
     """
     manifest = catalog.manifest
     assert manifest is not None
-    query_hop_s = manifest.hop_s / (stride or manifest.stride)
+    query_hop_s = manifest.hop_s / (asked.get("stride") or manifest.stride)
+    correction = catalog.model().offset_correction_s / query_hop_s
     return search_of(
-        catalog.root,
-        manifest,
-        actors=actors,
-        memory=memory,
-        decode=decode,
-        stride=stride,
-        offset_correction=catalog.model().offset_correction_s / query_hop_s,
-        method=method,
+        catalog.root, manifest, offset_correction=correction, actors=actors, memory=memory, **asked
     )
 
 

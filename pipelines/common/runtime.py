@@ -68,7 +68,7 @@ def _join() -> None:
 
 
 def _start() -> None:
-    """Start Ray on this machine; the dashboard would be half of its processes."""
+    """Start Ray on this machine, without its dashboard, which takes processes of its own."""
     try:
         ray.init(address="local", include_dashboard=False, logging_level=logging.ERROR)
     except Exception as error:  # Ray's own for a busy machine; it has no class

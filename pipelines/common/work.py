@@ -1,7 +1,7 @@
 """Where the work of a flow is done: by Ray's workers, or in this process when it is small.
 
-A flow names its tasks and its stages once. Within `in_process` they run here, one after another,
-and Ray is not imported; starting it would take longer than the work.
+A flow names its tasks and its stages once. Within `at_work` with 0 encoders, they run here, one
+after another, and Ray is not imported; starting it would take longer than the work.
 """
 
 import os
@@ -38,33 +38,28 @@ class Encoders:
     """None takes GPUs that are there; True waits for one, and then does with CPUs."""
 
     def for_work(self, items: Sequence[Item], manifest: Manifest | None) -> "Encoders":
-        """None where nobody asks for some, and starting Ray would take longer than the work.
+        """Those for these recordings and this catalog, if there is one yet, see `if_small`.
 
-        That is a hundred recordings or fewer, of 32 MB together, and a small catalog. Recordings
+        Small are a hundred recordings or fewer, of 32 MB together, and a small catalog. Recordings
         whose size is not known may be long.
         """
         sizes = [item.info.size if item.info else SMALL_BYTES + 1 for item in items]
         few = len(sizes) <= SMALL_RECORDINGS and sum(sizes) <= SMALL_BYTES
-        return Encoders(0) if self == ENCODERS and few and is_small(manifest) else self
+        return self.if_small(few and (manifest is None or manifest.is_small))
+
+    def if_small(self, small: bool) -> "Encoders":
+        """0 for small work, where nobody asks for a number and no cluster is named or joined."""
+        cluster = os.environ.get("RAY_ADDRESS") or "ray" in sys.modules
+        return Encoders(0) if small and self == ENCODERS and not cluster else self
 
 
 ENCODERS = Encoders()
 
 
-def no_cluster() -> bool:
-    """Whether no cluster is named, and this process has not joined one."""
-    return not (os.environ.get("RAY_ADDRESS") or "ray" in sys.modules)
-
-
-def is_small(manifest: Manifest | None) -> bool:
-    """Whether a catalog is small or none yet, and there is no cluster."""
-    return no_cluster() and (manifest is None or manifest.is_small)
-
-
 @contextmanager
-def in_process(here: bool) -> Iterator[None]:
-    """Do the work of what follows in this process, or over Ray."""
-    token = _HERE.set(here)
+def at_work(encoders: Encoders) -> Iterator[None]:
+    """Do the work of what follows in this process, if there are 0 encoders, or over Ray."""
+    token = _HERE.set(encoders.count == 0)
     try:
         yield
     finally:

@@ -32,7 +32,7 @@ from grafp.index.size import SMALL_CATALOG
 from grafp.model.bundle import DEFAULT_MIN_SCORE
 from pipelines.common.finished import finished_rows
 from pipelines.common.opening import search_of
-from pipelines.common.work import connect, dataset, in_process, no_cluster
+from pipelines.common.work import ENCODERS, at_work, connect, dataset
 from pipelines.evaluating.flow import (
     SEARCHES,
     clip_answer,
@@ -84,7 +84,7 @@ def evaluate_embeddings(
     by_number = {query.clip.number: query for query in asked}
     ask = partial(_ask, asked=by_number, settings=export.settings, method=SEARCHES[search])
     clips = [query.clip for query in asked]
-    with in_process(few and no_cluster()):
+    with at_work(ENCODERS.if_small(few)):
         connect()
         _index(catalog, rows, export.settings.hop_s)
         answers = ask(catalog.root, clips=clips)

@@ -31,7 +31,7 @@ from grafp.model.bundle import ModelCard
 from grafp.reports.evaluation import evaluation_report
 from grafp.storage.sources import Item
 from pipelines.common.finished import finished_rows
-from pipelines.common.work import ENCODERS, Encoders, connect, in_process, is_small
+from pipelines.common.work import ENCODERS, Encoders, at_work, connect
 from pipelines.evaluating.catalog_hop import answered_at_catalog_hop
 from pipelines.evaluating.distractors import is_distractor, with_distractors
 from pipelines.evaluating.material import Material, self_repeating
@@ -91,8 +91,8 @@ def evaluate_catalog(
         coarse=query_hop == "catalog",
         encoders=encoders,
     )
-    few = len(drawn) <= _FEW_CLIPS and not distractors and is_small(catalog.manifest)
-    with in_process(encoders.count == 0 or (few and encoders == ENCODERS)):
+    few = len(drawn) <= _FEW_CLIPS and not distractors
+    with at_work(encoders.if_small(few and catalog.manifest.is_small)):
         clips, answers = _without_errors(drawn, ask(catalog_uri, clips=drawn))
         logger.info(markdown(grid(clips, answers)))
         scales = in_larger_catalogs(catalog, distractors, out, clips, answers, ask, catalog.model())

@@ -29,7 +29,7 @@ from grafp.model.bundle import DEFAULT_MODEL, ModelCard, read_background, read_c
 from grafp.model.fingerprint import HOP_SECONDS
 from grafp.reports.catalog_run import run_report
 from grafp.storage.sources import Item, list_items
-from pipelines.common.work import ENCODERS, Encoders, connect, in_process
+from pipelines.common.work import ENCODERS, Encoders, at_work, connect
 from pipelines.indexing import upkeep
 from pipelines.indexing.calibrate import calibrated, missing_background
 from pipelines.indexing.duplicates import duplicates_to_bytes, near_duplicates
@@ -84,7 +84,7 @@ def index_catalog(
     if not (changes.work or changes.removed or _options_changed(catalog, options)):
         return _summary(catalog, changes.counts(), [], 0, started)
     counts = changes.counts()
-    with in_process(encoders.for_work(changes.work, catalog.manifest).count == 0):
+    with at_work(encoders.for_work(changes.work, catalog.manifest)):
         connect()
         run = Run.begin(catalog, card.model_id, card.sha256, hop_s)
         model_uri = catalog.put_model(card, _background(catalog, card, model))

@@ -14,7 +14,7 @@ from grafp.catalog.tracks import Row, TrackRef, live_refs, tracks_from_bytes
 from grafp.errors import CatalogError, ModelError, OptionError, StorageError
 from grafp.model.bundle import BUNDLE_FILES
 from grafp.storage.sources import read_table
-from pipelines.common.work import connect, in_process, is_small
+from pipelines.common.work import Encoders, at_work, connect
 from pipelines.indexing import upkeep
 from pipelines.indexing.calibrate import calibrated, missing_background
 from pipelines.indexing.run import Run
@@ -45,7 +45,7 @@ def maintain(
     assert old is not None
     rows = catalog.tracks().to_pylist()
     removed = _remove(rows, remove) if remove else []
-    with in_process(workers == 0 or (workers is None and is_small(old))):
+    with at_work(Encoders(workers).if_small(old.is_small)):
         connect()
         catalog.put_model(catalog.model(), missing_background(catalog, catalog.model()))
         before = upkeep.IndexState.of(old)

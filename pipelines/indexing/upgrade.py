@@ -37,7 +37,7 @@ from grafp.model.fingerprint import DIMENSION
 from grafp.storage.records import parse_record
 from grafp.storage.tables import from_parquet
 from pipelines.common.progress import progress
-from pipelines.common.work import connect, in_process, start
+from pipelines.common.work import Encoders, at_work, connect, start
 from pipelines.indexing import upkeep
 from pipelines.indexing.calibrate import calibrated, missing_background
 from pipelines.indexing.run import Run
@@ -147,7 +147,7 @@ def upgrade(catalog_uri: str, *, workers: int | None = None) -> dict:
         logger.info(f"nothing is due: the catalog has format {FORMAT_VERSION}")
         return _summary(old, FORMAT_VERSION, 0, started)
     model = catalog.model()
-    with in_process(workers == 0):
+    with at_work(Encoders(workers)):
         connect()
         tracks, files = _rewritten(catalog)
         live = live_refs(tracks)

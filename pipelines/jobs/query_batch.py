@@ -78,50 +78,29 @@ def options(arguments: list[str] | None = None, *, prog: str | None = None) -> O
 
 
 def main(chosen: Options) -> tuple[dict[str, Any], int]:
-    summary = _timelines(chosen)[0] if chosen.timeline else _matches(chosen)
+    from pipelines.common.work import Encoders
+
+    asked: dict[str, Any] = {
+        "fpr": chosen.fpr,
+        "min_score": chosen.min_score,
+        "decode": chosen.rerank == "pq",
+        "search_actors": chosen.search_actors,
+        "search_memory": chosen.search_memory and chosen.search_memory * 1e9,
+        "encoders": Encoders(chosen.workers, chosen.gpu),
+        "max_seconds": chosen.max_seconds,
+        "max_speed_change": chosen.max_speed_change,
+        "report": chosen.report,
+    }
+    uris = chosen.catalog, chosen.queries, chosen.out
+    if chosen.timeline:
+        from pipelines.querying.timeline import timeline_batch
+
+        summary, _ = timeline_batch(*uris, **asked)
+    else:
+        from grafp.evaluation.truth import read_truth
+        from pipelines.querying.flow import query_batch
+
+        truth = read_truth(chosen.truth) if chosen.truth else None
+        summary, _ = query_batch(*uris, **asked, top_k=chosen.top_k, truth=truth)
     over = cli.too_many(summary["errors"], summary["queries"], chosen.max_failures)
     return summary, cli.TOO_MANY_FAILURES if over else cli.DONE
-
-
-def _matches(chosen: Options) -> dict[str, Any]:
-    from grafp.evaluation.truth import read_truth
-    from pipelines.common.work import Encoders
-    from pipelines.querying.flow import query_batch
-
-    summary, _ = query_batch(
-        chosen.catalog,
-        chosen.queries,
-        chosen.out,
-        top_k=chosen.top_k,
-        fpr=chosen.fpr,
-        min_score=chosen.min_score,
-        decode=chosen.rerank == "pq",
-        search_actors=chosen.search_actors,
-        search_memory=chosen.search_memory and chosen.search_memory * 1e9,
-        encoders=Encoders(chosen.workers, chosen.gpu),
-        max_seconds=chosen.max_seconds,
-        max_speed_change=chosen.max_speed_change,
-        truth=read_truth(chosen.truth) if chosen.truth else None,
-        report=chosen.report,
-    )
-    return summary
-
-
-def _timelines(chosen: Options) -> tuple[dict[str, Any], Any]:
-    from pipelines.common.work import Encoders
-    from pipelines.querying.timeline import timeline_batch
-
-    return timeline_batch(
-        chosen.catalog,
-        chosen.queries,
-        chosen.out,
-        fpr=chosen.fpr,
-        min_score=chosen.min_score,
-        decode=chosen.rerank == "pq",
-        search_actors=chosen.search_actors,
-        search_memory=chosen.search_memory and chosen.search_memory * 1e9,
-        encoders=Encoders(chosen.workers, chosen.gpu),
-        max_seconds=chosen.max_seconds,
-        max_speed_change=chosen.max_speed_change,
-        report=chosen.report,
-    )

@@ -15,11 +15,12 @@ from grafp.index.alignment import MAX_SPEED_CHANGE
 from grafp.index.search import IndexSearch
 from grafp.storage.sources import Item
 from grafp.storage.tables import Row
+from pipelines.common.apart import Apart
 from pipelines.common.decode import decoded
 from pipelines.common.encode import encoded, fingerprints_of
 from pipelines.common.finished import finished_rows
 from pipelines.common.opening import AnySearch, is_streamed, search_for_queries
-from pipelines.common.work import ENCODERS, Encoders, Rows, connect, in_process
+from pipelines.common.work import ENCODERS, Encoders, Rows, at_work, connect
 from pipelines.querying.batch import Asked, Batch
 
 if TYPE_CHECKING:
@@ -110,7 +111,7 @@ def query_batch(
         top_k, fpr, min_score, decode, max_seconds, max_speed_change: see `Asked`.
         search_actors, search_memory: see `SpreadSearch`.
         truth: right answers; then OUT/report.json and OUT/report.html say how good these are.
-        report: write OUT/report.html, see `pipelines.querying.page`.
+        report: write OUT/report.html, see `grafp.reports.shown`.
 
     Raises StorageError or CatalogError with nothing written, OptionError for a query that has no
     line in the truth.
@@ -119,12 +120,13 @@ def query_batch(
     batch = Batch.begin(catalog_uri, queries, out, asked)
     if not (search_actors or search_memory):
         encoders = encoders.for_work(batch.waiting, batch.catalog.manifest)
-    with in_process(encoders.count == 0):
+    with at_work(encoders):
         summary, table = batch.finish(_answers(batch, search_actors, search_memory, encoders))
     if report or truth is not None:
-        from pipelines.querying.page import write_page  # imports Matplotlib, which takes a second
+        from grafp.reports.shown import write_page  # imports Matplotlib, which takes a second
 
-        summary |= write_page(batch.catalog, batch.items, out, table, truth)
+        with Apart() as process:
+            summary |= write_page(batch.catalog, batch.items, out, table, truth, process.call)
     return summary, table
 
 

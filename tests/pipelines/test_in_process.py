@@ -18,7 +18,7 @@ from grafp.catalog.catalog import Catalog
 from grafp.errors import OptionError
 from grafp.storage.sources import list_items
 from pipelines.common import decode
-from pipelines.common.work import Encoders, in_process
+from pipelines.common.work import Encoders, at_work
 from pipelines.evaluating.flow import evaluate_catalog
 from pipelines.indexing import maintain
 from pipelines.indexing.flow import index_catalog
@@ -187,7 +187,7 @@ def test_a_file_that_crashes_the_decoder_costs_its_own_row(
     for name, data in {"a.wav": b"fine", "b.wav": b"deadly", "c.wav": b"fine"}.items():
         (tmp_path / name).write_bytes(data)
     monkeypatch.setattr(decode, "decode", crashes_on_some)
-    with in_process(True):
+    with at_work(HERE):
         [*rows] = decode.decoded(list_items(str(tmp_path)), 60.0).iter_batches()
     errors = [row["error"] for batch in rows for row in batch.to_pylist()]
     assert errors == [None, "the decoder crashes on it", None]

@@ -16,13 +16,13 @@ from grafp.catalog.catalog import Catalog
 from grafp.catalog.embeddings import read_fingerprints, read_part
 from grafp.catalog.tracks import live_refs
 from grafp.errors import CatalogError, StorageError, TooShortAudio
+from grafp.reports import shown as shown_module
 from grafp.reports.excerpts import LONGEST_S, Shown
-from grafp.storage.sources import list_items
-from pipelines.common.apart import Apart, read_excerpt
+from grafp.storage.sources import list_items, read_excerpt
+from pipelines.common.apart import Apart
 from pipelines.common.work import Encoders
 from pipelines.indexing.flow import index_catalog
 from pipelines.jobs import query_batch as query_job
-from pipelines.querying import page
 from pipelines.querying.flow import query_batch
 
 pytestmark = [pytest.mark.usefixtures("ray_here"), pytest.mark.slow]
@@ -72,7 +72,7 @@ def shown(
     assert matches["matched"].to_pylist() == [True, False, True, False]  # "fast" is refused
     catalog, items = Catalog.open_published(root), list_items(str(clips))
     with Apart() as process:
-        reader = page.Reader(catalog, items, matches, process)
+        reader = shown_module.Reader(catalog, items, matches, process.call)
         return {Path(row["query"]).stem: (row, reader.shown(row)) for row in matches.to_pylist()}
 
 
@@ -136,7 +136,7 @@ def test_what_cannot_be_read_is_left_out(
     kept = tmp_path / "kept"
     shutil.move(gone, kept)
     monkeypatch.setenv("DEADLY", deadly.name)
-    monkeypatch.setattr(page, "read_excerpt", crashes_on_the_deadly)
+    monkeypatch.setattr(shown_module, "read_excerpt", crashes_on_the_deadly)
     out = tmp_path / "out"
     words = ["--catalog", root, "--queries", str(queries), "--out", str(out), "--report"]
     try:

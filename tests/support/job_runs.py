@@ -1,6 +1,7 @@
 """Jobs run in this process, as `python jobs/NAME.py` would."""
 
 import json
+from typing import Any
 
 import pytest
 
@@ -13,3 +14,12 @@ def run_job(job, capsys: pytest.CaptureFixture, *arguments: str) -> tuple[int, d
     shown = capsys.readouterr()
     last = shown.out.strip().splitlines()[-1] if shown.out.strip() else "{}"
     return code, json.loads(last) if last.startswith("{") else {}, shown.err
+
+
+def outcome(job: Any, words: list[str], capsys: pytest.CaptureFixture) -> tuple[int, list[str]]:
+    """Exit code and the lines of standard error; other exceptions than exits are not caught."""
+    try:
+        code = cli.run(job.main, job.options(words))
+    except SystemExit as ended:
+        code = int(ended.code or 0)
+    return code, capsys.readouterr().err.strip().splitlines()

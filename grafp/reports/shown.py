@@ -1,11 +1,11 @@
-"""OUT/report.html of a batch: its queries are read once more, and the places where they were found.
+"""OUT/report.html of a batch: its queries are read once more, and the music they were found in.
 
 A query or a track that cannot be read is left out of the page, with the reason: it costs no answer.
 """
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -17,7 +17,7 @@ from grafp import storage
 from grafp.audio import SAMPLE_RATE
 from grafp.catalog.catalog import Catalog
 from grafp.catalog.embeddings import read_part
-from grafp.catalog.tracks import TrackRef
+from grafp.catalog.tracks import TrackRef, live_refs
 from grafp.errors import GrafpError
 from grafp.evaluation.truth import Truth
 from grafp.model.bundle import load_bundle
@@ -25,16 +25,21 @@ from grafp.model.fingerprint import SEGMENT_SAMPLES
 from grafp.model.inference import Fingerprinter
 from grafp.reports.answers import write_report
 from grafp.reports.excerpts import LONGEST_S, Excerpt, Likeness, Shown
-from grafp.storage.sources import Item
+from grafp.storage.sources import Item, read_excerpt
 from grafp.storage.tables import Row
-from pipelines.common.apart import Apart, read_excerpt
 
 logger = logging.getLogger(__name__)
-_MARGIN_S = 2.0  # of the track, beside the place that was found
+Call = Callable[..., np.ndarray]
+_MARGIN_S = 2.0  # of the track, beside what was found
 
 
 def write_page(
-    catalog: Catalog, items: Sequence[Item], out: str, matches: pa.Table, truth: Truth | None = None
+    catalog: Catalog,
+    items: Sequence[Item],
+    out: str,
+    matches: pa.Table,
+    truth: Truth | None,
+    call: Call,
 ) -> dict[str, Any]:
     """Write OUT/report.html, and OUT/report.json if there is a truth.
 
@@ -42,22 +47,22 @@ def write_page(
         catalog: with the snapshot that was asked.
         items: the queries.
         matches: the rows of OUT/matches.parquet.
+        call: calls a function that decodes, so that a hostile file does no harm.
 
     Returns the rates for the job's summary, none without a truth. Raises StorageError, and
     OptionError when a query has no line in the truth.
     """
     logger.info("Writing the report")
-    with Apart() as process:
-        return write_report(out, matches, truth, Reader(catalog, items, matches, process).shown)
+    return write_report(out, matches, truth, Reader(catalog, items, matches, call).shown)
 
 
 class Reader:
     """Reads what there is to see and to hear of a query and of its best answer."""
 
     def __init__(
-        self, catalog: Catalog, items: Sequence[Item], matches: pa.Table, process: Apart
+        self, catalog: Catalog, items: Sequence[Item], matches: pa.Table, call: Call
     ) -> None:
-        self._catalog, self._process, self._matches = catalog, process, matches
+        self._catalog, self._call, self._matches = catalog, call, matches
         self._items = {item.uri: item for item in items}
 
     def shown(self, row: Row) -> Shown:
@@ -85,14 +90,14 @@ class Reader:
         item = self._items[row["query"]]
         begin_s = row["query_start_s"] if row["query_end_s"] > LONGEST_S else 0.0
         size = item.info.size if item.info else None
-        samples_S = self._process.call(read_excerpt, item.location, size, begin_s, LONGEST_S)
+        samples_S = self._call(read_excerpt, item.location, size, begin_s, LONGEST_S)
         return Excerpt(begin_s, samples_S)
 
     def _track(self, row: Row, query: Excerpt) -> Excerpt:
         """The music of the query's excerpt; silence where the track has not begun, or is over."""
         begin_s, end_s = _in_track(row, query)
         location = storage.absolute(row["track"])
-        samples_S = self._process.call(read_excerpt, location, None, begin_s, end_s - begin_s)
+        samples_S = self._call(read_excerpt, location, None, begin_s, end_s - begin_s)
         before = round(max(0.0, -begin_s) * SAMPLE_RATE)
         after = round((end_s - begin_s) * SAMPLE_RATE) - before - len(samples_S)
         return Excerpt(begin_s, np.pad(samples_S, (before, max(0, after))))
@@ -121,14 +126,12 @@ class Reader:
     @cached_property
     def _refs(self) -> dict[str, TrackRef]:
         """The fingerprints of the tracks that are answers, by URI."""
-        names = list(TrackRef.__dataclass_fields__)
-        tracks = self._catalog.tracks(["uri", "status", *names])
-        tracks = tracks.filter(pc.equal(tracks["status"], "ok"))
+        tracks = self._catalog.tracks(["uri", "status", *TrackRef.__dataclass_fields__])
         answers = pc.unique(self._matches["track"]).cast(pa.large_string())
         tracks = tracks.filter(pc.is_in(tracks["uri"], answers))
-        rows = tracks.select(names).to_pylist()
-        refs = (TrackRef(**row) for row in rows)
-        return dict(zip(tracks["uri"].to_pylist(), refs, strict=True))
+        refs = {ref.ordinal: ref for ref in live_refs(tracks).values()}
+        pairs = zip(tracks["uri"].to_pylist(), tracks["ordinal"].to_pylist(), strict=True)
+        return {uri: refs[ordinal] for uri, ordinal in pairs if ordinal in refs}
 
 
 def _in_track(row: Row, query: Excerpt) -> tuple[float, float]:
