@@ -8,6 +8,7 @@ prints the environment to paste into another shell and serves until Ctrl-C.
 import argparse
 import contextlib
 import os
+import re
 import secrets
 import shutil
 import signal
@@ -16,6 +17,8 @@ import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +29,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 START_SECONDS = 60.0  # it needs one second; the rest is for a machine that is busy
 STOP_SECONDS = 10.0
+_REQUESTS = re.compile(r'^SeaweedFS_s3_request_total\{.*type="(\w+)"\} (\S+)$', re.MULTILINE)
 _PORTS = ("master", "volume", "filer", "admin")
 
 
@@ -35,6 +39,16 @@ class Server:
 
     uri: str
     env: dict[str, str]
+    metrics: str
+
+    def requests(self) -> Counter[str]:
+        """How many it answered since it was started, by kind: GET, HEAD, LIST, PUT, ..."""
+        with urllib.request.urlopen(self.metrics, timeout=10) as reply:
+            text = reply.read().decode()
+        counts: Counter[str] = Counter()
+        for kind, count in _REQUESTS.findall(text):
+            counts[kind] += int(float(count))
+        return counts
 
 
 @contextlib.contextmanager
@@ -50,35 +64,38 @@ def running(bucket: str, folder: str, port: int | None = None) -> Iterator[Serve
         "AWS_DEFAULT_REGION": "us-east-1",
         "AWS_EC2_METADATA_DISABLED": "true",
     }
-    process, chosen = _start(bucket, folder, port, env)
+    process, chosen, metrics_port = _start(bucket, folder, port, env)
     try:
-        yield Server(f"s3://{bucket}", {**env, "AWS_ENDPOINT_URL": f"http://127.0.0.1:{chosen}"})
+        env["AWS_ENDPOINT_URL"] = f"http://127.0.0.1:{chosen}"
+        yield Server(f"s3://{bucket}", env, f"http://127.0.0.1:{metrics_port}/metrics")
     finally:
         _stop(process)
 
 
 def _start(
     bucket: str, folder: str, port: int | None, env: dict[str, str]
-) -> tuple[subprocess.Popen[bytes], int]:
+) -> tuple[subprocess.Popen[bytes], int, int]:
     """Three tries, since another program can take a free port before the server does."""
     for attempt in range(3):
-        s3_port, *others = _free_ports(2 * len(_PORTS) + 2)
+        s3_port, metrics_port, *others = _free_ports(2 * len(_PORTS) + 3)
         s3_port = port or s3_port
-        command = _command(bucket, folder, s3_port, others)
+        command = _command(bucket, folder, s3_port, metrics_port, others)
         log = Path(folder, "server.log")
         with log.open("wb") as output:
             process = subprocess.Popen(
                 command, env={**os.environ, **env}, stdout=output, stderr=subprocess.STDOUT
             )
         if _wait_until_ready(process, f"http://127.0.0.1:{s3_port}", bucket, env):
-            return process, s3_port
+            return process, s3_port, metrics_port
         _stop(process)
         if attempt == 2:
             break
     raise RuntimeError(f"the S3 server did not start:\n{log.read_text(errors='replace')[-2000:]}")
 
 
-def _command(bucket: str, folder: str, s3_port: int, others: list[int]) -> list[str]:
+def _command(
+    bucket: str, folder: str, s3_port: int, metrics_port: int, others: list[int]
+) -> list[str]:
     beside = str(Path(sys.executable).parent / "weed")
     program = beside if os.access(beside, os.X_OK) else shutil.which("weed")
     if program is None:
@@ -95,6 +112,8 @@ def _command(bucket: str, folder: str, s3_port: int, others: list[int]) -> list[
         "-s3.port.lance=0",
         "-s3.autoCreateBucket=false",
         f"-s3.localSocket={folder}/s3.sock",
+        f"-metricsPort={metrics_port}",
+        "-metricsIp=127.0.0.1",
     ]
     place = [f"-dir={folder}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1", f"-bucket={bucket}"]
     return [program, "mini", *place, f"-s3.port={s3_port}", *ports, *grpc, *quiet]

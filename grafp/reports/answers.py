@@ -15,8 +15,8 @@ from grafp.reports.excerpts import Alignment, Shown, Sound
 from grafp.reports.pages import render, short_names
 from grafp.storage.tables import Row
 
-Look = Callable[[Row], Shown]
-"""What there is to see and to hear of a query, by its row of rank 1."""
+Look = Callable[[Row, Answer | None], Shown]
+"""What there is to see and to hear of a query, by its row of rank 1 and the truth, if known."""
 _Judged = tuple[Row, str, Answer | None]  # a row of rank 1, its verdict, the truth
 MOST_SHOWN = 100
 _OTHERS = 5  # lower ranks that a query names
@@ -50,18 +50,20 @@ class Card:
     verdict: str
     truth: Answer | None
     name: str
-    """Of the query, and below of the track: without the folder that all have in common."""
+    """Of the query, and below of the tracks: without the folder that all have in common."""
     track: str
+    true_track: str
     others: list[Row]
     """Lower ranks."""
     why: str | None
     query_sound: Sound | None
     track_sound: Sound | None
+    true_sound: Sound | None
     alignment: Alignment | None
 
 
 def write_report(
-    out: str, matches: pa.Table, truth: Truth | None, look: Look = lambda _: Shown()
+    out: str, matches: pa.Table, truth: Truth | None, look: Look = lambda *_: Shown()
 ) -> dict[str, Any]:
     """Write OUT/report.html, and OUT/report.json if there is a truth.
 
@@ -81,7 +83,7 @@ def write_report(
 
 
 def answers_report(
-    rows: Sequence[Row], answers: Sequence[Answer] | None, look: Look = lambda _: Shown()
+    rows: Sequence[Row], answers: Sequence[Answer] | None, look: Look = lambda *_: Shown()
 ) -> str:
     """An HTML report: how many queries were matched, the rates if there is a truth, the queries.
 
@@ -136,10 +138,11 @@ def _cards(rows: Sequence[Row], shown: list[_Judged], look: Look) -> list[Card]:
         if 1 < row["rank"] <= 1 + _OTHERS:
             others.setdefault(row["query"], []).append(row)
     queries = short_names([row["query"] for row, _, _ in shown])
-    tracks = short_names([row["track"] for row, _, _ in shown if row["track"]])
+    named = [name for row, _, truth in shown for name in (row["track"], _true_track(truth)) if name]
+    tracks = short_names(named)
     cards = []
     for row, verdict, truth in shown:
-        seen = Shown() if row["error"] else look(row)  # one at a time: sounds are large
+        seen = Shown() if row["error"] else look(row, truth)  # one at a time: sounds are large
         likeness, at_s = seen.likeness, (row["query_start_s"], row["query_end_s"])
         cards.append(
             Card(
@@ -148,16 +151,22 @@ def _cards(rows: Sequence[Row], shown: list[_Judged], look: Look) -> list[Card]:
                 truth,
                 queries[row["query"]],
                 tracks.get(row["track"], ""),
+                tracks.get(_true_track(truth), ""),
                 others.get(row["query"], []),
                 seen.why,
                 Sound.of("the query", seen.query) if seen.query else None,
                 Sound.of("the track", seen.track) if seen.track else None,
+                Sound.of("the truth", seen.truth) if seen.truth else None,
                 Alignment.of(likeness, at_s, row["track_start_s"], row["speed"])
                 if likeness
                 else None,
             )
         )
     return cards
+
+
+def _true_track(truth: Answer | None) -> str | None:
+    return truth.true_track if truth else None
 
 
 def odds(rate: float | None) -> str:

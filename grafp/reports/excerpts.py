@@ -65,6 +65,8 @@ class Shown:
     why: str | None = None
     """Why there is no query, or else no track."""
     likeness: Likeness | None = None
+    truth: Excerpt | None = None
+    """The true passage, where the best answer is another."""
 
 
 @dataclass(frozen=True)

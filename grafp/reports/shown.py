@@ -19,6 +19,7 @@ from grafp.catalog.catalog import Catalog
 from grafp.catalog.embeddings import read_part
 from grafp.catalog.tracks import TrackRef, live_refs
 from grafp.errors import GrafpError
+from grafp.evaluation.metrics import Answer
 from grafp.evaluation.truth import Truth
 from grafp.model.bundle import load_bundle
 from grafp.model.fingerprint import SEGMENT_SAMPLES
@@ -65,14 +66,15 @@ class Reader:
         self._catalog, self._call, self._matches = catalog, call, matches
         self._items = {item.uri: item for item in items}
 
-    def shown(self, row: Row) -> Shown:
-        """Of a row of matches.parquet with rank 1."""
+    def shown(self, row: Row, answer: Answer | None = None) -> Shown:
+        """Of a row of matches.parquet with rank 1; `answer`: the same beside the truth."""
         try:
             query = self._query(row)
         except GrafpError as error:
             return Shown(why=str(error))
+        truth = self._truth(answer, query)
         if row["track"] is None:
-            return Shown(query)
+            return Shown(query, truth=truth)
         why = None
         try:
             track = self._track(row, query)
@@ -83,7 +85,7 @@ class Reader:
         except GrafpError as error:
             likeness = None
             logger.warning(f"{row['query']}: no similarity in the report: {error}")
-        return Shown(query, track, why, likeness)
+        return Shown(query, track, why, likeness, truth)
 
     def _query(self, row: Row) -> Excerpt:
         """A short query whole; of a long one the beginning of what was found."""
@@ -94,10 +96,27 @@ class Reader:
         return Excerpt(begin_s, samples_S)
 
     def _track(self, row: Row, query: Excerpt) -> Excerpt:
-        """The music of the query's excerpt; silence where the track has not begun, or is over."""
-        begin_s, end_s = _in_track(row, query)
-        location = storage.absolute(row["track"])
-        samples_S = self._call(read_excerpt, location, None, begin_s, end_s - begin_s)
+        """The music of the query's excerpt."""
+        return self._passage(row["track"], *_in_track(row, query))
+
+    def _truth(self, answer: Answer | None, query: Excerpt) -> Excerpt | None:
+        """The passage that should have been found, if it is known, was not, and can be read."""
+        if answer is None or not answer.true_track or answer.true_start_s is None:
+            return None
+        if answer.right_offset:
+            return None
+        begin_s, end_s = (answer.true_start_s + at_s for at_s in (query.begin_s, query.end_s))
+        try:
+            return self._passage(answer.true_track, begin_s, end_s)
+        except GrafpError as error:
+            logger.warning(f"{answer.query}: no true passage in the report: {error}")
+            return None
+
+    def _passage(self, track: str, begin_s: float, end_s: float) -> Excerpt:
+        """Of a track; silence where it has not begun, or is over."""
+        samples_S = self._call(
+            read_excerpt, storage.absolute(track), None, begin_s, end_s - begin_s
+        )
         before = round(max(0.0, -begin_s) * SAMPLE_RATE)
         after = round((end_s - begin_s) * SAMPLE_RATE) - before - len(samples_S)
         return Excerpt(begin_s, np.pad(samples_S, (before, max(0, after))))

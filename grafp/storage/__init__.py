@@ -8,6 +8,7 @@ and what to do. A file appears whole or not at all.
 import contextlib
 import hashlib
 import os
+import uuid
 from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
@@ -17,8 +18,8 @@ from grafp.storage import local, s3
 from grafp.storage.s3 import FileInfo
 
 __all__ = [
-    "FileInfo", "absolute", "arrow_filesystem", "create", "delete", "join", "list_files",
-    "local_copy", "read", "replace", "stat", "write",
+    "FileInfo", "absolute", "arrow_filesystem", "check_writable", "create", "delete",
+    "delete_folder", "join", "list_files", "local_copy", "read", "replace", "stat", "write",
 ]  # fmt: skip
 
 
@@ -98,6 +99,25 @@ def delete(uri: str) -> None:
     """Remove a file; one that does not exist is no error."""
     with _backend(uri) as backend, contextlib.suppress(FileNotFoundError):
         backend.delete(uri)
+
+
+def check_writable(folder: str) -> None:
+    """Raises StorageError if nothing can be written to a folder or prefix; makes the folder."""
+    uri = join(folder, f".grafp-{uuid.uuid4().hex}")
+    write(uri, b"")
+    with contextlib.suppress(StorageError):  # who may not delete may still write
+        delete(uri)
+
+
+def delete_folder(folder: str) -> None:
+    """Remove all files in a folder and below that are not hidden; one that is missing is no error.
+
+    Folders of this machine that are empty then are removed too.
+    """
+    for info in list_files(folder, may_be_missing=True):
+        delete(info.uri)
+    if not s3.is_s3(folder):
+        local.remove_empty(folder)
 
 
 def local_copy(uri: str, cache_dir: str) -> str:

@@ -72,6 +72,13 @@ def delete(uri: str) -> None:
     os.unlink(path(uri))
 
 
+def remove_empty(uri: str) -> None:
+    """Remove a folder and those below, if there is nothing in them."""
+    for folder, _, _ in os.walk(path(uri), topdown=False):
+        with contextlib.suppress(OSError):  # another run writes there
+            os.rmdir(folder)
+
+
 def list_files(uri: str) -> Iterator[FileInfo]:
     """All files in a folder and below in no promised order; one file as itself."""
     root = path(uri)

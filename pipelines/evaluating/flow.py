@@ -81,6 +81,7 @@ def evaluate_catalog(
     catalog = Catalog.open_published(catalog_uri)
     assert catalog.manifest is not None
     recordings = list_recordings("music", audio)
+    storage.check_writable(out)
     material = Material.collect(catalog, recordings, noise, rir, unknown, max(seconds))
     grid_s = catalog.manifest.hop_s if protocol == "paper" else None
     drawn = material.draw(queries, seed, seconds=seconds, snr_db=snr_db, grid_s=grid_s)

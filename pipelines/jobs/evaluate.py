@@ -81,7 +81,7 @@ class Options(cli.EncoderOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.embeddings is None:
-            self.catalog = self.catalog or os.environ.get(cli.CATALOG_VARIABLE)
+            self.catalog = self.catalog or os.environ.get(cli.CATALOG_VARIABLE, "").strip() or None
             if missing := [f"--{name}" for name in _NEEDED if getattr(self, name) is None]:
                 raise OptionError(f"{', '.join(missing)}: required")
             return

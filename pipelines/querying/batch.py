@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from grafp import storage
 from grafp.audio import MAX_SECONDS
 from grafp.catalog.catalog import Catalog
 from grafp.catalog.identify import open_for_queries, rows_of
@@ -73,6 +74,7 @@ class Batch:
             [[item.uri, item.info and [item.info.size, item.info.etag]] for item in items],
         ]  # fmt: skip
         unfinished = Unfinished(out, job)
+        storage.check_writable(out)
         left = [number for number in range(len(items)) if number not in unfinished.done]
         if unfinished.done:
             logger.info(f"  {len(unfinished.done)} were answered by a run that was interrupted")

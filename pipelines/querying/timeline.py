@@ -124,6 +124,7 @@ def timeline_batch(
     items = list_items(recordings) if isinstance(recordings, str) else recordings
     uris = catalog.live_tracks()
     logger.info(f"{len(items)} recordings against {len(uris)} tracks, snapshot {manifest.snapshot}")
+    storage.check_writable(out)
     by_recording: list[list[dict]] = [[] for _ in items]
     if items:  # Ray Data warns of work without input
         connect()

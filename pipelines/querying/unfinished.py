@@ -60,5 +60,4 @@ class Unfinished:
 
     def remove(self) -> None:
         """Raises StorageError."""
-        for info in storage.list_files(self._all, may_be_missing=True):
-            storage.delete(info.uri)
+        storage.delete_folder(self._all)

@@ -12,6 +12,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
 from grafp.audio import synthesis
+from grafp.evaluation.metrics import Answer
 from grafp.matches import MATCH_SCHEMA, unmatched
 from grafp.reports.answers import write_report
 from grafp.reports.excerpts import Excerpt, Likeness, Shown
@@ -38,12 +39,13 @@ def row(query: str, track: Any, speed: Any, score: Any, matched: bool, rate: Any
     return {**unmatched(f"/queries/{query}", 2.5, 0.4, error), **answer}
 
 
-def look(row: dict[str, Any]) -> Shown:
+def look(row: dict[str, Any], answer: Answer | None) -> Shown:
     """Two seconds of music, and a diagonal; of one query the track cannot be read."""
     music_S = synthesis.piece(len(row["query"]), 2.5)
     query = Excerpt(0.0, music_S + 0.05 * synthesis.noise(1, 2.5))
     if row["track"] is None:
-        return Shown(query)
+        assert answer
+        return Shown(query, truth=Excerpt(4.0, music_S) if answer.true_track else None)
     if row["track"] == "d":
         return Shown(query, why="The file of the track cannot be read here: d: no such file")
     products_MN = np.eye(16, 56, 20, dtype=np.float32)
@@ -90,7 +92,7 @@ def test_every_sound_plays(open_page: Callable[..., Chrome], page: Path) -> None
         })().catch(error => done(String(error)));
         """
     )
-    assert len(played) == 5 + 3, played
+    assert len(played) == 5 + 3 + 1, played
     for duration, playing, error in played:
         assert duration == pytest.approx(2.5, abs=0.1)
         assert (playing, error) == (1, None)  # one at a time
@@ -109,7 +111,7 @@ def test_every_picture_is_drawn(open_page: Callable[..., Chrome], page: Path) ->
         """
     )
     seconds = round(32 * 2.5)
-    assert sorted(map(tuple, sizes)) == sorted([(seconds, 64)] * 8 + [(56, 16)] * 3)
+    assert sorted(map(tuple, sizes)) == sorted([(seconds, 64)] * 9 + [(56, 16)] * 3)
 
 
 def test_columns_sort_the_queries(open_page: Callable[..., Chrome], page: Path) -> None:

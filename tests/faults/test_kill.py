@@ -78,12 +78,12 @@ def night(tmp_path_factory: pytest.TempPathFactory, ray_here: None) -> Night:
     folder = tmp_path_factory.mktemp("night")
     audio, undisturbed = folder / "music", folder / "undisturbed"
     write_pieces(audio, range(3))
-    index_catalog(str(audio), str(folder / "first"), encoders=Encoders(1))
+    index_catalog(str(audio), str(folder / "first"), encoders=Encoders(0))
     write_pieces(audio, range(3, 12))  # enough to retrain the index
     storage.write(f"{audio}/1.wav", encode(synthesis.piece(90, 4.0), "wav"))
     storage.delete(f"{audio}/2.wav")
     shutil.copytree(folder / "first", undisturbed)
-    index_catalog(str(audio), str(undisturbed), encoders=Encoders(1))
+    index_catalog(str(audio), str(undisturbed), encoders=Encoders(0))
     return Night(audio, folder / "first", undisturbed, content(str(undisturbed)))
 
 
@@ -94,7 +94,7 @@ def two_shards(night: Night, tmp_path_factory: pytest.TempPathFactory) -> Path:
     audio, root = folder / "music", folder / "catalog"
     shutil.copytree(night.undisturbed, root)
     write_pieces(audio, range(20, 22))
-    index_catalog(str(audio), str(root), encoders=Encoders(1))
+    index_catalog(str(audio), str(root), encoders=Encoders(0))
     storage.write(f"{folder}/remove.txt", f"{night.audio}/5.wav\n".encode())
     maintain.maintain(str(root), remove=f"{folder}/remove.txt")
     assert len(content(str(root))[2]) == 2

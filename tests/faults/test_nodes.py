@@ -35,7 +35,7 @@ def audio(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def from_one(ray_here: None, audio: Path) -> str:
     """A catalog made by one node."""
     root = str(audio.parent / "one")
-    index_catalog(str(audio), root, index=INDEX, encoders=Encoders(1))
+    index_catalog(str(audio), root, index=INDEX, encoders=Encoders(0))
     return root
 
 

@@ -44,7 +44,7 @@ def batch(tmp_path_factory: pytest.TempPathFactory, ray_here: None) -> Path:
             first = int(rng.integers(len(piece) - 48_000))
             clip = encode(piece[first : first + 48_000], "wav")
             storage.write(f"{folder}/clips/{seed}-{number}.wav", clip)
-    index_catalog(f"{folder}/music", f"{folder}/catalog", encoders=Encoders(1))
+    index_catalog(f"{folder}/music", f"{folder}/catalog", encoders=Encoders(0))
     answer(folder, folder / "undisturbed")
     return folder
 

@@ -54,7 +54,7 @@ def root(
     folder = tmp_path_factory.mktemp("acceptance")
     for number, piece_S in enumerate(pieces):
         storage.write(f"{folder}/music/{number}.wav", encode(piece_S, "wav"))
-    index_catalog(f"{folder}/music", f"{folder}/catalog", encoders=Encoders(1))
+    index_catalog(f"{folder}/music", f"{folder}/catalog", encoders=Encoders(0))
     return f"{folder}/catalog"
 
 
@@ -74,7 +74,7 @@ def clips(pieces: list[np.ndarray], tmp_path_factory: pytest.TempPathFactory) ->
 
 
 def asked(root: str, clips: str, out: Path, **how: Any) -> dict[str, dict]:
-    _, table = ask(root, clips, str(out), encoders=Encoders(1), **how)
+    _, table = ask(root, clips, str(out), encoders=Encoders(0), **how)
     return {Path(row["query"]).stem: row for row in table.to_pylist()}
 
 

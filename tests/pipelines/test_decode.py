@@ -21,6 +21,7 @@ def crash_or_decode(data: bytes, **options: float) -> np.ndarray:
     return decode(data, **options)
 
 
+@pytest.mark.slow
 def test_a_recording_that_crashes_its_worker_costs_its_row(ray_here: None, tmp_path: Path) -> None:
     contents = {
         "a.wav": encode(synthesis.piece(60, 3.0), "wav"),

@@ -35,7 +35,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory, ray_here: None) -> dict[st
         storage.write(f"{folder}/rirs/{seed}.wav", encode(synthesis.impulse_response(seed), "wav"))
     storage.write(f"{folder}/noise/broken.wav", b"no noise")
     storage.write(f"{folder}/unknown/broken.flac", b"no music")
-    index_catalog(f"{folder}/music", f"{folder}/catalog", encoders=Encoders(1))
+    index_catalog(f"{folder}/music", f"{folder}/catalog", encoders=Encoders(0))
     kinds = ("music", "unknown", "noise", "rirs", "catalog", "out")
     return {kind: f"{folder}/{kind}" for kind in kinds}
 

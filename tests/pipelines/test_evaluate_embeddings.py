@@ -38,7 +38,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, ray_here: None) -> Path:
     storage.write(f"{folder}/rirs/0.wav", encode(synthesis.impulse_response(0), "wav"))
     for kind in ("noise", "rirs"):  # a folder with a single recording would be for training
         storage.write(f"{folder}/{kind}.csv", f"path,split\n{kind}/0.wav,test\n".encode())
-    index_catalog(f"{folder}/music", f"{folder}/catalog", encoders=Encoders(1))
+    index_catalog(f"{folder}/music", f"{folder}/catalog", encoders=Encoders(0))
     return folder
 
 
@@ -69,7 +69,7 @@ def test_tables_give_the_hit_rates_of_the_audio(
         evaluate, capsys, "--catalog", f"{folder}/catalog", "--audio", f"{folder}/music",
         "--unknown", f"{folder}/unknown", "--noise", f"{folder}/noise.csv",
         "--rir", f"{folder}/rirs.csv", "--out", f"{tmp_path}/audio", "--seconds", "1,3",
-        "--snr", "-12", "--queries", "8", "--workers", "1",
+        "--snr", "-12", "--queries", "8", "--workers", "0",
     )  # fmt: skip
     assert (code, err) == (cli.DONE, "")
     rows = pq.read_table(f"{tmp_path}/audio/clips.parquet").to_pylist()
@@ -151,7 +151,7 @@ def test_arrays_give_the_hit_rates_of_the_audio(
     (tmp_path / "truth.csv").write_text("\n".join(truth))
     code, of_audio, err = run_job(
         query_batch, capsys, "--catalog", f"{folder}/catalog", "--queries", f"{tmp_path}/clips",
-        "--out", f"{tmp_path}/answers", "--truth", f"{tmp_path}/truth.csv", "--workers", "1",
+        "--out", f"{tmp_path}/answers", "--truth", f"{tmp_path}/truth.csv", "--workers", "0",
     )  # fmt: skip
     assert (code, err) == (cli.DONE, "")
     [cell] = summary["cells"].values()

@@ -39,7 +39,7 @@ def manifest_of(root: str) -> Manifest:
 
 
 def index(folder: Path, capsys: pytest.CaptureFixture, *words: str) -> tuple[int, dict, str]:
-    arguments = ["--audio", f"{folder}/music", "--catalog", f"{folder}/catalog", "--workers", "1"]
+    arguments = ["--audio", f"{folder}/music", "--catalog", f"{folder}/catalog", "--workers", "0"]
     return run_job(index_job, capsys, *arguments, *words)
 
 
@@ -48,7 +48,7 @@ def indexed(tmp_path_factory: pytest.TempPathFactory, calibration: None) -> Path
     """A catalog made with the paper's index."""
     folder = tmp_path_factory.mktemp("options")
     write_music(folder, range(TRACKS))
-    arguments = ["--audio", f"{folder}/music", "--catalog", f"{folder}/catalog", "--workers", "1"]
+    arguments = ["--audio", f"{folder}/music", "--catalog", f"{folder}/catalog", "--workers", "0"]
     assert cli.run(index_job.main, index_job.options([*arguments, *WORDS])) == cli.DONE
     return folder
 
@@ -81,7 +81,7 @@ def test_the_papers_index_is_recorded_and_answers(
     for rerank in ("exact", "pq"):
         code, summary, _ = run_job(
             query_batch, capsys, "--catalog", f"{indexed}/catalog", "--rerank", rerank,
-            "--queries", f"{tmp_path}/queries", "--out", f"{tmp_path}/out", "--workers", "1",
+            "--queries", f"{tmp_path}/queries", "--out", f"{tmp_path}/out", "--workers", "0",
         )  # fmt: skip
         assert (code, summary["matched"]) == (cli.DONE, 2)
 

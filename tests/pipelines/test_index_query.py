@@ -22,6 +22,7 @@ from grafp.model.bundle import DEFAULT_MODEL, load_bundle, save_bundle
 from grafp.model.encoder import Encoder
 from grafp.model.presets import PRESETS
 from pipelines.common import cli
+from pipelines.common.work import Encoders
 from pipelines.indexing.flow import index_catalog
 from pipelines.jobs import index_catalog as index_job
 from pipelines.jobs import query_batch
@@ -41,7 +42,7 @@ def upload(folder: Path, uri: str) -> str:
 @pytest.fixture(scope="module")
 def catalog(music: Path, tmp_path_factory: pytest.TempPathFactory, ray_here: None) -> str:
     root = str(tmp_path_factory.mktemp("catalog"))
-    index_catalog(str(music), root)
+    index_catalog(str(music), root, encoders=Encoders(0))
     return root
 
 

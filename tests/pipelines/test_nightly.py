@@ -26,7 +26,7 @@ from pipelines.jobs import index_catalog as index_job
 from pipelines.jobs import merge_index
 from pipelines.querying.flow import query_batch
 
-index = functools.partial(index_catalog, encoders=Encoders(1))
+index = functools.partial(index_catalog, encoders=Encoders(0))
 pytestmark = pytest.mark.usefixtures("ray_here")
 
 

@@ -30,7 +30,7 @@ def test_index_and_query_with_it(ray_here, music: Path, tmp_path: Path, capsys) 
     model_id = save_bundle(model, build_encoder(preset_config(NAME)), {"preset": NAME})
     code, summary, err = run_job(
         index_catalog, capsys, "--audio", str(music), "--catalog", catalog, "--model", model,
-        "--workers", "1",
+        "--workers", "0",
     )  # fmt: skip
     assert (code, err) == (cli.DONE, "")
     assert summary["tracks"] == 12
@@ -40,7 +40,7 @@ def test_index_and_query_with_it(ray_here, music: Path, tmp_path: Path, capsys) 
         (tmp_path / "clips" / f"{seed}.wav").write_bytes(encode(clip_S, "wav"))
     code, summary, err = run_job(
         query_batch, capsys, "--catalog", catalog, "--queries", f"{tmp_path}/clips",
-        "--out", f"{tmp_path}/out", "--workers", "1", "--min-score", "0.9",
+        "--out", f"{tmp_path}/out", "--workers", "0", "--min-score", "0.9",
     )  # fmt: skip
     assert (code, err, summary["matched"]) == (cli.DONE, "", 3)
     for row in pq.read_table(f"{tmp_path}/out/matches.parquet").to_pylist():

@@ -61,7 +61,7 @@ def test_evaluation_uses_nothing_that_training_used(
         for kind, folder in folders.items()
     }
     code, summary, errors = run_job(
-        index_catalog, capsys, "--audio", music, "--catalog", catalog, "--workers", "1"
+        index_catalog, capsys, "--audio", music, "--catalog", catalog, "--workers", "0"
     )
     assert (code, summary.get("tracks")) == (cli.DONE, 21), errors
     recordings = list_recordings("music", music)
@@ -73,7 +73,7 @@ def test_evaluation_uses_nothing_that_training_used(
         assert {one.tobytes() for one in heard}.isdisjoint(one.tobytes() for one in used[kind])
     code, summary, errors = run_job(
         evaluate, capsys, "--catalog", catalog, "--audio", music, *sounds, "--seconds", "2",
-        "--snr", "20", "--queries", "4", "--out", f"{tmp_path}/evaluation", "--workers", "1",
+        "--snr", "20", "--queries", "4", "--out", f"{tmp_path}/evaluation", "--workers", "0",
     )  # fmt: skip
     assert (code, summary.get("queries")) == (cli.DONE, 8), errors
 

@@ -16,8 +16,9 @@ from grafp.catalog.catalog import Catalog
 from grafp.catalog.embeddings import read_fingerprints, read_part
 from grafp.catalog.tracks import live_refs
 from grafp.errors import CatalogError, StorageError, TooShortAudio
+from grafp.evaluation.metrics import Answer
 from grafp.reports import shown as shown_module
-from grafp.reports.excerpts import LONGEST_S, Shown
+from grafp.reports.excerpts import LONGEST_S, Excerpt, Shown
 from grafp.storage.sources import list_items, read_excerpt
 from pipelines.common.apart import Apart
 from pipelines.common.work import Encoders
@@ -124,6 +125,34 @@ def test_the_line_runs_along_the_greatest_similarity(
     assert len(along) > 10
     assert np.mean(along) == pytest.approx(row["score"], abs=0.1)
     assert np.mean(along) > np.mean(products_MN) + 0.2
+
+
+def test_of_a_wrong_answer_the_true_passage_can_be_heard(
+    root: str, clips: Path, tracks: Path, shown: dict[str, tuple[dict, Shown]]
+) -> None:
+    """The music of another track, from the second that the truth says."""
+    row, _ = shown["early"]
+    other = sorted(tracks.iterdir())[3]
+    gone = str(other.with_name("gone.wav"))
+    catalog, items = Catalog.open_published(root), list_items(str(clips))
+    with Apart() as process:
+        reader = shown_module.Reader(catalog, items, None, process.call)
+        reader._likeness = lambda *_: None
+
+        def true_passage(track: str, start_s: float | None) -> Excerpt | None:
+            answer = Answer(
+                row["query"], row["track"], row["track_start_s"] - row["query_start_s"], 0.9, True,
+                None, track, start_s, None,
+            )  # fmt: skip
+            return reader.shown(row, answer).truth
+
+        truth = true_passage(str(other), 3.0)
+        assert true_passage(str(other), None) is None  # only the track is known
+        assert true_passage(gone, 3.0) is None
+        assert true_passage(row["track"], row["track_start_s"] - row["query_start_s"]) is None
+    assert truth is not None
+    assert (truth.begin_s, truth.end_s) == (3.0, 10.0)
+    assert np.array_equal(truth.samples_S, decode(other.read_bytes())[48_000:160_000])
 
 
 def test_what_cannot_be_read_is_left_out(

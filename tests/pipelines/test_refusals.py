@@ -30,7 +30,7 @@ def indexed(tmp_path_factory: pytest.TempPathFactory, ray_here: None) -> Path:
     folder = tmp_path_factory.mktemp("refusals")
     for name in ("0.wav", "1.wav"):
         storage.write(f"{folder}/music/{name}", MUSIC[name])
-        index_catalog(f"{folder}/music", f"{folder}/catalog", encoders=Encoders(1))
+        index_catalog(f"{folder}/music", f"{folder}/catalog", encoders=Encoders(0))
     return folder / "catalog"
 
 

@@ -31,7 +31,7 @@ def root(tmp_path_factory: pytest.TempPathFactory, ray_here: None) -> str:
     folder = tmp_path_factory.mktemp("search")
     for seed in range(TRACKS):
         storage.write(f"{folder}/music/{seed}.wav", encode(synthesis.piece(seed, 6.0), "wav"))
-    index_catalog(f"{folder}/music", f"{folder}/catalog", encoders=Encoders(1))
+    index_catalog(f"{folder}/music", f"{folder}/catalog", encoders=Encoders(0))
     return f"{folder}/catalog"
 
 

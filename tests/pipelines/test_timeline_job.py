@@ -14,6 +14,7 @@ from grafp.audio import SAMPLE_RATE, encode, synthesis
 from grafp.matches import MATCH_SCHEMA
 from grafp.reports.timeline import clock
 from pipelines.common import cli
+from pipelines.common.work import Encoders
 from pipelines.indexing.flow import index_catalog
 from pipelines.jobs import query_batch
 from pipelines.querying.timeline import timeline_batch
@@ -34,7 +35,7 @@ def test_a_programme_and_bad_recordings(tmp_path: Path, capsys, monkeypatch) -> 
     for number, piece_S in enumerate(pieces):
         (tmp_path / "music" / f"piece {number}.flac").write_bytes(encode(piece_S, "flac"))
     root, radio, out = (str(tmp_path / name) for name in ("catalog", "radio", "out"))
-    index_catalog(str(tmp_path / "music"), root)
+    index_catalog(str(tmp_path / "music"), root, encoders=Encoders(0))
 
     silence_S = np.zeros(8 * SAMPLE_RATE, np.float32)
     programme_S = np.concatenate(
@@ -112,7 +113,7 @@ def test_a_programme_and_bad_recordings(tmp_path: Path, capsys, monkeypatch) -> 
 
 def test_no_recordings_is_an_empty_table(tmp_path: Path, music: Path) -> None:
     root, empty = str(tmp_path / "catalog"), tmp_path / "empty"
-    index_catalog(str(music), root)
+    index_catalog(str(music), root, encoders=Encoders(0))
     empty.mkdir()
     summary, table = timeline_batch(root, str(empty), str(tmp_path / "out"))
     assert (summary["queries"], table.num_rows) == (0, 0)

@@ -51,9 +51,9 @@ def of_now(tmp_path_factory: pytest.TempPathFactory, ray_here: None) -> Path:
         if night == 1:
             storage.write(f"{audio}/broken.wav", b"RIFF of nothing")
             storage.write(f"{audio}/copy.wav", storage.read(f"{audio}/0.wav"))
-        index_catalog(str(audio), str(root), index=ASKED, encoders=Encoders(1))
+        index_catalog(str(audio), str(root), index=ASKED, encoders=Encoders(0))
     storage.write(f"{folder}/removed.txt", f"{audio}/1.wav".encode())
-    maintain.maintain(str(root), remove=f"{folder}/removed.txt", retrain=True)
+    maintain.maintain(str(root), remove=f"{folder}/removed.txt", retrain=True, workers=0)
     return root
 
 
@@ -213,7 +213,7 @@ def test_an_index_run_after_it_uses_no_file_of_the_earlier_version(
 ) -> None:
     upgrade.upgrade(root)
     storage.write(f"{tmp_path}/more/9.wav", encode(synthesis.piece(9, 5.0), "wav"))
-    summary = index_catalog(f"{tmp_path}/more", root, encoders=Encoders(1))
+    summary = index_catalog(f"{tmp_path}/more", root, encoders=Encoders(0))
     assert (summary["added"], summary["resumed"]) == (1, 0)
     assert summary["tracks"] == manifest_of(str(of_now)).counts["tracks"] + 1
     old = [key for key in keys(root) if key.startswith("embeddings/") and "-format" not in key]

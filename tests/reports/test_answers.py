@@ -215,7 +215,7 @@ def test_of_many_queries_those_are_shown_that_may_be_wrong() -> None:
     rows[140]["error"], rows[145]["matched"] = "no audio", False
     looked: list[str] = []
 
-    def look(shown: dict) -> Shown:
+    def look(shown: dict, _: Answer | None) -> Shown:
         looked.append(shown["query"])
         return Shown(why="cannot be read here")
 
