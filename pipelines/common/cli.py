@@ -12,15 +12,15 @@ import re
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypeVar
 
 from grafp import errors
 from grafp.errors import GrafpError, OptionError
 from grafp.options import (
     BAD_ARGUMENTS,
     Kind,
-    Natural,
     Parser,
+    natural_number,
     not_empty,
     numbers,
     parse,
@@ -38,6 +38,9 @@ __all__ = [  # for jobs and benchmarks
     "EncoderOptions", "FailureLimit", "Model", "OptionError", "known_error", "numbers", "parse",
     "parse_given", "parser", "positive_float", "positive_int", "run", "too_many",
 ]  # fmt: skip
+
+if TYPE_CHECKING:
+    from pipelines.common.work import Encoders
 
 T = TypeVar("T")
 DONE, FAILED, TOO_MANY_FAILURES = 0, 1, 3
@@ -83,20 +86,57 @@ def parser(description: str | None) -> argparse.ArgumentParser:
     return Parser(description)
 
 
+class Workers(NamedTuple):
+    """How many encoders work."""
+
+    least: int
+    most: int
+
+
+def _workers(text: str) -> Workers:
+    """A largest number, or the smallest and the largest as in 4:32."""
+    words = text.split(":")
+    try:
+        least, most = natural_number(words[0]), natural_number(words[-1])
+    except argparse.ArgumentTypeError:
+        words = []
+    if len(words) == 1:
+        return Workers(min(1, most), most)
+    if len(words) != 2 or not 1 <= least <= most:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is neither a number such as 8 nor a range such as 4:32"
+        )
+    return Workers(least, most)
+
+
 @dataclass(kw_only=True)
 class EncoderOptions:
     """The options of every job that fingerprints recordings."""
 
-    workers: Natural | None = None
-    """Largest number of encoders at work; 0: all work in this process, without Ray (default: one
-    per GPU, or per CPU without GPUs, that the cluster has when the job starts; 0 for small work,
-    where no cluster is named)."""
+    workers: Annotated[Workers, Kind("N|MIN:MAX", _workers)] | None = None
+    """Largest number of encoders at work. With MIN, a cluster starts machines for so many at once.
+    0: all work in this process, without Ray (default: on a cluster, as many as its limits allow
+    while recordings wait; else one per GPU, or per CPU without GPUs; 0 for small work, where no
+    cluster is named)."""
     gpu: bool | None = None
     """Encode on GPUs; a cluster starts one if none is there (default: if there)."""
 
     def __post_init__(self) -> None:
-        if self.workers == 0 and self.gpu:
+        if self.in_process and self.gpu:
             raise OptionError("--workers 0: not with --gpu")
+
+    @property
+    def in_process(self) -> bool:
+        """Whether --workers 0 is given."""
+        return self.workers is not None and self.workers.most == 0
+
+    @property
+    def encoders(self) -> "Encoders":
+        from pipelines.common.work import Encoders
+
+        if self.workers is None:
+            return Encoders(gpu=self.gpu)
+        return Encoders(self.workers.most, self.gpu, max(1, self.workers.least))
 
 
 def _failure_limit(text: str) -> str:

@@ -15,6 +15,7 @@ import ray.data
 from ray.util.placement_group import placement_group, remove_placement_group
 
 from grafp.errors import OptionError
+from pipelines.common.work import Encoders
 
 logger = logging.getLogger(__name__)
 
@@ -22,6 +23,7 @@ Bundle = dict[str, float]
 _PART_OF_A_CPU = 0.5
 """What an encoder reserves: a pool that took every CPU would leave none to feed it."""
 _SAY_EVERY = 30.0
+_NODE_TYPE = "ray.io/node-group"  # a label that Ray gives
 
 
 def on_a_cluster() -> bool:
@@ -83,6 +85,17 @@ def machines() -> list[Bundle]:
     return [resources for resources in alive if resources.get("CPU", 0.0) > 0]
 
 
+def kinds_of_machines() -> list[str]:
+    """Of each machine that takes work: its node type, or what it has where Ray does not say."""
+    kinds = []
+    for node in ray.nodes():
+        has = node["Resources"]
+        if node["Alive"] and has.get("CPU", 0.0) > 0:
+            gpus = f", {has['GPU']:g} GPUs" if has.get("GPU") else ""
+            kinds.append(node["Labels"].get(_NODE_TYPE, f"{has['CPU']:g} CPUs{gpus}"))
+    return kinds
+
+
 def memory_claim(wanted: float) -> float:
     """Bytes of memory that a task may claim: no more than half a machine.
 
@@ -107,20 +120,24 @@ def gpu_share() -> float:
     return 0.0 if on_a_cluster() or share < 1 / 8 else min(1.0, math.floor(1000 * share) / 1000)
 
 
-def encoder_pool(count: int | None, gpu: bool | None) -> dict[str, object]:
-    """Arguments of a Ray Data stage of encoder actors: one a GPU, or one a CPU.
+def encoder_pool(encoders: Encoders) -> dict[str, object]:
+    """Arguments of a Ray Data stage of encoder actors: each has a GPU, or a part of a CPU.
 
-    For the arguments see `pipelines.common.work.Encoders`. Raises OptionError when GPUs are asked
-    for on a machine without.
+    On a cluster the pool grows with the machines that an autoscaler adds, which Ray Data asks for
+    while the stage has work; on this machine there is an encoder for each GPU or CPU.
+
+    Raises OptionError when GPUs are asked for on a machine without.
     """
     there = ray.cluster_resources()
-    gpus = int(there.get("GPU", 0)) if gpu is not False else 0
-    if gpu and not gpus:
+    gpus = int(there.get("GPU", 0)) if encoders.gpu is not False else 0
+    if encoders.gpu and not gpus:
         if not on_a_cluster():
             raise OptionError("--gpu: this machine has no GPU that Ray sees; leave it out")
         gpus = int(available([{"GPU": 1}], "a GPU"))
         if not gpus:
             logger.info(f"no GPU came within {wait_seconds():g} s: encoding on CPUs")
-    count = count or gpus or max(1, int(there.get("CPU", 1)))
+    most = encoders.count
+    if most is None and not on_a_cluster():
+        most = gpus or max(1, int(there.get("CPU", 1)))
     need = {"num_gpus": 1} if gpus else {"num_cpus": _PART_OF_A_CPU}
-    return {"compute": ray.data.ActorPoolStrategy(min_size=1, max_size=count), **need}
+    return {"compute": ray.data.ActorPoolStrategy(min_size=encoders.least, max_size=most), **need}

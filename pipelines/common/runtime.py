@@ -18,6 +18,9 @@ os.environ.setdefault("RAY_idle_worker_killing_time_threshold_ms", "60000")
 # wait for the results of all their tasks, and so see the errors of these.
 os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")
 
+# What the autoscaler does, and cannot do yet, several times a second; `machines` tells it once.
+os.environ.setdefault("RAY_SCHEDULER_EVENTS", "0")
+
 import pyarrow as pa
 import ray
 import ray.data

@@ -30,12 +30,14 @@ _HERE: ContextVar[bool] = ContextVar("here", default=False)
 
 @dataclass(frozen=True)
 class Encoders:
-    """How many encoders work at most, and on what; by default as many as the machines allow now."""
+    """How many encoders work, and on what; by default as many as the machines allow."""
 
     count: int | None = None
-    """0: all work is done in this process, without Ray."""
+    """At most; 0: all work is done in this process, without Ray."""
     gpu: bool | None = None
     """None takes GPUs that are there; True waits for one, and then does with CPUs."""
+    least: int = 1
+    """A cluster starts machines for so many at once."""
 
     def for_work(self, items: Sequence[Item], manifest: Manifest | None) -> "Encoders":
         """Those for these recordings and this catalog, if there is one yet, see `if_small`.

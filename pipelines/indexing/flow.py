@@ -29,7 +29,8 @@ from grafp.model.bundle import DEFAULT_MODEL, ModelCard, read_background, read_c
 from grafp.model.fingerprint import HOP_SECONDS
 from grafp.reports.catalog_run import run_report
 from grafp.storage.sources import Item, list_items
-from pipelines.common.work import ENCODERS, Encoders, at_work, connect
+from pipelines.common.machines import connected
+from pipelines.common.work import ENCODERS, Encoders, at_work
 from pipelines.indexing import upkeep
 from pipelines.indexing.calibrate import calibrated, missing_background
 from pipelines.indexing.duplicates import duplicates_to_bytes, near_duplicates
@@ -84,8 +85,7 @@ def index_catalog(
     if not (changes.work or changes.removed or _options_changed(catalog, options)):
         return _summary(catalog, changes.counts(), [], 0, started)
     counts = changes.counts()
-    with at_work(encoders.for_work(changes.work, catalog.manifest)):
-        connect()
+    with at_work(encoders.for_work(changes.work, catalog.manifest)), connected() as machines:
         run = Run.begin(catalog, card.model_id, card.sha256, hop_s)
         model_uri = catalog.put_model(card, _background(catalog, card, model))
         rows, resumed = _embed(run, model_uri, changes, encoders, max_seconds)
@@ -94,6 +94,7 @@ def index_catalog(
         duplicates = _publish(run, tracks, next_ordinal, options)
     summary = _summary(catalog, counts, rows, resumed, started)
     summary["near_duplicates"] = len(duplicates)
+    summary["machine_seconds"] = machines.seconds
     run.put("summary.json", (json.dumps(summary) + "\n").encode())
     run.put("report.html", run_report(catalog, summary, duplicates).encode())
     return summary

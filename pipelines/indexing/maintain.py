@@ -14,7 +14,8 @@ from grafp.catalog.tracks import Row, TrackRef, live_refs, tracks_from_bytes
 from grafp.errors import CatalogError, ModelError, OptionError, StorageError
 from grafp.model.bundle import BUNDLE_FILES
 from grafp.storage.sources import read_table
-from pipelines.common.work import Encoders, at_work, connect
+from pipelines.common.machines import connected
+from pipelines.common.work import Encoders, at_work
 from pipelines.indexing import upkeep
 from pipelines.indexing.calibrate import calibrated, missing_background
 from pipelines.indexing.run import Run
@@ -45,8 +46,7 @@ def maintain(
     assert old is not None
     rows = catalog.tracks().to_pylist()
     removed = _remove(rows, remove) if remove else []
-    with at_work(Encoders(workers).if_small(old.is_small)):
-        connect()
+    with at_work(Encoders(workers).if_small(old.is_small)), connected() as machines:
         catalog.put_model(catalog.model(), missing_background(catalog, catalog.model()))
         before = upkeep.IndexState.of(old)
         state = upkeep.extend(catalog, before, live_refs(rows), retrain=retrain, compact=compact)
@@ -71,6 +71,7 @@ def maintain(
         "shards": len(state.shards),
         **catalog.manifest.counts,
         "seconds": round(time.monotonic() - started, 2),
+        "machine_seconds": machines.seconds,
     }
 
 

@@ -109,7 +109,6 @@ def main(chosen: Options) -> tuple[dict[str, Any], int]:
             distractors=chosen.distractors,
         )
         return summary, cli.DONE
-    from pipelines.common.work import Encoders
     from pipelines.evaluating.flow import evaluate_catalog
 
     catalog, audio, noise, rir = (getattr(chosen, name) for name in _NEEDED)
@@ -128,6 +127,6 @@ def main(chosen: Options) -> tuple[dict[str, Any], int]:
         query_hop=chosen.query_hop,
         unknown=chosen.unknown,
         distractors=chosen.distractors,
-        encoders=Encoders(chosen.workers, chosen.gpu),
+        encoders=chosen.encoders,
     )
     return summary, cli.DONE

@@ -71,7 +71,6 @@ def options(arguments: list[str] | None = None, *, prog: str | None = None) -> O
 
 
 def main(chosen: Options) -> tuple[dict[str, Any], int]:
-    from pipelines.common.work import Encoders
     from pipelines.indexing.flow import index_catalog
 
     summary = index_catalog(
@@ -80,7 +79,7 @@ def main(chosen: Options) -> tuple[dict[str, Any], int]:
         model=chosen.model,
         hop_s=chosen.hop,
         index=chosen.index_options(),
-        encoders=Encoders(chosen.workers, chosen.gpu),
+        encoders=chosen.encoders,
         max_seconds=chosen.max_seconds,
         allow_empty=chosen.allow_empty,
         dry_run=chosen.dry_run,

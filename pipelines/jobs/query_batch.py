@@ -67,7 +67,7 @@ class Options(cli.EncoderOptions):
         super().__post_init__()
         if self.timeline and (self.truth or self.top_k != 1):
             raise OptionError("--timeline: not with --truth or --top-k")
-        if self.workers == 0 and (self.timeline or self.search_actors):
+        if self.in_process and (self.timeline or self.search_actors):
             raise OptionError("--workers 0: not with --timeline or --search-actors")
         if not self.max_seconds:
             self.max_seconds = 86_400.0 if self.timeline else 10_800.0
@@ -78,15 +78,13 @@ def options(arguments: list[str] | None = None, *, prog: str | None = None) -> O
 
 
 def main(chosen: Options) -> tuple[dict[str, Any], int]:
-    from pipelines.common.work import Encoders
-
     asked: dict[str, Any] = {
         "fpr": chosen.fpr,
         "min_score": chosen.min_score,
         "decode": chosen.rerank == "pq",
         "search_actors": chosen.search_actors,
         "search_memory": chosen.search_memory and chosen.search_memory * 1e9,
-        "encoders": Encoders(chosen.workers, chosen.gpu),
+        "encoders": chosen.encoders,
         "max_seconds": chosen.max_seconds,
         "max_speed_change": chosen.max_speed_change,
         "report": chosen.report,

@@ -69,7 +69,6 @@ def options(arguments: list[str] | None = None, *, prog: str | None = None) -> O
 
 
 def main(chosen: Options) -> tuple[dict[str, Any], int]:
-    from pipelines.common.work import Encoders  # imports Ray, which takes seconds
     from pipelines.reproducing.flow import reproduce
     from pipelines.reproducing.plan import RESULTS
 
@@ -84,7 +83,7 @@ def main(chosen: Options) -> tuple[dict[str, Any], int]:
         results=[one for one in RESULTS if one in asked or not asked],
         models=dict(chosen.model),
         num_workers=chosen.num_workers,
-        encoders=Encoders(chosen.workers, chosen.gpu),
+        encoders=chosen.encoders,
         dry_run=chosen.dry_run,
     )
     return summary, cli.DONE

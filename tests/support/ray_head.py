@@ -46,7 +46,7 @@ def running(folder: Path) -> Iterator[Head]:
     """A head whose clients work in `folder`, where their token is."""
     (folder / "token").write_text(secrets.token_hex(32))
     (folder / "wrong").write_text(secrets.token_hex(32))
-    gcs, dashboard, agent = _free_port(), _free_port(), _free_port()
+    gcs, dashboard, agent = free_port(), free_port(), free_port()
     started = Head(folder, f"127.0.0.1:{gcs}", f"http://127.0.0.1:{dashboard}")
     command = [RAY, "start", "--head", "--block", f"--port={gcs}", f"--dashboard-port={dashboard}"]
     # The usual port of the agent may be that of another Ray in the tests.
@@ -69,7 +69,7 @@ def running(folder: Path) -> Iterator[Head]:
         process.wait(60)
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
         return listening.getsockname()[1]
