@@ -73,7 +73,7 @@ class Case:
     """Length of a query, seconds."""
     decided: Annotated[float, Kind("SHARE", number(low=0.0, high=1.0))] = 0.88
     """Share of the queries that the quick search answers; noise makes it smaller."""
-    encoder_rate: Above0 = 842.0
+    encoder_rate: Above0 = rates.ENCODED
     """Segments per second of an encoder, as benchmarks/encoder.py measures."""
     decode_rate: Above0 = 435.0
     """Seconds of audio that a core decodes per second: mp3, stereo, 44.1 kHz."""
@@ -171,8 +171,9 @@ def plan(case: Case) -> Plan:
             "encode": new / case.encoder_rate,
             "lists and codes": new / rate,
             "merge by list": rates.merging_s(new, new / MAX_SHARD_FINGERPRINTS),
-            "near duplicates": tracks * search.duplicate_s(min(EXCERPT, segments)),
         }
+        every = tracks * search.duplicate_s(min(EXCERPT, segments))
+        seconds["near duplicates"] = min(every, rates.NEAR_DUPLICATES_SHARE * seconds["encode"])
         return {name: value / 3600 for name, value in seconds.items()}
 
     spent = {"build": hours(case.tracks), "night": hours(case.new_per_night)}
@@ -216,7 +217,6 @@ def limits(case: Case) -> dict[str, dict[str, float | None]]:
             "GB, centroids in all query workers of a node":
                 (workers * trained, (1 - _CLAIMED) * whole),
             "h, merging beside encoding": (p.build_hours["merge by list"], encode_h),
-            "h, near duplicates beside encoding": (p.build_hours["near duplicates"], encode_h),
         }  # fmt: skip
 
     sizes, found = {10 ** (n / 50): bounds(10 ** (n / 50)) for n in range(601)}, {}

@@ -37,6 +37,9 @@ SHARD_IN_MANIFEST = 454
 _INDEXING, _INDEXING_CELLS, _CHOOSING, _CHOOSING_CELLS = 3.3e8, 2.0e8, 1.2e8, 4.0e7
 _CODED, _MERGED = 3.0e5, 2.0e6
 _SCANNED = {"PQ64x4fs": 4.5e8, "PQ64": 3.2e7, "SQfp16": 8.1e7}
+ENCODED = 842.0  # segments, by benchmarks/encoder.py
+NEAR_DUPLICATES_SHARE = 0.1
+"""Of the time of encoding, for the near duplicates of an index run, at most."""
 # Seconds of one core, likewise: reading some lists of a shard; looking for a fingerprint, apart
 # from codes; what is left of a query of 5 s and its background, quick and whole, and of a near
 # duplicate.

@@ -124,8 +124,12 @@ def test_twice_as_many_tracks_take_twice_as_much() -> None:
     )
     for same in ("choose lists", "score", "encode"):
         assert two.query_processor_s[same] == one.query_processor_s[same]
-    near = [p.build_hours["near duplicates"] for p in (one, two)]
-    assert 2 * near[0] < near[1] < 4 * near[0]
+
+
+def test_near_duplicates_take_a_tenth_of_encoding_at_most() -> None:
+    small, large = (plan(replace(CASE, tracks=tracks)).build_hours for tracks in (1e3, 1e10))
+    assert small["near duplicates"] < 0.05 * small["encode"]
+    assert large["near duplicates"] == pytest.approx(0.1 * large["encode"])
 
 
 def test_codes_grow_with_the_root_of_the_catalog() -> None:

@@ -54,6 +54,8 @@ def run_report(
         reasons=[(kind, f"{count:,}") for kind, count in reasons.most_common()],
         failures=[(f["uri"], f["reason"]) for f in summary["failures"][:_SHOWN]],
         duplicates=len(duplicates),
+        looked_for=summary["near_duplicates_looked_for"],
+        new=summary["embedded"],
         pairs=[_pair(pair) for pair in duplicates[:_SHOWN]],
         runs=len(runs),
         charts=_charts(runs),

@@ -1,5 +1,9 @@
 """Near duplicates: the same recording in another encoding, found with the index, and reported."""
 
+import random
+import time
+from dataclasses import dataclass
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -10,6 +14,7 @@ from grafp.catalog.opened import StoredVectors, open_search
 from grafp.catalog.tracks import Row, TrackRef
 from grafp.index.alignment import NEAR_DUPLICATES, Searcher, find_matches
 from grafp.index.size import EXCERPT
+from grafp.rates import ENCODED, NEAR_DUPLICATES_SHARE, Search
 from grafp.storage.tables import table_of, to_parquet
 from pipelines.common.opening import AnySearch, search_of
 from pipelines.common.work import gather, is_here, start
@@ -34,15 +39,38 @@ def duplicates_to_bytes(pairs: list[Row]) -> bytes:
     return to_parquet(table_of(pairs, DUPLICATE_SCHEMA))
 
 
-def near_duplicates(
-    catalog: Catalog, manifest: Manifest, tracks: pa.Table, new: list[TrackRef]
-) -> list[dict]:
+@dataclass(frozen=True)
+class NearDuplicates:
+    """What was found, and what that took."""
+
+    pairs: list[Row]
+    """Rows of DUPLICATE_SCHEMA."""
+    looked_for: int
+    """New tracks of which an excerpt was searched."""
+    seconds: float
+
+
+def find_near_duplicates(
+    catalog: Catalog,
+    manifest: Manifest,
+    tracks: pa.Table,
+    new: list[TrackRef],
+    most: int | None = None,
+) -> NearDuplicates:
     """For each new track the other track, if any, that an excerpt of it also matches, see `NEAR`.
 
-    `tracks` is the track table. Returns rows of DUPLICATE_SCHEMA.
+    Args:
+        tracks: the track table.
+        most: of the new tracks, at most so many are looked for, drawn at random; None: as many as
+            take a tenth of the time in which the new tracks are encoded.
     """
-    if not new or manifest.counts["tracks"] - manifest.counts["copies"] < 2:
-        return []
+    started = time.monotonic()
+    if most is None:
+        most = affordable(manifest, new)
+    if not new or not most or manifest.counts["tracks"] - manifest.counts["copies"] < 2:
+        return NearDuplicates([], 0, 0.0)
+    if most < len(new):
+        new = random.Random(manifest.snapshot).sample(new, most)
     new = sorted(new, key=lambda ref: ref.embedding_file)
     small = manifest.is_small or is_here()
     search = None if small else search_of(catalog.root, manifest, stride=1)
@@ -56,7 +84,20 @@ def near_duplicates(
     found = [
         {**pair, "track": uris[pair["track"]], "same_as": uris[pair["same_as"]]} for pair in found
     ]
-    return sorted(found, key=lambda pair: (pair["track"], pair["same_as"]))
+    pairs = sorted(found, key=lambda pair: (pair["track"], pair["same_as"]))
+    return NearDuplicates(pairs, len(new), round(time.monotonic() - started, 2))
+
+
+def affordable(manifest: Manifest, new: list[TrackRef]) -> int:
+    """How many of the new tracks are looked for in a tenth of the time of encoding all of them.
+
+    By the rates of `grafp.rates`, so that it is the same on every machine.
+    """
+    if manifest.parameters is None:
+        return 0
+    search = Search(manifest.parameters, manifest.counts["fingerprints"])
+    encoding_s = sum(ref.n_segments for ref in new) / ENCODED
+    return min(len(new), int(NEAR_DUPLICATES_SHARE * encoding_s / search.duplicate_s(EXCERPT)))
 
 
 def _uris(tracks: pa.Table, ordinals: set[int]) -> dict[int, str]:

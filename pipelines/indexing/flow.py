@@ -33,7 +33,7 @@ from pipelines.common.machines import connected
 from pipelines.common.work import ENCODERS, Encoders, at_work
 from pipelines.indexing import upkeep
 from pipelines.indexing.calibrate import calibrated, missing_background
-from pipelines.indexing.duplicates import duplicates_to_bytes, near_duplicates
+from pipelines.indexing.duplicates import NearDuplicates, duplicates_to_bytes, find_near_duplicates
 from pipelines.indexing.embed import EmbeddingStore, embed, left_over
 from pipelines.indexing.run import Run
 
@@ -49,6 +49,7 @@ def index_catalog(
     index: IndexOptions = AUTOMATIC,
     encoders: Encoders = ENCODERS,
     max_seconds: float = MAX_SECONDS,
+    near_duplicates: int | None = None,
     allow_empty: bool = False,
     dry_run: bool = False,
 ) -> dict:
@@ -56,6 +57,8 @@ def index_catalog(
 
     `model` and `hop_s`, the seconds between two fingerprints, are for a new catalog. So are the
     codec and the lists of `index`; its other values change how an existing catalog is searched.
+    `near_duplicates`: how many new tracks are looked for in the catalog, see
+    `pipelines.indexing.duplicates`.
 
     Raises StorageError, CatalogError, ModelError or OptionError with nothing published.
     """
@@ -91,12 +94,16 @@ def index_catalog(
         rows, resumed = _embed(run, model_uri, changes, encoders, max_seconds)
         tracks, next_ordinal = join(changes, rows, source, run.first_ordinal)
         del changes  # likewise, the published table
-        duplicates = _publish(run, tracks, next_ordinal, options)
+        near = _publish(run, tracks, next_ordinal, options, near_duplicates)
     summary = _summary(catalog, counts, rows, resumed, started)
-    summary["near_duplicates"] = len(duplicates)
+    summary |= {
+        "near_duplicates": len(near.pairs),
+        "near_duplicates_looked_for": near.looked_for,
+        "near_duplicates_seconds": near.seconds,
+    }
     summary["machine_seconds"] = machines.seconds
     run.put("summary.json", (json.dumps(summary) + "\n").encode())
-    run.put("report.html", run_report(catalog, summary, duplicates).encode())
+    run.put("report.html", run_report(catalog, summary, near.pairs).encode())
     return summary
 
 
@@ -197,7 +204,9 @@ def _embed(
     return sorted(rows, key=lambda row: order[row["uri"]]), resumed
 
 
-def _publish(run: Run, tracks: pa.Table, next_ordinal: int, options: IndexOptions) -> list[dict]:
+def _publish(
+    run: Run, tracks: pa.Table, next_ordinal: int, options: IndexOptions, most: int | None
+) -> NearDuplicates:
     """Index the new tracks and publish; returns the near duplicates among them."""
     old = run.catalog.manifest
     live = live_refs(tracks)
@@ -205,15 +214,15 @@ def _publish(run: Run, tracks: pa.Table, next_ordinal: int, options: IndexOption
     manifest = run.manifest(tracks, state, next_ordinal)
     manifest = calibrated(run.catalog, manifest, live)
     new = live.of(live.ordinal_T[live.ordinal_T >= run.first_ordinal])
-    duplicates = near_duplicates(run.catalog, manifest, tracks, new)
-    run.put("duplicates.parquet", duplicates_to_bytes(duplicates))
+    near = find_near_duplicates(run.catalog, manifest, tracks, new, most)
+    run.put("duplicates.parquet", duplicates_to_bytes(near.pairs))
     run.catalog.publish(manifest)
     counts = manifest.counts
     logger.info(
         f"published snapshot {run.run_id}: {counts['tracks']} tracks, "
         f"{counts['fingerprints']:,} fingerprints"
     )
-    return duplicates
+    return near
 
 
 def _estimate_line(expected: dict[str, float]) -> str:

@@ -10,12 +10,23 @@ reason. Queries see the previous snapshot until the new one is complete.
 Exit code: 0 done, 1 failed, 2 bad arguments, 3 done but more failed than --max-failures.
 """
 
+import argparse
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
 from grafp.index.size import CODE_BYTES, IndexOptions
-from grafp.options import Count, Seconds, Uri, choice
+from grafp.options import Count, Kind, Seconds, Uri, choice, positive_int
 from pipelines.common import cli
+
+
+def _near_duplicates(text: str) -> int | None:
+    """None for auto, 0 for off."""
+    if text in ("auto", "off"):
+        return None if text == "auto" else 0
+    try:
+        return positive_int(text)
+    except argparse.ArgumentTypeError as error:
+        raise argparse.ArgumentTypeError(f"{error}; auto and off are possible too") from None
 
 
 @dataclass(kw_only=True)
@@ -46,6 +57,10 @@ class Options(cli.EncoderOptions):
     """Exit with 3 when more recordings than this cannot be used."""
     max_seconds: Seconds = 10_800.0
     """Refuse recordings longer than this, seconds."""
+    near_duplicates: Annotated[int | None, Kind("auto|off|N", _near_duplicates)] = None
+    """New tracks, drawn at random, of which an excerpt is looked for in the catalog: the same
+    recording in another encoding (default: auto, as many as take a tenth of the time of
+    encoding)."""
     allow_empty: bool = False
     """Let an empty --audio remove all tracks that came from there."""
     dry_run: bool = False
@@ -81,6 +96,7 @@ def main(chosen: Options) -> tuple[dict[str, Any], int]:
         index=chosen.index_options(),
         encoders=chosen.encoders,
         max_seconds=chosen.max_seconds,
+        near_duplicates=chosen.near_duplicates,
         allow_empty=chosen.allow_empty,
         dry_run=chosen.dry_run,
     )

@@ -18,6 +18,7 @@ from grafp.audio import encode, synthesis
 from grafp.catalog.catalog import Catalog
 from grafp.catalog.manifest import Manifest
 from grafp.errors import CatalogError, OptionError, StorageError
+from grafp.storage.sources import list_items
 from pipelines.common import cli
 from pipelines.common.work import Encoders
 from pipelines.indexing import maintain, upkeep
@@ -117,6 +118,18 @@ def test_another_encoding_of_a_recording_is_reported(long_store: str) -> None:
     assert pairs == {("0.mp3", "0.wav"), ("0.wav", "0.mp3")}
     starts = np.array([table["track_start_s"], table["same_as_start_s"]])
     assert np.abs(starts[0] - starts[1]).max() < 0.1
+    assert (summary["near_duplicates"], summary["near_duplicates_looked_for"]) == (2, 4)
+
+
+def test_near_duplicates_may_be_looked_for_in_part_or_not_at_all(store: str) -> None:
+    audio, root = write_music(f"{store}/music", range(5)), f"{store}/catalog"
+    items = list_items(audio)
+    some = index(items[:3], root, near_duplicates=2)
+    assert some["near_duplicates_looked_for"] == 2
+    none = index(items, root, near_duplicates=0)
+    assert (none["embedded"], none["near_duplicates_looked_for"]) == (2, 0)
+    report = storage.read(f"{root}/runs/{none['snapshot']}/report.html").decode()
+    assert "0 of 2 new tracks were looked for" in report
 
 
 @pytest.mark.slow
