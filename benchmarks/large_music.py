@@ -69,7 +69,7 @@ def write_clips(pieces: Path, uri: str, numbers: Sequence[int]) -> list[tuple[in
     return _spread(_write_clip, pieces, uri, numbers)
 
 
-def _spread(function, pieces: Path, uri: str, work: Sequence) -> list:  # type: ignore[no-untyped-def, type-arg]
+def _spread(function, pieces: Path, uri: str, work: Sequence) -> list:
     calls = [(str(pieces), uri, one) for one in work]
     with multiprocessing.get_context("spawn").Pool() as pool:
         return pool.starmap(function, calls, chunksize=64)

@@ -99,11 +99,11 @@ def head(s3: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ray_head
 
 @pytest.fixture(scope="session")
 def music(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Six short pieces, one in each format that we read."""
-    from grafp.audio import EXTENSIONS, encode, synthesis
+    """Six short pieces, one in each format in which most music is stored."""
+    from grafp.audio import COMMON, encode, synthesis
 
     folder = tmp_path_factory.mktemp("music")
-    for seed, extension in enumerate(EXTENSIONS):
+    for seed, extension in enumerate(COMMON):
         data = encode(synthesis.piece(seed, 12.0), extension[1:])
         (folder / f"piece {seed} é{extension}").write_bytes(data)
     return folder

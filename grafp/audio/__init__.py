@@ -8,9 +8,9 @@ synthesis makes music, noise and impulse responses for demos and tests.
 
 from grafp.audio.decoding import MAX_SECONDS, SILENCE_PEAK, checked, decode, decode_chunks
 from grafp.audio.encoding import encode, to_pcm
-from grafp.audio.formats import EXTENSIONS, SAMPLE_RATE
+from grafp.audio.formats import COMMON, EXTENSIONS, SAMPLE_RATE
 
 __all__ = [
-    "EXTENSIONS", "MAX_SECONDS", "SAMPLE_RATE", "SILENCE_PEAK", "checked", "decode",
+    "COMMON", "EXTENSIONS", "MAX_SECONDS", "SAMPLE_RATE", "SILENCE_PEAK", "checked", "decode",
     "decode_chunks", "encode", "to_pcm",
 ]  # fmt: skip

@@ -29,6 +29,7 @@ LOUDEST_PEAK = 1e6  # 16-bit values in a float file pass; beyond, powers overflo
 LOWEST_RATE, HIGHEST_RATE = 1_000, 768_000
 SILENCE_PEAK = 1e-4  # -80 dB below full scale: nothing above the noise of a 14-bit converter
 
+_ASF_FILE = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")  # of the properties of the file
 # Only containers we claim: FFmpeg also knows playlists, which would open other files and hosts.
 _CONTAINER_OPTIONS = {
     "format_whitelist": ",".join(sorted({name for one in FORMATS for name in one.demuxers})),
@@ -169,10 +170,12 @@ def _declared_seconds(container: av.container.InputContainer, data: bytes) -> fl
     if container.format.name == "mp3":  # where large tags follow the sound, FFmpeg guesses
         frames, rate = _mp3_frames(data), stream.rate
         return frames * (1152 if rate >= 32_000 else 576) / rate if frames and rate else None
-    if container.format.name == "aac":
+    if container.format.name in ("aac", "asf"):
         return None
     if stream.duration is not None and stream.time_base is not None:
         return float(stream.duration * stream.time_base)
+    if container.duration is not None and not container.streams.video:  # Matroska
+        return container.duration / av.time_base
     return None
 
 
@@ -194,6 +197,12 @@ def _wav_is_cut(data: bytes) -> bool:
     """Whether a RIFF file is shorter than its size field; 0 and the maximum mean a live stream."""
     size = int.from_bytes(data[4:8], "little")
     return data[:4] == b"RIFF" and 0 < size < 0xFFFFFFFF and size + 8 > len(data) + 1
+
+
+def _asf_is_cut(data: bytes) -> bool:
+    """Whether a WMA file is shorter than its header says; 0 means a live stream."""
+    at = data[:4096].find(_ASF_FILE)
+    return at >= 0 and int.from_bytes(data[at + 40 : at + 48], "little") > len(data)
 
 
 def _ogg_is_cut(data: bytes) -> bool:
@@ -218,7 +227,7 @@ def _check(
 ) -> None:
     if declared is not None and seconds < declared - max(0.25, 0.01 * declared):
         raise TruncatedAudio(f"holds {seconds:.2f} s of the {declared:.2f} s in its header")
-    if _ogg_is_cut(data) or _wav_is_cut(data):
+    if _ogg_is_cut(data) or _wav_is_cut(data) or _asf_is_cut(data):
         raise TruncatedAudio(f"the file is cut off after {seconds:.2f} s of sound")
     if seconds == 0:
         raise EmptyAudio("the file holds no samples")

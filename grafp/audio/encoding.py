@@ -10,6 +10,9 @@ from av.audio.resampler import AudioResampler
 from grafp.audio.formats import FORMATS, SAMPLE_RATE
 from grafp.errors import AudioError
 
+_ONLY_RATE = {"libopus": 48_000}
+_BIT_RATE = {"wmav2": 64_000}  # of an encoder that chooses none itself
+
 
 def to_pcm(samples_S: np.ndarray) -> np.ndarray:
     """Float samples to int16, rounded; values beyond -1..1 are clipped."""
@@ -27,7 +30,7 @@ def encode(
 ) -> bytes:
     """Encode float32 samples in -1..1, of shape (samples,) or (channels, samples), as a file.
 
-    `extension` is one of wav, flac, mp3, ogg, opus, m4a; `layout` is FFmpeg's name for the
+    `extension` is one of `EXTENSIONS`, without the dot; `layout` is FFmpeg's name for the
     channels (mono, stereo, 5.1); `bit_rate`, bits a second, is the encoder's own by default.
     """
     wanted = next((one for one in FORMATS if one.extension == f".{extension}"), None)
@@ -38,12 +41,13 @@ def encode(
     pcm_CT = np.atleast_2d(np.clip(samples, -1.0, 1.0)).astype(np.float32)
     out, source_layout = io.BytesIO(), layout
     with av.open(out, "w", format=container_format) as container:
-        stream = container.add_stream(codec, rate=48_000 if codec == "libopus" else rate)
+        stream = container.add_stream(codec, rate=_ONLY_RATE.get(codec, rate))
         assert isinstance(stream, av.AudioStream)
         if codec == "vorbis":  # FFmpeg's own encoder: marked experimental, stereo only
             layout, stream.options = "stereo", {"strict": "experimental"}
         stream.layout = layout
-        if bit_rate is not None:
+        bit_rate = bit_rate or _BIT_RATE.get(codec)
+        if bit_rate:
             stream.bit_rate = bit_rate
         resampler = AudioResampler(
             format=stream.format.name,

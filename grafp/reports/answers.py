@@ -151,7 +151,7 @@ def _cards(rows: Sequence[Row], shown: list[_Judged], look: Look) -> list[Card]:
                 truth,
                 queries[row["query"]],
                 tracks.get(row["track"], ""),
-                tracks.get(_true_track(truth), ""),
+                tracks.get(_true_track(truth) or "", ""),
                 others.get(row["query"], []),
                 seen.why,
                 Sound.of("the query", seen.query) if seen.query else None,

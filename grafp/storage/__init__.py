@@ -7,6 +7,7 @@ and what to do. A file appears whole or not at all.
 
 import contextlib
 import hashlib
+import logging
 import os
 import uuid
 from collections.abc import Iterator
@@ -17,6 +18,8 @@ from grafp.errors import StorageError
 from grafp.storage import local, s3
 from grafp.storage.s3 import FileInfo
 
+logger = logging.getLogger(__name__)
+_SAY_EVERY = 100_000
 __all__ = [
     "FileInfo", "absolute", "arrow_filesystem", "check_writable", "create", "delete",
     "delete_folder", "join", "list_files", "local_copy", "read", "replace", "stat", "write",
@@ -87,7 +90,10 @@ def list_files(
     found: list[FileInfo] = []
     with _backend(uri) as backend:
         try:
-            found = list(backend.list_files(uri))
+            for info in backend.list_files(uri):
+                found.append(info)
+                if len(found) % _SAY_EVERY == 0:
+                    logger.info(f"  {len(found):,} files of {uri} listed")
         except FileNotFoundError as error:
             if not may_be_missing or s3.is_missing_bucket(error):
                 raise

@@ -5,7 +5,8 @@ StorageErrors with the help of `failures` and `explain`.
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -14,6 +15,7 @@ from grafp.errors import StorageError, StoreUnreachable
 
 # An unreachable endpoint fails after 4 tries of 3 s with pauses of at most 1, 2 and 4 s.
 _RETRIES = {"mode": "standard", "total_max_attempts": 4}
+_LISTED_AT_ONCE = 16
 CONFIG = {"connect_timeout": 3, "read_timeout": 15, "retries": _RETRIES}
 # What S3 answers to a conditional PUT when somebody else was first.
 _LOST = {"PreconditionFailed", "412", "ConditionalRequestConflict", "NoSuchKey"}
@@ -81,22 +83,50 @@ def download(uri: str, local_path: str) -> None:
 def list_files(uri: str) -> Iterator[FileInfo]:
     """All objects under a prefix in no promised order, hidden ones left out; one object as itself.
 
+    A prefix of more than a page is listed by its folders, several at a time.
+
     Raises FileNotFoundError if there is nothing.
     """
     bucket, key = _bucket_key(uri)
     prefix = f"{key.rstrip('/')}/" if key else ""
-    page: dict[str, Any] = {"IsTruncated": True}
-    more: dict[str, str] = {}
+    first = _page(bucket, prefix)
+    entries: Iterable[dict[str, Any]] = first.get("Contents", ())
+    if first.get("IsTruncated"):
+        entries = _entries_by_folder(bucket, prefix)
     exists = not prefix
-    while page.get("IsTruncated"):
-        page = client().call_s3("list_objects_v2", Bucket=bucket, Prefix=prefix, **more)
-        more = {"ContinuationToken": page.get("NextContinuationToken", "")}
-        for entry in page.get("Contents", ()):
-            exists, below = True, entry["Key"][len(prefix) :]
-            if not below.endswith("/") and "/." not in f"/{below}":  # a folder's mark; hidden
-                yield _info(f"{uri.rstrip('/')}/{below}", entry["Size"], entry)
+    for entry in entries:
+        exists, below = True, entry["Key"][len(prefix) :]
+        if not below.endswith("/") and "/." not in f"/{below}":  # a folder's mark; hidden
+            yield _info(f"{uri.rstrip('/')}/{below}", entry["Size"], entry)
     if not exists:
         yield stat(uri)
+
+
+def _entries_by_folder(bucket: str, prefix: str) -> Iterator[dict[str, Any]]:
+    folders: list[str] = []
+    for page in _pages(bucket, prefix, Delimiter="/"):
+        yield from page.get("Contents", ())
+        folders += [one["Prefix"] for one in page.get("CommonPrefixes", ())]
+
+    def entries(folder: str) -> list[dict[str, Any]]:
+        return [entry for page in _pages(bucket, folder) for entry in page.get("Contents", ())]
+
+    with ThreadPoolExecutor(max_workers=_LISTED_AT_ONCE) as pool:
+        for found in pool.map(entries, folders):
+            yield from found
+
+
+def _pages(bucket: str, prefix: str, **more: str) -> Iterator[dict[str, Any]]:
+    page: dict[str, Any] = {"IsTruncated": True}
+    while page.get("IsTruncated"):
+        page = _page(bucket, prefix, **more)
+        more["ContinuationToken"] = page.get("NextContinuationToken", "")
+        yield page
+
+
+def _page(bucket: str, prefix: str, **more: str) -> dict[str, Any]:
+    page: dict[str, Any] = client().call_s3("list_objects_v2", Bucket=bucket, Prefix=prefix, **more)
+    return page
 
 
 def path(uri: str) -> str:

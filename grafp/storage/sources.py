@@ -20,6 +20,7 @@ from grafp import storage
 from grafp.audio import EXTENSIONS, SAMPLE_RATE, decode_chunks
 from grafp.errors import AudioError, OptionError, StorageError, TooShortAudio
 from grafp.storage import FileInfo
+from grafp.storage.inventory import inventory_files, is_inventory
 
 logger = logging.getLogger(__name__)
 MAX_FILE_BYTES = 2 << 30
@@ -43,11 +44,15 @@ class Item:
         return str(self.row.get("group") or self.row.get("room") or self.uri)
 
 
-def list_items(uri: str, *, may_be_missing: bool = False) -> list[Item]:
-    """The recordings of a folder or prefix (searched recursively), a table, or one file.
+def list_items(
+    uri: str, *, may_be_missing: bool = False, ignored: Counter[str] | None = None
+) -> list[Item]:
+    """The recordings of a folder or prefix (searched recursively), a table, an S3 Inventory, or one
+    file.
 
     Tables (CSV or Parquet) have a column `path` or `uri`; a relative entry is meant from the
-    table's own folder and may not leave it. Files with other extensions are logged, in one line.
+    table's own folder and may not leave it. `manifest.json` is that of an S3 Inventory. Files with
+    other extensions are logged, in one line, and counted in `ignored`, by extension.
 
     Raises StorageError if nothing is there, unless it `may_be_missing`; OptionError if `uri` is
     another file, or a folder of other files, or if a table lacks the column, names a recording
@@ -55,10 +60,12 @@ def list_items(uri: str, *, may_be_missing: bool = False) -> list[Item]:
     """
     if is_table(uri):
         return _from_table(uri)
+    if is_inventory(uri):
+        return from_files(uri, inventory_files(uri), ignored)
     files = storage.list_files(uri, may_be_missing=may_be_missing)
     if [file.uri for file in files] == [uri] and not uri.lower().endswith(EXTENSIONS):
         raise OptionError(f"{uri}: neither a folder, nor a recording, nor a table (.csv, .parquet)")
-    recordings = from_files(uri, files)
+    recordings = from_files(uri, files, ignored)
     if files and not recordings and not may_be_missing:
         raise OptionError(f"{uri}: no recordings among its files; another folder may be meant")
     return recordings
@@ -69,10 +76,19 @@ def is_table(uri: str) -> bool:
     return uri.lower().endswith(_TABLES)
 
 
-def from_files(uri: str, files: Sequence[FileInfo]) -> list[Item]:
+def from_files(
+    uri: str, files: Sequence[FileInfo], ignored: Counter[str] | None = None
+) -> list[Item]:
     """The recordings among the files of a folder; the others are logged, in one line."""
     recordings = [file for file in files if file.uri.lower().endswith(EXTENSIONS)]
-    _log_ignored(uri, {file.uri for file in files} - {file.uri for file in recordings})
+    others = Counter(
+        os.path.splitext(file.uri)[1].lower() or "none"
+        for file in files
+        if not file.uri.lower().endswith(EXTENSIONS)
+    )
+    _log_ignored(uri, others)
+    if ignored is not None:
+        ignored.update(others)
     return [item_of(file) for file in recordings]
 
 
@@ -81,12 +97,11 @@ def item_of(file: FileInfo, **row: Any) -> Item:
     return Item(file.uri, storage.absolute(file.uri), file, row)
 
 
-def _log_ignored(uri: str, ignored: set[str]) -> None:
-    if ignored:
-        extensions = Counter(os.path.splitext(name)[1].lower() or "none" for name in ignored)
+def _log_ignored(uri: str, extensions: Counter[str]) -> None:
+    if ignored := extensions.total():
         most_first = sorted(extensions.items(), key=lambda pair: (-pair[1], pair[0]))
         told = ", ".join(f"{extension} {count}" for extension, count in most_first)
-        files = "1 file" if len(ignored) == 1 else f"{len(ignored)} files"
+        files = "1 file" if ignored == 1 else f"{ignored} files"
         logger.info("%s: ignored %s with other extensions: %s", uri, files, told)
 
 

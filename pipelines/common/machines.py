@@ -3,7 +3,7 @@
 import logging
 import threading
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
@@ -17,7 +17,7 @@ class Machines:
     """Counts the seconds of the machines that take work, by kind, and logs their number."""
 
     def __init__(self) -> None:
-        self._seconds: Counter[str] = Counter()
+        self._seconds: defaultdict[str, float] = defaultdict(float)
         self._now: Counter[str] = Counter()
         self._looked = time.monotonic()
 

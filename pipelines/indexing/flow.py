@@ -7,6 +7,7 @@ tell its content, and no reader sees it until the manifest is published.
 import json
 import logging
 import time
+from collections import Counter
 from dataclasses import asdict, replace
 
 import pyarrow as pa
@@ -67,9 +68,11 @@ def index_catalog(
     card, hop_s = _model(catalog, model), _hop(catalog, hop_s)
     options = _index_options(catalog, index)
     source = audio if isinstance(audio, str) else "list"
-    listing = listing_of(
-        list_items(audio, may_be_missing=allow_empty) if isinstance(audio, str) else audio
-    )
+    ignored: Counter[str] = Counter()
+    if isinstance(audio, str):
+        audio = list_items(audio, may_be_missing=allow_empty, ignored=ignored)
+    listing = listing_of(audio)
+    del audio
     changes = find_changes(listing, catalog.tracks(), source)
     if not len(listing) and not allow_empty:
         lost = f": all {changes.removed} tracks from there would be removed"
@@ -97,6 +100,7 @@ def index_catalog(
         near = _publish(run, tracks, next_ordinal, options, near_duplicates)
     summary = _summary(catalog, counts, rows, resumed, started)
     summary |= {
+        "ignored": dict(ignored.most_common()),
         "near_duplicates": len(near.pairs),
         "near_duplicates_looked_for": near.looked_for,
         "near_duplicates_seconds": near.seconds,

@@ -92,14 +92,14 @@ def _start_over(out: str) -> None:
 
 
 def _synthesize(folder: str, count: int, seed: int) -> None:
-    """Write pieces in every format that the decoder reads."""
+    """Write pieces in the formats in which most music is stored."""
     from grafp import storage
-    from grafp.audio import EXTENSIONS, encode, synthesis
+    from grafp.audio import COMMON, encode, synthesis
     from pipelines.common.progress import progress
 
     with progress("pieces", count) as advance:
         for piece in range(count):
-            extension = EXTENSIONS[piece % len(EXTENSIONS)]
+            extension = COMMON[piece % len(COMMON)]
             piece_S = synthesis.piece(seed * 10_000 + piece)
             storage.write(f"{folder}/piece-{piece:03d}{extension}", encode(piece_S, extension[1:]))
             advance()

@@ -34,7 +34,8 @@ class Options(cli.EncoderOptions):
     after_interrupt: ClassVar = "nothing was published; the same command goes on"
 
     audio: Uri
-    """Folder or prefix, searched recursively, or CSV / Parquet with a column `path`."""
+    """Folder or prefix, searched recursively, CSV / Parquet with a column `path`, or manifest.json
+    of an S3 Inventory."""
     catalog: cli.Catalog
     """Where the catalog is or will be, or GRAFP_CATALOG in the environment."""
     model: cli.Model | None = None

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from audio_files import FORMATS, WAV_FLOAT, peak_hertz, raw_wav, tone, tone_file
+from audio_files import FORMATS, WAV_FLOAT, peak_hertz, raw_wav, tone, tone_file, video
 
 from grafp import audio
 from grafp.errors import (
@@ -22,6 +22,8 @@ from grafp.errors import (
 )
 
 RATE = audio.SAMPLE_RATE
+EXACT = ("wav", "flac", "oga", "aif", "aiff", "mka", "avi")
+"""Formats that keep the number of samples, as they are written here."""
 
 
 def refused(data: bytes, kind: type[AudioError], **limits: float) -> str:
@@ -48,7 +50,7 @@ def test_each_format_decodes_to_the_same_sound(extension: str, rate: int, layout
     samples = audio.decode(tone_file(extension, 3.0, rate, layout))
     assert samples.dtype == np.float32
     assert samples.ndim == 1
-    assert len(samples) == pytest.approx(3 * RATE, abs=0.05 * RATE)
+    assert len(samples) == pytest.approx(3 * RATE, abs=(0.1 if extension == "aac" else 0.05) * RATE)
     assert peak_hertz(samples) == pytest.approx(440, abs=1)
     middle = samples[RATE : 2 * RATE]
     purity = np.abs(np.fft.rfft(middle))[435:446] ** 2
@@ -64,7 +66,8 @@ def test_no_format_shifts_time(extension: str) -> None:
     size = 1 << 17
     cross = np.fft.irfft(np.fft.rfft(decoded, size) * np.conj(np.fft.rfft(sweep, size)), size)
     lag = (int(cross.argmax()) + size // 2) % size - size // 2
-    assert abs(lag) <= 0.001 * RATE
+    # Two do not say how much their encoder put before the sound: a frame, and half a frame.
+    assert abs(lag) <= {"aac": 1024, "wma": 512}.get(extension, 0.001 * RATE)
 
 
 @pytest.mark.parametrize(
@@ -146,12 +149,22 @@ def test_a_playlist_never_opens_what_it_names(playlist: str, tmp_path: Path) -> 
 
 @pytest.mark.parametrize("part", [0.5, 0.9])
 @pytest.mark.parametrize("rate", [16_000, 44_100])
-@pytest.mark.parametrize("extension", FORMATS)
+@pytest.mark.parametrize("extension", [one for one in FORMATS if one != "aac"])  # has no length
 def test_a_file_that_is_cut_off_is_refused(extension: str, rate: int, part: float) -> None:
     data = tone_file(extension, 3.0, rate)
     # Without faststart, an MP4's index comes last: nothing can be told about such a file.
-    kind = UnreadableAudio if extension == "m4a" else TruncatedAudio
+    mpeg_4 = extension in ("m4a", "mp4", "m4v", "mov")
+    kind = UnreadableAudio if mpeg_4 else TruncatedAudio
     refused(data[: int(part * len(data))], kind)
+
+
+@pytest.mark.parametrize("extension", ["mp4", "mkv", "mov", "avi"])
+def test_the_sound_track_of_a_video_is_decoded(extension: str) -> None:
+    with_sound, without = video(extension, tone(3.0)), video(extension, None)
+    samples = audio.decode(with_sound)
+    assert len(samples) == pytest.approx(3 * RATE, abs=0.1 * RATE)
+    assert peak_hertz(samples) == pytest.approx(440, abs=1)
+    assert "no audio stream" in refused(without, UnreadableAudio)
 
 
 def test_length_limits() -> None:
@@ -168,7 +181,7 @@ def test_chunks_are_the_whole_with_overlaps(extension: str, seconds: float, coun
     whole_S = audio.decode(data)
     chunks = list(audio.decode_chunks(data, samples=4 * RATE, overlap=RATE))
     assert len(chunks) == -(-max(0, len(whole_S) - 4 * RATE) // (3 * RATE)) + 1
-    assert extension in ("mp3", "opus", "m4a", "ogg") or len(chunks) == count
+    assert extension not in EXACT or len(chunks) == count
     for number, (first, sound_S) in enumerate(chunks):
         assert first == number * 3 * RATE
         assert np.array_equal(sound_S, whole_S[first : first + 4 * RATE])
@@ -249,5 +262,5 @@ def test_impossible_sample_rates_are_refused_at_once(rate: int) -> None:
 
 
 def test_encode_names_the_formats_it_knows() -> None:
-    with pytest.raises(AudioError, match="wav, flac, mp3, ogg, opus, m4a"):
-        audio.encode(tone(1.0), "aiff")
+    with pytest.raises(AudioError, match="wav, flac, mp3, ogg, opus, m4a, oga"):
+        audio.encode(tone(1.0), "mid")

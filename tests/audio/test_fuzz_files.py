@@ -1,15 +1,13 @@
 """Two hundred damaged and hostile files: each has its own row with a reason or an answer."""
 
-import io
 import struct
 from collections import Counter
 from pathlib import Path
 
-import av
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from audio_files import FORMATS, raw_wav, tone_file
+from audio_files import FORMATS, raw_wav, tone_file, video
 
 from grafp.audio import encode, synthesis
 from pipelines.common import cli
@@ -57,19 +55,6 @@ def lies() -> dict[str, bytes]:
     return found
 
 
-def video_without_sound() -> bytes:
-    """Two seconds of a black picture, in the container of .m4a files."""
-    file = io.BytesIO()
-    with av.open(file, "w", format="mp4") as container:
-        stream = container.add_stream("mpeg4", rate=10)
-        stream.width = stream.height = 64
-        for _ in range(20):
-            picture = av.VideoFrame.from_ndarray(np.zeros((64, 64, 3), np.uint8), format="rgb24")
-            container.mux(stream.encode(picture))
-        container.mux(stream.encode())
-    return file.getvalue()
-
-
 def others() -> dict[str, bytes]:
     silence = encode(np.zeros(16_000 * 3600, np.float32), "flac")  # some KB, 230 MB of samples
     return {
@@ -80,7 +65,7 @@ def others() -> dict[str, bytes]:
         "picture.mp3": b"\x89PNG\r\n\x1a\n" + bytes(500),
         "page.flac": b"<html><p>404</p></html>",
         "playlist.mp3": b"#EXTM3U\nhttp://127.0.0.1:9/x.mp3\nfile:///etc/passwd\n",
-        "video.m4a": video_without_sound(),
+        "video.m4a": video("mp4", None),
         "zeros.opus": bytes(100_000),
         "short.wav": encode(synthesis.piece(3, 0.5), "wav"),
         "noise.wav": np.random.default_rng(0).bytes(50_000),

@@ -49,8 +49,11 @@ def catalog(music: Path, tmp_path_factory: pytest.TempPathFactory, ray_here: Non
 def test_index_and_query_on_local_disk_and_s3(store: str, music: Path, capsys, tmp_path) -> None:
     audio = upload(music, storage.join(store, "music"))
     root, queries = storage.join(store, "catalog"), storage.join(store, "queries")
+    storage.write(storage.join(audio, "cover.jpg"), b"a picture")
     code, summary, _ = run_job(index_job, capsys, "--audio", audio, "--catalog", root)
+    storage.delete(storage.join(audio, "cover.jpg"))
     assert code == 0
+    assert summary["ignored"] == {".jpg": 1}
     assert {k: summary[k] for k in ("added", "embedded", "failed", "tracks")} == {
         "added": 6, "embedded": 6, "failed": 0, "tracks": 6,
     }  # fmt: skip

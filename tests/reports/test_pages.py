@@ -108,7 +108,8 @@ def test_a_run_s_report_shows_failures_and_lineage() -> None:
         layers=[], tracks=FILE, positions=FILE, gone=FILE, next_ordinal=0, counts=counts,
     )  # fmt: skip
     summary = dict.fromkeys(("added", "changed", "retried", "failed", "resumed"), 1)
-    summary |= {"withdrawn": 4321, "seconds": 3600.0, "audio_hours": 2.0}
+    summary |= {"withdrawn": 4321, "seconds": 3600.0, "audio_hours": 2.0, "embedded": 1}
+    summary["near_duplicates_looked_for"] = 1
     summary["failures"] = [{"uri": NASTY, "kind": None, "reason": "<b>bad</b>"}]
     pair = {"track": NASTY, "track_start_s": 1.0, "same_as": "b", "same_as_start_s": 2.0}
     catalog = Catalog("nowhere", manifest)

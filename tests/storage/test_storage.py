@@ -175,6 +175,20 @@ def test_many_files_are_listed_over_several_pages(s3: str) -> None:
     ]
 
 
+def test_a_large_prefix_is_listed_by_its_folders(s3: str, caplog: pytest.LogCaptureFixture) -> None:
+    base, patch = f"{s3}/folders", pytest.MonkeyPatch()
+    names = [f"{i % 3}/{i % 7}/{i:04d}.wav" for i in range(1000)]
+    names += [f"top {i}.wav" for i in range(20)]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda name: storage.write(f"{base}/{name}", b""), [*names, "0/.hidden"]))
+    with patch.context() as patched, caplog.at_level("INFO", logger="grafp"):
+        patched.setattr("grafp.storage._SAY_EVERY", 500)
+        found = [info.uri for info in storage.list_files(base)]
+    assert found == sorted(f"{base}/{name}" for name in names)
+    said = [record.getMessage() for record in caplog.records]
+    assert said == [f"  {count} files of {base} listed" for count in ("500", "1,000")]
+
+
 def test_content_above_the_part_size_round_trips(s3: str, tmp_path: Path) -> None:
     data = os.urandom(1 << 20) * 101  # s3fs sends this in parts
     storage.write(f"{s3}/parts", data)

@@ -133,7 +133,7 @@ def running(folder: Path, types: dict[str, dict], max_workers: int) -> Iterator[
         _wait_until_started(folder / "head.log", head)
         yield Elastic(address, token)
     finally:
-        for one in [*psutil.Process(head.pid).children(recursive=True), head]:
+        for one in [*psutil.Process(head.pid).children(recursive=True), psutil.Process(head.pid)]:
             with suppress(psutil.Error):
                 one.kill()
         head.wait(60)
