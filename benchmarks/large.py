@@ -23,7 +23,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import IO, Any
 
-import large_music  # type: ignore[import-not-found]
+import large_music
 import numpy as np
 import psutil
 

@@ -83,4 +83,4 @@ def _pool(encoders: Encoders) -> dict[str, object]:
         return {}
     from pipelines.common.placement import encoder_pool
 
-    return encoder_pool(encoders)
+    return encoder_pool(encoders.count, encoders.gpu, encoders.least)

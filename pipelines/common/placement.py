@@ -15,7 +15,6 @@ import ray.data
 from ray.util.placement_group import placement_group, remove_placement_group
 
 from grafp.errors import OptionError
-from pipelines.common.work import Encoders
 
 logger = logging.getLogger(__name__)
 
@@ -120,24 +119,24 @@ def gpu_share() -> float:
     return 0.0 if on_a_cluster() or share < 1 / 8 else min(1.0, math.floor(1000 * share) / 1000)
 
 
-def encoder_pool(encoders: Encoders) -> dict[str, object]:
+def encoder_pool(most: int | None, gpu: bool | None, least: int = 1) -> dict[str, object]:
     """Arguments of a Ray Data stage of encoder actors: each has a GPU, or a part of a CPU.
 
     On a cluster the pool grows with the machines that an autoscaler adds, which Ray Data asks for
     while the stage has work; on this machine there is an encoder for each GPU or CPU.
 
-    Raises OptionError when GPUs are asked for on a machine without.
+    For the arguments see `pipelines.common.work.Encoders`. Raises OptionError when GPUs are asked
+    for on a machine without.
     """
     there = ray.cluster_resources()
-    gpus = int(there.get("GPU", 0)) if encoders.gpu is not False else 0
-    if encoders.gpu and not gpus:
+    gpus = int(there.get("GPU", 0)) if gpu is not False else 0
+    if gpu and not gpus:
         if not on_a_cluster():
             raise OptionError("--gpu: this machine has no GPU that Ray sees; leave it out")
         gpus = int(available([{"GPU": 1}], "a GPU"))
         if not gpus:
             logger.info(f"no GPU came within {wait_seconds():g} s: encoding on CPUs")
-    most = encoders.count
     if most is None and not on_a_cluster():
         most = gpus or max(1, int(there.get("CPU", 1)))
     need = {"num_gpus": 1} if gpus else {"num_cpus": _PART_OF_A_CPU}
-    return {"compute": ray.data.ActorPoolStrategy(min_size=encoders.least, max_size=most), **need}
+    return {"compute": ray.data.ActorPoolStrategy(min_size=least, max_size=most), **need}

@@ -108,7 +108,7 @@ def test_encoders_of_a_catalog_are_on_the_gpu(ray_here: None, tmp_path: Path) ->
     for seed in range(4):
         data = encode(synthesis.piece(seed, 10.0), "wav")
         storage.write(f"{tmp_path}/music/{seed}.wav", data)
-    assert placement.encoder_pool(Encoders(gpu=True))["num_gpus"] == 1
+    assert placement.encoder_pool(None, True)["num_gpus"] == 1
     vectors = {}
     for on in (True, False):
         root = f"{tmp_path}/{on}"

@@ -13,7 +13,6 @@ import pytest
 
 from grafp.errors import ClusterError, OptionError, StorageError
 from pipelines.common import placement, runtime
-from pipelines.common.work import Encoders
 
 ROOT = Path(__file__).parents[2]
 
@@ -21,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 @pytest.mark.usefixtures("ray_here")
 def test_a_gpu_that_this_machine_lacks_is_refused_at_once() -> None:
     with pytest.raises(OptionError, match="--gpu: this machine has no GPU"):
-        placement.encoder_pool(Encoders(gpu=True))
+        placement.encoder_pool(None, True)
 
 
 @pytest.mark.usefixtures("ray_here")
