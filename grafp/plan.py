@@ -132,6 +132,7 @@ class Plan:
     query_memory_gb: dict[str, float]
     search_actors: int
     query_nodes: dict[str, int]
+    query_disk_gb: dict[str, float]
     cost: dict[str, float]
 
 
@@ -185,6 +186,7 @@ def plan(case: Case) -> Plan:
     usable, needed = _CLAIMED * case.node_memory_gb, sum(memory.values())
     query_nodes = {"for memory": math.ceil(needed / usable), "for the load": math.ceil(load)}
     query_nodes["with vectors on disk"] = math.ceil((needed - memory["vectors"]) / usable)
+    disk = {name: storage["embeddings"] / max(1, each) for name, each in query_nodes.items()}
     priced = {"storage a month": (case.price_gb_month, sum(storage.values()))}
     priced["query nodes a day"] = (case.price_memory_node_hour, 24 * max(query_nodes.values()))
     priced |= {name: (case.price_cpu_hour, each) for name, each in cpu_hours.items()}
@@ -193,7 +195,7 @@ def plan(case: Case) -> Plan:
     in_files, in_memory = (sum(part.values()) * 1e9 / count for part in (storage, memory))
     return Plan(count, index, shards, {"stored": in_files, "in memory": in_memory}, by_codec,
                 storage, spent["build"], spent["night"], nodes, codes, query_s, memory, actors,
-                query_nodes, cost)  # fmt: skip
+                query_nodes, disk, cost)  # fmt: skip
 
 
 def limits(case: Case) -> dict[str, dict[str, float | None]]:

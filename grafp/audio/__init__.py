@@ -6,11 +6,18 @@ microphones, codecs), degrade (a whole clip). These four need PyTorch and are im
 synthesis makes music, noise and impulse responses for demos and tests.
 """
 
-from grafp.audio.decoding import MAX_SECONDS, SILENCE_PEAK, checked, decode, decode_chunks
+from grafp.audio.decoding import (
+    MAX_SECONDS,
+    SILENCE_PEAK,
+    checked,
+    declared_seconds,
+    decode,
+    decode_chunks,
+)
 from grafp.audio.encoding import encode, to_pcm
 from grafp.audio.formats import COMMON, EXTENSIONS, SAMPLE_RATE
 
 __all__ = [
-    "COMMON", "EXTENSIONS", "MAX_SECONDS", "SAMPLE_RATE", "SILENCE_PEAK", "checked", "decode",
-    "decode_chunks", "encode", "to_pcm",
+    "COMMON", "EXTENSIONS", "MAX_SECONDS", "SAMPLE_RATE", "SILENCE_PEAK", "checked",
+    "declared_seconds", "decode", "decode_chunks", "encode", "to_pcm",
 ]  # fmt: skip

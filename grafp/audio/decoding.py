@@ -98,6 +98,17 @@ def decode_chunks(
     yield first, np.concatenate(waiting)
 
 
+def declared_seconds(data: bytes) -> float | None:
+    """The length in the header of a recording; None where it has none. Raises UnreadableAudio."""
+    try:
+        with av.open(io.BytesIO(data), "r", container_options=_CONTAINER_OPTIONS) as container:
+            if not container.streams.audio:
+                raise UnreadableAudio("the file holds no audio stream")
+            return _declared_seconds(container, data)
+    except (av.error.FFmpegError, ValueError, UnicodeDecodeError) as error:
+        raise UnreadableAudio(f"cannot be decoded: {_one_line(error)}") from error
+
+
 def _checked_blocks(
     data: bytes, min_seconds: float, max_seconds: float, allow_silent: bool
 ) -> Iterator[np.ndarray]:

@@ -14,16 +14,12 @@ import pyarrow.compute as pc
 
 from grafp.audio.formats import FORMATS
 from grafp.catalog.tracks import TRACK_SCHEMA, Row, has_status
-from grafp.index.size import populate_bytes
-from grafp.model.fingerprint import DIMENSION
 from grafp.storage import FileInfo
 from grafp.storage.sources import Item
 from grafp.storage.tables import table_of
 
 MAX_ATTEMPTS = 3
 """A recording that failed so often is left alone until its file changes."""
-_BYTES_STORED = 2 * DIMENSION + 44
-"""Of a fingerprint: float16 in embedding files; its list, id and code in shards."""
 _SHARED = (
     "ordinal", "stored_as", "embedding_file", "embeddings_at", "n_segments", "duration_s",
 )  # fmt: skip
@@ -165,25 +161,19 @@ def _beginnings(hashes: pa.ChunkedArray) -> np.ndarray:
     return np.concatenate(parts, dtype=np.uint64)
 
 
-def estimate(changes: Changes, hop_s: float) -> dict[str, float]:
-    """Roughly what the work will bring, from file sizes and what the catalog knows."""
+def seconds_a_byte(changes: Changes, extension: str) -> float:
+    """Of recordings with this extension in the catalog; without any, of typical ones."""
     kept = changes.published.select(["uri", "status", "size", "duration_s"]).filter(changes.kept_N)
     heard = kept.filter(has_status(kept, "ok") & (pc.fill_null(kept["size"], 0).to_numpy() > 0))
-    seconds = 0.0
-    for extension in {_extension(item.uri) for item in changes.work}:
-        size = sum(i.info.size for i in changes.work if i.info and _extension(i.uri) == extension)
-        alike = heard.filter(pc.ends_with(heard["uri"], extension, ignore_case=True))
-        rate = _BYTES_A_SECOND.get(extension, _BYTES_A_SECOND[".mp3"])
-        if len(alike):
-            rate = pc.sum(alike["size"]).as_py() / pc.sum(alike["duration_s"]).as_py()
-        seconds += size / rate
-    fingerprints = round(seconds / hop_s)
-    return {
-        "audio_hours": round(seconds / 3600, 2),
-        "fingerprints": fingerprints,
-        "stored_mb": round(fingerprints * _BYTES_STORED / 1e6, 1),
-        "task_memory_mb": round(populate_bytes(fingerprints) / 1e6),
-    }
+    alike = heard.filter(pc.ends_with(heard["uri"], extension, ignore_case=True))
+    if len(alike):
+        return float(pc.sum(alike["duration_s"]).as_py() / pc.sum(alike["size"]).as_py())
+    return 1 / _BYTES_A_SECOND.get(extension, _BYTES_A_SECOND[".mp3"])
+
+
+def extension_of(uri: str) -> str:
+    """In lower case, such as ".mp3"."""
+    return "." + uri.rpartition(".")[2].lower()
 
 
 def join(changes: Changes, rows: list[Row], source: str, next_ordinal: int) -> tuple[pa.Table, int]:
@@ -218,7 +208,3 @@ def _twins(published: pa.Table, rows: list[Row]) -> dict[str, Row]:
     heard = published.select(["content_sha256", *_SHARED]).filter(has_status(published, "ok"))
     there = pc.is_in(heard["content_sha256"], pa.array(sorted(wanted), pa.large_string()))
     return {row["content_sha256"]: row for row in heard.filter(there).to_pylist()}
-
-
-def _extension(uri: str) -> str:
-    return "." + uri.rpartition(".")[2].lower()

@@ -81,6 +81,8 @@ def _facts(manifest: Manifest, summary: dict[str, Any]) -> list[tuple[str, str]]
         ("Audio in this run", f"{summary['audio_hours']:.2f} h"),
         ("Speed", f"{3600 * summary['audio_hours'] / seconds:,.0f} x real time"),
         ("Duration", f"{seconds:,.0f} s"),
+        ("CPU hours, planned / taken", _both(summary, "core_hours", ".3g")),
+        ("Stored, planned / taken", _both(summary, "stored_mb", ",.1f") + " MB"),
         ("Index", f"{stored / 1e6:,.1f} MB in {len(manifest.shards)} shard(s)"),
         ("Recall of probes, now / when trained", _now_and_then(now, then, "recall")),
         ("List imbalance, now / when trained", _now_and_then(now, then, "imbalance")),
@@ -98,6 +100,10 @@ def _laws(calibration: Calibration) -> list[list[str]]:
             row.append(f"{one.law.evidence(rate):.3f} ({low} to {high} %)")
         rows.append(row)
     return rows
+
+
+def _both(summary: dict[str, Any], name: str, form: str) -> str:
+    return f"{summary[f'planned_{name}']:{form}} / {summary[name]:{form}}"
 
 
 def _now_and_then(now: dict[str, float], then: dict[str, float], name: str) -> str:

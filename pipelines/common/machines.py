@@ -19,6 +19,9 @@ class Machines:
     def __init__(self) -> None:
         self._seconds: defaultdict[str, float] = defaultdict(float)
         self._now: Counter[str] = Counter()
+        self.core_seconds = 0.0
+        """CPUs of all machines, times how long these were there."""
+        self._cores = 0.0
         self._looked = time.monotonic()
 
     @property
@@ -30,6 +33,8 @@ class Machines:
         from pipelines.common import placement
 
         now, there = time.monotonic(), Counter(placement.kinds_of_machines())
+        self.core_seconds += self._cores * (now - self._looked)
+        self._cores = sum(machine["CPU"] for machine in placement.machines())
         for kind, count in self._now.items():
             self._seconds[kind] += count * (now - self._looked)
         if there != self._now and placement.on_a_cluster():

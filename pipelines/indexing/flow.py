@@ -16,7 +16,6 @@ from grafp.audio import MAX_SECONDS
 from grafp.catalog.catalog import Catalog
 from grafp.catalog.changes import (
     Changes,
-    estimate,
     find_changes,
     join,
     known_hashes,
@@ -36,6 +35,7 @@ from pipelines.indexing import upkeep
 from pipelines.indexing.calibrate import calibrated, missing_background
 from pipelines.indexing.duplicates import NearDuplicates, duplicates_to_bytes, find_near_duplicates
 from pipelines.indexing.embed import EmbeddingStore, embed, left_over
+from pipelines.indexing.planned import audio_seconds, compared, planned, stored_bytes, told
 from pipelines.indexing.run import Run
 
 logger = logging.getLogger(__name__)
@@ -80,17 +80,18 @@ def index_catalog(
             f"--audio {source} has no recordings{lost if changes.removed else ''}; check it, or "
             "add --allow-empty"
         )
-    told = ", ".join(f"{count} {name}" for name, count in changes.counts().items())
-    told = told.replace("withdrawn", "removed")  # the summary keeps its key
-    logger.info(f"{len(listing)} recordings listed: {told}")
+    counted = ", ".join(f"{count} {name}" for name, count in changes.counts().items())
+    counted = counted.replace("withdrawn", "removed")  # the summary keeps its key
+    logger.info(f"{len(listing)} recordings listed: {counted}")
     del listing  # memory of the head: a row of every track
     if dry_run:
-        expected = estimate(changes, hop_s)
-        logger.info(_estimate_line(expected))
+        work = len(changes.work), audio_seconds(changes)
+        expected = planned(*work, hop_s, options, catalog.manifest)
+        logger.info(told(expected))
         return {**_summary(catalog, changes.counts(), [], 0, started), "estimate": expected}
     if not (changes.work or changes.removed or _options_changed(catalog, options)):
         return _summary(catalog, changes.counts(), [], 0, started)
-    counts = changes.counts()
+    counts, before = changes.counts(), catalog.manifest
     with at_work(encoders.for_work(changes.work, catalog.manifest)), connected() as machines:
         run = Run.begin(catalog, card.model_id, card.sha256, hop_s)
         model_uri = catalog.put_model(card, _background(catalog, card, model))
@@ -106,6 +107,12 @@ def index_catalog(
         "near_duplicates_seconds": near.seconds,
     }
     summary["machine_seconds"] = machines.seconds
+    heard = [row["duration_s"] for row in rows if row["status"] == "ok"]
+    summary |= compared(
+        planned(len(heard), sum(heard), hop_s, options, before),
+        machines.core_seconds or summary["seconds"],
+        stored_bytes(run, before),
+    )
     run.put("summary.json", (json.dumps(summary) + "\n").encode())
     run.put("report.html", run_report(catalog, summary, near.pairs).encode())
     return summary
@@ -167,8 +174,8 @@ def _options_changed(catalog: Catalog, options: IndexOptions) -> bool:
     if manifest is None or manifest.index_options == options:
         return False
     before, after = asdict(manifest.index_options), asdict(options)
-    told = (f"{name} {value}" for name, value in after.items() if value != before[name])
-    logger.info(f"options of the index from now on: {', '.join(told)}")
+    changed = (f"{name} {value}" for name, value in after.items() if value != before[name])
+    logger.info(f"options of the index from now on: {', '.join(changed)}")
     return True
 
 
@@ -227,13 +234,6 @@ def _publish(
         f"{counts['fingerprints']:,} fingerprints"
     )
     return near
-
-
-def _estimate_line(expected: dict[str, float]) -> str:
-    return (
-        f"about {expected['audio_hours']} h of audio, {expected['fingerprints']:,} fingerprints, "
-        f"{expected['stored_mb']:,} MB to store, {expected['task_memory_mb']:,} MB for a task"
-    )
 
 
 def _summary(

@@ -8,7 +8,14 @@ import pyarrow as pa
 import pytest
 
 from grafp.catalog import changes
-from grafp.catalog.changes import estimate, find_changes, is_known, join, known_hashes, listing_of
+from grafp.catalog.changes import (
+    find_changes,
+    is_known,
+    join,
+    known_hashes,
+    listing_of,
+    seconds_a_byte,
+)
 from grafp.catalog.tracks import TRACK_SCHEMA, Row, as_table, live_refs
 from grafp.storage import FileInfo
 from grafp.storage.sources import Item
@@ -157,7 +164,8 @@ def test_the_estimate_knows_the_catalogs_own_rate() -> None:
     ]
     items = [listed(one["uri"], one["size"]) for one in published]
     found = changes_of([*items, listed("d.mp3", 720_000)], published)
-    assert estimate(found, 0.1)["audio_hours"] == pytest.approx(1.0)
+    assert 720_000 * seconds_a_byte(found, ".mp3") == pytest.approx(3600)
+    assert seconds_a_byte(found, ".flac") == 1 / 100_000
 
 
 def test_live_tracks_are_by_ordinal_and_copies_are_one() -> None:

@@ -22,6 +22,7 @@ from ray.autoscaler.v2.scheduler import ResourceDemandScheduler, SchedulingReque
 from ray.autoscaler.v2.utils import ResourceRequestUtil
 
 from grafp.index.size import ACTOR_BYTES, MAX_SHARD_FINGERPRINTS, populate_bytes
+from grafp.plan import Case, plan
 
 ROOT = Path(__file__).parents[2]
 LAUNCHER = ROOT / "cluster.yaml"
@@ -261,3 +262,20 @@ def test_nothing_secret_is_written_down(path: Path) -> None:
     named = r"(?i)(secret_access_key|access_key_id|session_token|auth_token|password)\w*[\"']?"
     assert not re.search(named + r"\s*[:=]\s*[\"']?\w", text)
     assert not re.search(named + r",\s*value:", text)
+
+
+def test_disks_hold_the_catalog_that_the_files_name() -> None:
+    """Exact fingerprints of 500,000 recordings on three machines, beside what the machine needs."""
+    each_gb = plan(Case(tracks=500_000)).storage_gb["embeddings"] / 3
+    kind = _load(LAUNCHER)["available_node_types"]["memory"]
+    assert kind["max_workers"] == 3
+    [disk] = kind["node_config"]["BlockDeviceMappings"]
+    assert disk["Ebs"]["VolumeSize"] >= each_gb + 40
+    [group] = [g for g in _manifest("raycluster")["spec"]["workerGroupSpecs"]
+               if g["groupName"] == "memory"]  # fmt: skip
+    assert group["maxReplicas"] == 3
+    [container] = group["template"]["spec"]["containers"]
+    disk = container["resources"]["requests"]["ephemeral-storage"]
+    assert int(disk.removesuffix("Gi")) * 2**30 / 1e9 >= each_gb + 20
+    for path in (LAUNCHER, ROOT / "kuberay" / "raycluster.yaml"):
+        assert f"{each_gb:.0f} GB on each of 3" in path.read_text()

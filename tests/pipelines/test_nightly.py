@@ -19,7 +19,7 @@ from grafp.catalog.catalog import Catalog
 from grafp.catalog.manifest import Manifest
 from grafp.errors import CatalogError, OptionError, StorageError
 from grafp.storage.sources import list_items
-from pipelines.common import cli
+from pipelines.common import cli, logs
 from pipelines.common.work import Encoders
 from pipelines.indexing import maintain, upkeep
 from pipelines.indexing.flow import index_catalog
@@ -318,11 +318,18 @@ def test_an_empty_collection_withdraws_nothing_unless_told(
 
 
 def test_dry_run_estimates(store: str, capsys: pytest.CaptureFixture) -> None:
+    logs.show()
     audio, root = write_music(f"{store}/music", range(2)), f"{store}/catalog"
     index(audio, root)
     write_music(audio, range(2, 5))
     estimate = index(audio, root, dry_run=True)["estimate"]
-    assert estimate["fingerprints"] == pytest.approx(3 * 50, abs=3)
+    assert estimate["fingerprints"] == 3 * 41  # by the headers of the files
+    assert estimate["limited_by"] == "encode"
+    done = index(audio, root)
+    assert done["stored_mb"] > 0
+    assert done["planned_core_hours"] == pytest.approx(
+        sum(estimate["core_hours"].values()), rel=0.1
+    )
     assert "3 added" in capsys.readouterr().out
 
 

@@ -109,7 +109,8 @@ def test_a_run_s_report_shows_failures_and_lineage() -> None:
     )  # fmt: skip
     summary = dict.fromkeys(("added", "changed", "retried", "failed", "resumed"), 1)
     summary |= {"withdrawn": 4321, "seconds": 3600.0, "audio_hours": 2.0, "embedded": 1}
-    summary["near_duplicates_looked_for"] = 1
+    summary |= {"near_duplicates_looked_for": 1, "planned_core_hours": 0.0123, "core_hours": 0.2}
+    summary |= {"planned_stored_mb": 1234.5, "stored_mb": 1300.0}
     summary["failures"] = [{"uri": NASTY, "kind": None, "reason": "<b>bad</b>"}]
     pair = {"track": NASTY, "track_start_s": 1.0, "same_as": "b", "same_as_start_s": 2.0}
     catalog = Catalog("nowhere", manifest)
@@ -118,6 +119,8 @@ def test_a_run_s_report_shows_failures_and_lineage() -> None:
     rows = Tables(report).rows
     assert ["Tracks that can be found", "1,200"] in rows
     assert ["Removed by name", "7"] in rows
+    assert ["CPU hours, planned / taken", "0.0123 / 0.2"] in rows
+    assert ["Stored, planned / taken", "1,234.5 / 1,300.0 MB"] in rows
     assert ["Speed", "2 x real time"] in rows
     assert ["Recall of probes, now / when trained", "- / 0.950"] in rows
     assert ["Model", NASTY] in rows

@@ -17,7 +17,8 @@ def summary_of(number: int) -> dict[str, Any]:
         "added": 40, "changed": number % 3, "retried": 1, "withdrawn": 2, "failed": number % 5,
         "resumed": 0, "tracks": 40 * number, "fingerprints": 84_000 * number, "audio_hours": 2.5,
         "seconds": 3600.0 / number, "failures": [], "embedded": 40,
-        "near_duplicates_looked_for": 40,
+        "near_duplicates_looked_for": 40, "planned_core_hours": 1.0, "core_hours": 1.2,
+        "planned_stored_mb": 25.0, "stored_mb": 25.2,
     }  # fmt: skip
 
 
