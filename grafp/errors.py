@@ -64,6 +64,10 @@ class StoreUnreachable(StorageError):
     """A store that does not answer: no fault of the one file that was asked for."""
 
 
+class DiskFull(StorageError):
+    """The disk has no room for a copy; exact fingerprints are then read from the store."""
+
+
 class ModelError(GrafpError):
     """A model bundle that cannot be loaded or run, or is not the one that made the catalog."""
 

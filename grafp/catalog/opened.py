@@ -1,6 +1,7 @@
 """A snapshot opened for search: its lists filled, its exact fingerprints mapped from files."""
 
 import hashlib
+import logging
 import mmap
 import os
 import tempfile
@@ -15,13 +16,14 @@ from grafp.catalog.catalog import Catalog
 from grafp.catalog.embeddings import BYTES, damage
 from grafp.catalog.manifest import Manifest
 from grafp.catalog.shard_files import codes_within, read_codes, read_ordinals, read_positions
-from grafp.errors import CatalogError
+from grafp.errors import CatalogError, DiskFull
 from grafp.index.codes import Codes
 from grafp.index.ivfpq import parse_index, quantizer_of
 from grafp.index.lists import Lists
 from grafp.index.scoring import Tracks, Vectors
 from grafp.index.search import DecodedVectors, IndexSearch, decoded_halves
 
+logger = logging.getLogger(__name__)
 _FINGERPRINTS = 1 << 24  # of lists that are filled at once: a gigabyte for a moment
 _MAPPED = 256  # embedding files at a time
 
@@ -127,7 +129,8 @@ def _tracks(
 class StoredVectors:
     """Exact fingerprints of tracks in embedding files, of which only what is asked for is read.
 
-    From object storage, an embedding file is copied here when it is first needed.
+    From object storage, an embedding file is copied here when it is first needed. When this
+    machine's disk is full, what is asked for is read from the store by ranges.
     """
 
     def __init__(
@@ -142,6 +145,7 @@ class StoredVectors:
         self._root, self._files = root, files
         self._file_T, self._position_T, self._first_row_T = file_T, position_T, first_row_T
         self._mapped: OrderedDict[int, np.ndarray] = OrderedDict()
+        self._not_here: set[int] = set()
 
     def __getitem__(self, rows: np.ndarray) -> np.ndarray:
         """float32 (rows, 128)."""
@@ -151,15 +155,27 @@ class StoredVectors:
         halves_NB = np.empty((len(rows), BYTES), np.uint8)
         for number in np.unique(file_N).tolist():
             here = file_N == number
-            halves_NB[here] = self._windows(number)[byte_N[here]]
+            windows_NB = self._windows(number)
+            if windows_NB is None:
+                halves_NB[here] = self._from_store(number, byte_N[here])
+            else:
+                halves_NB[here] = windows_NB[byte_N[here]]
         return decoded_halves(halves_NB)
 
-    def _windows(self, number: int) -> np.ndarray:
-        """From each byte of a file on, as many bytes as a fingerprint has."""
+    def _windows(self, number: int) -> np.ndarray | None:
+        """From each byte of a file on, as many bytes as a fingerprint has; None: no copy of it."""
         if number in self._mapped:
             self._mapped.move_to_end(number)
+        elif number in self._not_here:
+            return None
         else:
-            path = _checked_copy(self._root, self._files[number])
+            try:
+                path = _checked_copy(self._root, self._files[number])
+            except DiskFull as error:
+                if not self._not_here:
+                    logger.warning(f"{error}; until then, fingerprints are read from the store")
+                self._not_here.add(number)
+                return None
             with open(path, "rb") as file:
                 mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
             # Reading ahead would take megabytes for each candidate of some kilobytes.
@@ -169,6 +185,18 @@ class StoredVectors:
             if len(self._mapped) > _MAPPED:
                 self._mapped.popitem(last=False)
         return self._mapped[number]
+
+    def _from_store(self, number: int, byte_N: np.ndarray) -> np.ndarray:
+        """uint8 (fingerprints, BYTES) that begin at these bytes; neighbors in one request."""
+        start_U, row_N = np.unique(byte_N, return_inverse=True)
+        first_R = np.flatnonzero(np.diff(start_U, prepend=-1 - BYTES) != BYTES)
+        after_R = np.append(first_R[1:], len(start_U)) - 1
+        ranges = [(int(start_U[f]), int(start_U[a]) + BYTES) for f, a in zip(first_R, after_R)]
+        uri = storage.join(self._root, self._files[number])
+        data = b"".join(storage.read_ranges(uri, ranges))
+        if len(data) != len(start_U) * BYTES:
+            raise CatalogError(f"{uri}: damaged (it is cut off)")
+        return np.frombuffer(data, np.uint8).reshape(-1, BYTES)[row_N]
 
 
 def _checked_copy(root: str, key: str) -> str:

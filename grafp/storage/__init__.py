@@ -9,20 +9,23 @@ import contextlib
 import hashlib
 import logging
 import os
+import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from types import ModuleType
 from typing import Any
 
-from grafp.errors import StorageError
+from grafp.errors import DiskFull, StorageError
 from grafp.storage import local, s3
 from grafp.storage.s3 import FileInfo
 
 logger = logging.getLogger(__name__)
 _SAY_EVERY = 100_000
+_KEPT_FREE = 1 << 30
 __all__ = [
     "FileInfo", "absolute", "arrow_filesystem", "check_writable", "create", "delete",
-    "delete_folder", "join", "list_files", "local_copy", "read", "replace", "stat", "write",
+    "delete_folder", "join", "list_files", "local_copy", "read", "read_ranges",
+    "replace", "stat", "write",
 ]  # fmt: skip
 
 
@@ -127,7 +130,10 @@ def delete_folder(folder: str) -> None:
 
 
 def local_copy(uri: str, cache_dir: str) -> str:
-    """A local path with the same bytes, downloaded once for all processes on `cache_dir`."""
+    """A local path with the same bytes, downloaded once for all processes on `cache_dir`.
+
+    Raises DiskFull when a GiB would not stay free there.
+    """
     info = stat(uri)
     if info is None:
         raise StorageError(f"{uri}: not found")
@@ -137,12 +143,25 @@ def local_copy(uri: str, cache_dir: str) -> str:
     path = os.path.join(cache_dir, digest + os.path.splitext(uri)[1][:16])
     with _backend(uri), local.locked(path):
         if not os.path.exists(path):
+            free = shutil.disk_usage(cache_dir).free
+            if free < info.size + _KEPT_FREE:
+                raise DiskFull(
+                    f"{cache_dir}: the disk is full ({free / 1e9:.1f} GB are free); free some, or "
+                    "set TMPDIR to a folder on a larger one"
+                )
             with local.staged(path, b"") as temporary:
                 s3.download(uri, temporary)
                 if stat(uri) != info:  # large objects come in parts
                     raise StorageError(f"{uri}: was replaced while it was read; run again")
                 os.replace(temporary, path)
     return path
+
+
+def read_ranges(uri: str, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
+    """Some parts of a file, each from a byte to before another, several requests at a time."""
+    with _backend(uri) as backend:
+        parts: list[bytes] = backend.read_ranges(uri, ranges)
+    return parts
 
 
 def arrow_filesystem(uri: str) -> tuple[str, Any]:

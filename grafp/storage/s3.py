@@ -5,7 +5,7 @@ StorageErrors with the help of `failures` and `explain`.
 """
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
@@ -38,6 +38,11 @@ def is_s3(uri: str) -> bool:
 def read(uri: str) -> bytes:
     """The whole content in one request: an object replaced meanwhile is not read half and half."""
     return bytes(client().cat_file(path(uri), max_concurrency=1))
+
+
+def read_ranges(uri: str, ranges: Sequence[tuple[int, int]]) -> list[bytes]:
+    starts, ends = [one for one, _ in ranges], [other for _, other in ranges]
+    return list(client().cat_ranges([path(uri)] * len(ranges), starts, ends, on_error="raise"))
 
 
 def write(uri: str, data: bytes) -> None:

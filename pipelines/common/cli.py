@@ -1,7 +1,7 @@
 """What all jobs share: one clear line for every error, exit codes, the summary line.
 
-Exit codes: 0 done, 1 failed, 2 bad arguments, 3 done but too many inputs failed, 130 interrupted
-(Ctrl-C), 143 terminated (SIGTERM).
+Exit codes: 0 done, 1 failed, 2 bad arguments, 3 done but too many inputs failed, 4 done but the
+index is below --min-recall, 130 interrupted (Ctrl-C), 143 terminated (SIGTERM).
 """
 
 import argparse
@@ -10,7 +10,9 @@ import json
 import os
 import re
 import sys
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypeVar
 
@@ -31,19 +33,38 @@ from grafp.options import (
 )
 from pipelines.common import logs
 from pipelines.common.interrupt import ends_at_once
+from pipelines.common.metrics import write_metrics
 from pipelines.common.stderr import without_noise
 
 __all__ = [  # for jobs and benchmarks
-    "BAD_ARGUMENTS", "CATALOG_VARIABLE", "DONE", "FAILED", "TOO_MANY_FAILURES", "Catalog",
-    "EncoderOptions", "FailureLimit", "Model", "OptionError", "known_error", "numbers", "parse",
-    "parse_given", "parser", "positive_float", "positive_int", "run", "too_many",
+    "BAD_ARGUMENTS",
+    "CATALOG_VARIABLE",
+    "DONE",
+    "FAILED",
+    "INDEX_BELOW_LIMIT",
+    "TOO_MANY_FAILURES",
+    "Catalog",
+    "EncoderOptions",
+    "FailureLimit",
+    "Metrics",
+    "Model",
+    "OptionError",
+    "known_error",
+    "numbers",
+    "parse",
+    "parse_given",
+    "parser",
+    "positive_float",
+    "positive_int",
+    "run",
+    "too_many",
 ]  # fmt: skip
 
 if TYPE_CHECKING:
     from pipelines.common.work import Encoders
 
 T = TypeVar("T")
-DONE, FAILED, TOO_MANY_FAILURES = 0, 1, 3
+DONE, FAILED, TOO_MANY_FAILURES, INDEX_BELOW_LIMIT = 0, 1, 3, 4
 _WORKERS_ERROR = re.compile(r"^grafp\.errors\.(\w+): (.+)$", re.MULTILINE)
 
 
@@ -53,15 +74,26 @@ def run(main: Callable[[T], tuple[dict[str, Any], int]], options: T) -> int:
         # A log that is followed shows each line, and names that are not UTF-8 can be shown.
         sys.stdout.reconfigure(line_buffering=True, errors="backslashreplace")
     logs.show()
+    started = time.monotonic()
+
+    def record(summary: dict[str, Any], code: int) -> int:
+        if metrics := getattr(options, "metrics", None):
+            name = main.__module__.rpartition(".")[2]
+            write_metrics(metrics, name, summary, code, time.monotonic() - started)
+        return code
+
     try:
         how = getattr(options, "after_interrupt", "start it again")
         with ends_at_once(how), without_noise():
             summary, code = main(options)
+        record(summary, code)
     except Exception as error:  # the one boundary: Ray wraps what its workers raise
         known = known_error(error)
         if known is None or os.environ.get("GRAFP_TRACEBACK"):
             raise
         tell(str(known))
+        with suppress(GrafpError):  # what went wrong first is told
+            record({}, BAD_ARGUMENTS if isinstance(known, OptionError) else FAILED)
         return BAD_ARGUMENTS if isinstance(known, OptionError) else FAILED
     print(json.dumps(summary), flush=True)
     return code
@@ -155,6 +187,7 @@ def _failure_limit(text: str) -> str:
 Model = Annotated[str, Kind("NAME|URI")]
 CATALOG_VARIABLE = "GRAFP_CATALOG"
 Catalog = Annotated[str, Kind("URI", not_empty, variable=CATALOG_VARIABLE)]
+Metrics = Annotated[str, Kind("FILE|URI")]
 FailureLimit = Annotated[str, Kind("N|P%", _failure_limit)]
 
 

@@ -21,6 +21,7 @@ from grafp.catalog.changes import (
     known_hashes,
     listing_of,
 )
+from grafp.catalog.manifest import index_health
 from grafp.catalog.tracks import Row, has_status, live_refs
 from grafp.errors import ModelError, OptionError
 from grafp.index.size import AUTOMATIC, IndexOptions
@@ -242,6 +243,7 @@ def _summary(
     manifest = catalog.manifest
     counts = manifest.counts if manifest else {"tracks": 0, "fingerprints": 0}
     failures = [row for row in rows if row["status"] != "ok"]
+    health = index_health(manifest.shards) if manifest else {}
     return {
         "snapshot": manifest.snapshot if manifest else None,
         **changed,
@@ -250,6 +252,7 @@ def _summary(
         "resumed": resumed,
         "tracks": counts["tracks"],
         "fingerprints": counts["fingerprints"],
+        **{f"index_{name}": value for name, value in health.items()},
         "seconds": round(time.monotonic() - started, 2),
         "audio_hours": round(sum(row["duration_s"] for row in rows) / 3600, 4),
         "failures": [

@@ -7,7 +7,8 @@ Run it again, say every night. It fingerprints new and changed recordings only, 
 tracks of recordings that are gone from --audio. A recording that cannot be used has a row with the
 reason. Queries see the previous snapshot until the new one is complete.
 
-Exit code: 0 done, 1 failed, 2 bad arguments, 3 done but more failed than --max-failures.
+Exit code: 0 done, 1 failed, 2 bad arguments, 3 done but more failed than --max-failures, 4 done but
+the index is below --min-recall.
 """
 
 import argparse
@@ -15,7 +16,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
 from grafp.index.size import CODE_BYTES, IndexOptions
-from grafp.options import Count, Kind, Seconds, Uri, choice, positive_int
+from grafp.options import Count, Kind, Seconds, Uri, choice, number, positive_int
 from pipelines.common import cli
 
 
@@ -56,6 +57,10 @@ class Options(cli.EncoderOptions):
     """Positions in tracks that are scored exactly for each query (default: 64)."""
     max_failures: cli.FailureLimit = "1%"
     """Exit with 3 when more recordings than this cannot be used."""
+    min_recall: Annotated[float, Kind("R", number(0.0, 1.0))] = 0.0
+    """Exit with 4 when the recall of probes, of the whole index, is lower than this, 0 to 1."""
+    metrics: cli.Metrics | None = None
+    """Write the outcome for Prometheus to this file, also that of a failed run (default: none)."""
     max_seconds: Seconds = 10_800.0
     """Refuse recordings longer than this, seconds."""
     near_duplicates: Annotated[int | None, Kind("auto|off|N", _near_duplicates)] = None
@@ -103,6 +108,13 @@ def main(chosen: Options) -> tuple[dict[str, Any], int]:
     )
     for failure in summary["failures"]:
         print(f"  failed: {failure['uri']}: {failure['reason']}")
+    return summary, exit_code(summary, chosen.max_failures, chosen.min_recall)
+
+
+def exit_code(summary: dict[str, Any], max_failures: str, min_recall: float) -> int:
+    """Of a run that did not fail; too many failures come first."""
     tried = summary["failed"] + summary["embedded"]
-    over = cli.too_many(summary["failed"], tried, chosen.max_failures)
-    return summary, cli.TOO_MANY_FAILURES if over else cli.DONE
+    if cli.too_many(summary["failed"], tried, max_failures):
+        return cli.TOO_MANY_FAILURES
+    below = summary.get("index_recall", 1.0) < min_recall
+    return cli.INDEX_BELOW_LIMIT if below else cli.DONE

@@ -52,6 +52,8 @@ class Options:
     grace_hours: Annotated[float, Kind("H", number(low=0.0))] = 336.0
     """With --clean: keep files younger than this, hours. Go below 168 only while no other job
     writes to the catalog."""
+    metrics: cli.Metrics | None = None
+    """Write the outcome for Prometheus to this file, also that of a failed run (default: none)."""
     dry_run: bool = False
     """With --clean: only show what would be deleted."""
 

@@ -32,14 +32,15 @@ CONTRACT: dict[str, dict[str, Any]] = {
     "index_catalog": {
         "--audio": REQUIRED, "--catalog": REQUIRED, "--model": None, "--hop": None,
         "--codec": None, "--lists": None, "--probes": None, "--neighbors": None,
-        "--candidates": None, "--max-failures": "1%", "--max-seconds": 10_800.0,
-        "--near-duplicates": None, "--allow-empty": False, "--dry-run": False, **ENCODERS,
+        "--candidates": None, "--max-failures": "1%", "--min-recall": 0.0,
+        "--metrics": None, "--max-seconds": 10_800.0, "--near-duplicates": None,
+        "--allow-empty": False, "--dry-run": False, **ENCODERS,
     },
     "merge_index": {
         "--catalog": REQUIRED, "--remove": None, "--compact": False, "--retrain": False,
         "--rollback": None, "--verify": False, "--clean": False, "--workers": None,
         "--upgrade": False, "--keep": 14,
-        "--grace-hours": 336.0, "--dry-run": False,
+        "--grace-hours": 336.0, "--metrics": None, "--dry-run": False,
     },
     "query_batch": {
         "--catalog": REQUIRED, "--queries": REQUIRED, "--out": REQUIRED, "--top-k": 1,
