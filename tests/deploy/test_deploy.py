@@ -193,19 +193,21 @@ def test_every_job_has_a_manifest_of_a_known_kind() -> None:
 
 @pytest.mark.parametrize("name", [*RAY_JOBS, "nightly"])
 def test_jobs_accept_the_command_lines_of_their_manifests(name: str) -> None:
-    if name == "nightly":
-        command = shlex.split(_nightly().partition(" -- ")[2])
+    if name == "nightly":  # index, then clean up
+        lines = [part.partition(" -- ")[2] for part in _nightly().split("&&")]
     else:
-        command = shlex.split(_manifest(name)["spec"]["entrypoint"])
-    assert command[0] == "python"
-    job = ROOT / Path(command[1]).relative_to("/grafp")  # where the image has the repository
-    assert job.stem.startswith(name if name != "nightly" else "index")
-    places = [word for word in command[2:] if "/" in word]
-    assert places
-    assert all(place.startswith("s3://bucket/") for place in places)
-    importlib.import_module(f"pipelines.jobs.{job.stem}").options(
-        command[2:]
-    )  # ends the test if it refuses
+        lines = [_manifest(name)["spec"]["entrypoint"]]
+    for line, prefix in zip(lines, ("index", "merge") if name == "nightly" else (name,)):
+        command = shlex.split(line)
+        assert command[0] == "python"
+        job = ROOT / Path(command[1]).relative_to("/grafp")  # where the image has the repository
+        assert job.stem.startswith(prefix)
+        places = [word for word in command[2:] if "/" in word]
+        assert places
+        assert all(place.startswith("s3://bucket/") for place in places)
+        importlib.import_module(f"pipelines.jobs.{job.stem}").options(
+            command[2:]
+        )  # ends the test if it refuses
 
 
 @pytest.mark.parametrize("name", RAY_JOBS)

@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -25,7 +26,7 @@ def values(uri: str, job: str) -> dict[str, float]:
     return found
 
 
-def run(job: object, *words: str) -> int:
+def run(job: Any, *words: str) -> int:
     return cli.run(job.main, job.options([*words]))
 
 
