@@ -29,7 +29,15 @@ from grafp.index.size import (
     IndexParameters,
 )
 from grafp.model.fingerprint import HOP_SECONDS, query_stride, segment_count
-from grafp.options import Count, Kind, Seconds, choice, number, parse, positive_float, refuse
+from grafp.option_values import (
+    Count,
+    Kind,
+    Seconds,
+    choice,
+    number,
+    positive_float,
+)
+from grafp.options import parse, refuse
 
 _HEAD_GB, _CPU_NODE_GB, _CLAIMED = 16, 32, 0.67  # cluster.yaml; of memory that actors may claim
 _OBJECT_STORE = 0.3  # Ray's default share of memory

@@ -23,7 +23,8 @@ from grafp.datasets import Kind, list_recordings
 from grafp.datasets.fma import SUBSETS, recordings
 from grafp.datasets.tables import write_table
 from grafp.errors import GrafpError, OptionError
-from grafp.options import Uri, choice, parse, refuse, tell
+from grafp.option_values import Uri, choice
+from grafp.options import parse, refuse, tell
 from grafp.storage.sources import Item, is_table
 
 

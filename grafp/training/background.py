@@ -32,7 +32,8 @@ from grafp.model.background import (
 from grafp.model.bundle import load_bundle
 from grafp.model.fingerprint import HOP_SECONDS
 from grafp.model.inference import Fingerprinter
-from grafp.options import Uri, parse, refuse, tell
+from grafp.option_values import Uri
+from grafp.options import parse, refuse, tell
 from grafp.storage.sources import Item
 from grafp.training.config import TrainConfig
 from grafp.training.data.prepare import validation_groups

@@ -18,17 +18,19 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypeVar
 
 from grafp import errors
 from grafp.errors import GrafpError, OptionError
-from grafp.options import (
-    BAD_ARGUMENTS,
+from grafp.option_values import (
     Kind,
-    Parser,
     natural_number,
     not_empty,
     numbers,
-    parse,
-    parse_given,
     positive_float,
     positive_int,
+)
+from grafp.options import (
+    BAD_ARGUMENTS,
+    Parser,
+    parse,
+    parse_given,
     tell,
 )
 from pipelines.common import logs

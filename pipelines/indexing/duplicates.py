@@ -49,6 +49,14 @@ class NearDuplicates:
     """New tracks of which an excerpt was searched."""
     seconds: float
 
+    def told(self) -> dict[str, float]:
+        """For the summary of a run."""
+        return {
+            "near_duplicates": len(self.pairs),
+            "near_duplicates_looked_for": self.looked_for,
+            "near_duplicates_seconds": self.seconds,
+        }
+
 
 def find_near_duplicates(
     catalog: Catalog,

@@ -36,7 +36,7 @@ from pipelines.indexing import upkeep
 from pipelines.indexing.calibrate import calibrated, missing_background
 from pipelines.indexing.duplicates import NearDuplicates, duplicates_to_bytes, find_near_duplicates
 from pipelines.indexing.embed import EmbeddingStore, embed, left_over
-from pipelines.indexing.planned import audio_seconds, compared, planned, stored_bytes, told
+from pipelines.indexing.planned import audio_seconds, compared, planned, told
 from pipelines.indexing.run import Run
 
 logger = logging.getLogger(__name__)
@@ -70,21 +70,7 @@ def index_catalog(
     options = _index_options(catalog, index)
     source = audio if isinstance(audio, str) else "list"
     ignored: Counter[str] = Counter()
-    if isinstance(audio, str):
-        audio = list_items(audio, may_be_missing=allow_empty, ignored=ignored)
-    listing = listing_of(audio)
-    del audio
-    changes = find_changes(listing, catalog.tracks(), source)
-    if not len(listing) and not allow_empty:
-        lost = f": all {changes.removed} tracks from there would be removed"
-        raise OptionError(
-            f"--audio {source} has no recordings{lost if changes.removed else ''}; check it, or "
-            "add --allow-empty"
-        )
-    counted = ", ".join(f"{count} {name}" for name, count in changes.counts().items())
-    counted = counted.replace("withdrawn", "removed")  # the summary keeps its key
-    logger.info(f"{len(listing)} recordings listed: {counted}")
-    del listing  # memory of the head: a row of every track
+    changes = _changes(catalog, audio, source, allow_empty, ignored)
     if dry_run:
         work = len(changes.work), audio_seconds(changes)
         expected = planned(*work, hop_s, options, catalog.manifest)
@@ -98,25 +84,40 @@ def index_catalog(
         model_uri = catalog.put_model(card, _background(catalog, card, model))
         rows, resumed = _embed(run, model_uri, changes, encoders, max_seconds)
         tracks, next_ordinal = join(changes, rows, source, run.first_ordinal)
-        del changes  # likewise, the published table
+        del changes  # memory of the head: the published table
         near = _publish(run, tracks, next_ordinal, options, near_duplicates)
     summary = _summary(catalog, counts, rows, resumed, started)
-    summary |= {
-        "ignored": dict(ignored.most_common()),
-        "near_duplicates": len(near.pairs),
-        "near_duplicates_looked_for": near.looked_for,
-        "near_duplicates_seconds": near.seconds,
-    }
+    summary |= {"ignored": dict(ignored.most_common()), **near.told()}
     summary["machine_seconds"] = machines.seconds
-    heard = [row["duration_s"] for row in rows if row["status"] == "ok"]
-    summary |= compared(
-        planned(len(heard), sum(heard), hop_s, options, before),
-        machines.core_seconds or summary["seconds"],
-        stored_bytes(run, before),
-    )
+    took_s = machines.core_seconds or summary["seconds"]
+    summary |= compared(run, rows, options, before, took_s)
     run.put("summary.json", (json.dumps(summary) + "\n").encode())
     run.put("report.html", run_report(catalog, summary, near.pairs).encode())
     return summary
+
+
+def _changes(
+    catalog: Catalog,
+    audio: str | list[Item],
+    source: str,
+    allow_empty: bool,
+    ignored: Counter[str],
+) -> Changes:
+    """What is to do; counts other files in `ignored`. Raises OptionError when nothing is there."""
+    if isinstance(audio, str):
+        audio = list_items(audio, may_be_missing=allow_empty, ignored=ignored)
+    listing = listing_of(audio)
+    changes = find_changes(listing, catalog.tracks(), source)
+    if not len(listing) and not allow_empty:
+        lost = f": all {changes.removed} tracks from there would be removed"
+        raise OptionError(
+            f"--audio {source} has no recordings{lost if changes.removed else ''}; check it, or "
+            "add --allow-empty"
+        )
+    counted = ", ".join(f"{count} {name}" for name, count in changes.counts().items())
+    counted = counted.replace("withdrawn", "removed")  # the summary keeps its key
+    logger.info(f"{len(listing)} recordings listed: {counted}")
+    return changes
 
 
 def _model(catalog: Catalog, wanted: str | None) -> ModelCard:

@@ -14,6 +14,7 @@ from grafp.errors import AudioError, StorageError
 from grafp.index.size import IndexOptions, populate_bytes
 from grafp.plan import Case, plan
 from grafp.storage.sources import Item, read_recording
+from grafp.storage.tables import Row
 from pipelines.common.apart import Apart
 from pipelines.indexing.run import Run
 
@@ -106,21 +107,31 @@ def told(expected: dict[str, Any]) -> str:
     )
 
 
-def stored_bytes(run: Run, before: Manifest | None) -> int:
-    """What a run stored: embedding files in its folder, and files of the index that are new."""
+def compared(
+    run: Run, rows: Sequence[Row], options: IndexOptions, before: Manifest | None, took_s: float
+) -> dict[str, Any]:
+    """For the summary: what the model says of a run that published, and what it took.
+
+    Args:
+        rows: one per recording that was worked on.
+        before: the manifest that was published before.
+        took_s: CPU seconds.
+    """
+    heard = [row["duration_s"] for row in rows if row["status"] == "ok"]
+    expected = planned(len(heard), sum(heard), run.hop_s, options, before)
+    return {
+        "planned_core_hours": round(sum(expected["core_hours"].values()), 4),
+        "core_hours": round(took_s / 3600, 4),
+        "planned_stored_mb": expected["stored_mb"],
+        "stored_mb": round(_stored_bytes(run, before) / 1e6, 1),
+    }
+
+
+def _stored_bytes(run: Run, before: Manifest | None) -> int:
+    """Of embedding files in the run's folder, and files of the index that are new."""
     after, known = run.catalog.manifest, {file.key for file in before.files} if before else set()
     assert after
     folder = storage.join(run.catalog.root, "embeddings", run.model_id, run.run_id)
     embedded = storage.list_files(folder, may_be_missing=True)
     new = sum(file.bytes for file in after.files if file.key not in known)
     return new + sum(info.size for info in embedded)
-
-
-def compared(expected: dict[str, Any], core_seconds: float, stored: int) -> dict[str, Any]:
-    """For the summary: what the model says of this run, and what it took."""
-    return {
-        "planned_core_hours": round(sum(expected["core_hours"].values()), 4),
-        "core_hours": round(core_seconds / 3600, 4),
-        "planned_stored_mb": expected["stored_mb"],
-        "stored_mb": round(stored / 1e6, 1),
-    }

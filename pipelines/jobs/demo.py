@@ -15,7 +15,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
 from grafp.errors import AudioError, OptionError, StorageError
-from grafp.options import Count, Folder, Kind, Natural, number
+from grafp.option_values import (
+    Count,
+    Folder,
+    Kind,
+    Natural,
+    number,
+)
 from pipelines.common import cli
 
 if TYPE_CHECKING:

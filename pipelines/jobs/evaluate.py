@@ -25,7 +25,14 @@ from dataclasses import MISSING, dataclass, field, fields
 from typing import Annotated, Any, Literal
 
 from grafp.errors import OptionError
-from grafp.options import Count, Kind, Natural, Uri, numbers, whole_numbers
+from grafp.option_values import (
+    Count,
+    Kind,
+    Natural,
+    Uri,
+    numbers,
+    whole_numbers,
+)
 from pipelines.common import cli
 
 _NEEDED = ("catalog", "audio", "noise", "rir")

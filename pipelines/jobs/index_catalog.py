@@ -16,7 +16,15 @@ from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
 from grafp.index.size import CODE_BYTES, IndexOptions
-from grafp.options import Count, Kind, Seconds, Uri, choice, number, positive_int
+from grafp.option_values import (
+    Count,
+    Kind,
+    Seconds,
+    Uri,
+    choice,
+    number,
+    positive_int,
+)
 from pipelines.common import cli
 
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
 from grafp.errors import OptionError
-from grafp.options import Count, Kind, Natural, number
+from grafp.option_values import Count, Kind, Natural, number
 from pipelines.common import cli
 
 

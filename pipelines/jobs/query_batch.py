@@ -18,7 +18,14 @@ from typing import Annotated, Any, ClassVar, Literal
 from grafp.errors import OptionError
 from grafp.index.acceptance import HIGHEST_FPR, LOWEST_FPR
 from grafp.index.alignment import HIGHEST_SPEED_CHANGE
-from grafp.options import Count, Kind, Seconds, Uri, number, positive_float
+from grafp.option_values import (
+    Count,
+    Kind,
+    Seconds,
+    Uri,
+    number,
+    positive_float,
+)
 from pipelines.common import cli
 
 

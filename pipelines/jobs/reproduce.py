@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, ClassVar, Literal
 
 from grafp.errors import OptionError
-from grafp.options import Kind, Natural, Uri, choice
+from grafp.option_values import Kind, Natural, Uri, choice
 from pipelines.common import cli
 
 

@@ -10,7 +10,15 @@ from dataclasses import dataclass, field, fields, replace
 from typing import Annotated, Any, ClassVar
 
 from grafp.errors import OptionError
-from grafp.options import Count, Kind, Natural, Uri, choice, number, positive_float
+from grafp.option_values import (
+    Count,
+    Kind,
+    Natural,
+    Uri,
+    choice,
+    number,
+    positive_float,
+)
 from grafp.training.config import (
     OPTIMIZERS,
     PRESET_NAMES,

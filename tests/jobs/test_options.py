@@ -12,7 +12,14 @@ import pytest
 
 from grafp.errors import OptionError, StorageError
 from grafp.model.bundle import read_card
-from grafp.options import Count, Kind, Uri, build_parser, number, numbers, parse, parse_given
+from grafp.option_values import (
+    Count,
+    Kind,
+    Uri,
+    number,
+    numbers,
+)
+from grafp.options import build_parser, parse, parse_given
 from grafp.plan import Case
 from pipelines.common import cli
 from pipelines.jobs import train
