@@ -70,8 +70,9 @@ CONTRACT: dict[str, dict[str, Any]] = {
         "--probes": None, "--rerank": "exact",
         "--new-per-night": 0.0, "--queries-per-day": 0.0, "--query-seconds": 5.0,
         "--decided": 0.88, "--encoder-rate": 842.0, "--decode-rate": 435.0, "--fill-rate": None,
-        "--search-rate": None, "--node-memory-gb": 64.0, "--node-processors": 8.0,
-        "--price-cpu-hour": None, "--price-gpu-hour": None, "--price-memory-node-hour": None,
+        "--search-rate": None, "--encoders": 48,
+        "--node-memory-gb": 64.0, "--node-disk-gb": 200.0, "--node-processors": 8.0,
+        "--price-node-hour": None, "--price-gpu-hour": None, "--price-memory-node-hour": None,
         "--price-gb-month": None,
     },
     "datasets": {
