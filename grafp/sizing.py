@@ -23,7 +23,7 @@ from grafp.index.size import (
     populate_bytes,
 )
 from grafp.model.fingerprint import HOP_SECONDS, query_stride, segment_count
-from grafp.options import Count, Kind, Seconds, choice, number, positive_float
+from grafp.options import Count, Kind, Price, Seconds, choice, number, positive_float
 from grafp.storage import KEPT_FREE
 
 CLAIMED = 0.67
@@ -41,7 +41,6 @@ def _hop(text: str) -> float:
 
 Amount = Annotated[float, Kind("N", number(low=0.0))]
 Above0 = Annotated[float, Kind("N", positive_float)]
-Price = Annotated[float, Kind("PRICE", number(low=0.0))]
 
 
 @dataclass(frozen=True)
@@ -208,7 +207,9 @@ def plan(case: Case) -> Plan:
         night_hours=spent["night"],
         elapsed_hours=took,
         limited_by={
-            name: max(parts, key=parts.__getitem__) for name, parts in elapsed.items() if took[name]
+            name: max(parts.keys() - {"start"}, key=parts.__getitem__)
+            for name, parts in elapsed.items()
+            if took[name]
         },
         node_hours=nodes,
         memory_gb={

@@ -34,7 +34,8 @@ CONTRACT: dict[str, dict[str, Any]] = {
         "--codec": None, "--lists": None, "--probes": None, "--neighbors": None,
         "--candidates": None, "--max-failures": "1%", "--min-recall": 0.0,
         "--metrics": None, "--max-seconds": 10_800.0, "--near-duplicates": None,
-        "--allow-empty": False, "--dry-run": False, **ENCODERS,
+        "--allow-empty": False, "--dry-run": False, "--price-node-hour": None,
+        "--price-gb-month": None, **ENCODERS,
     },
     "merge_index": {
         "--catalog": REQUIRED, "--remove": None, "--compact": False, "--retrain": False,
@@ -254,6 +255,8 @@ def test_a_wrong_option_is_one_line_that_says_what_would_be_right(
 @pytest.mark.parametrize(
     ("job", "words", "line"),
     [
+        ("index_catalog", "--audio a --catalog c --price-gb-month 0.02",
+         "--price-gb-month: only with --dry-run"),
         ("index_catalog", "--audio a --catalog c --codec PQ32",
          "--codec: 'PQ32' is not one of PQ64x4fs, PQ64, SQfp16"),
         ("index_catalog", "--audio a --catalog c --lists 0",

@@ -37,7 +37,7 @@ def test_copies_leave_a_tenth_free_and_old_ones_make_room(s3: str, disk: Path) -
     for name in "abc":
         storage.write(f"{s3}/disk/{name}", name.encode() * 3 * _MB)
     first, second = (storage.local_copy(f"{s3}/disk/{name}", str(disk)) for name in "ab")
-    with pytest.raises(DiskFull, match="the disk is full: 0.0 of 0.0 GB are free") as told:
+    with pytest.raises(DiskFull, match=r"the disk is full: 0\.0 of 0\.0 GB are free") as told:
         storage.local_copy(f"{s3}/disk/c", str(disk))
     assert str(disk) in str(told.value)
     assert "set TMPDIR" in str(told.value)
