@@ -65,7 +65,7 @@ class StoreUnreachable(StorageError):
 
 
 class DiskFull(StorageError):
-    """The disk has no room for a copy; exact fingerprints are then read from the store."""
+    """A disk has no room for what is written; searches then read from the store."""
 
 
 class ModelError(GrafpError):

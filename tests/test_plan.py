@@ -112,7 +112,7 @@ def test_twice_as_many_tracks_take_twice_as_much() -> None:
     assert two.shards == pytest.approx(2 * one.shards, rel=1e-4)
     for name in ("storage_gb", "query_memory_gb", "index_gb_by_codec"):
         for part, value in getattr(one, name).items():
-            times = 1 if (name, part) == ("storage_gb", "trained index") else 2
+            times = 1 if part in ("trained index", "model") else 2
             assert getattr(two, name)[part] == pytest.approx(times * value, rel=1e-3), part
     for step in ("decode", "encode", "lists and codes"):
         assert two.build_hours[step] == pytest.approx(2 * one.build_hours[step], rel=1e-3)
@@ -184,6 +184,45 @@ def test_codes_alone_need_less_memory_than_exact_vectors() -> None:
     assert codes.storage_gb == exact.storage_gb
 
 
+def test_hours_by_the_clock_and_what_limits_them() -> None:
+    """A tenth of the encoders take ten times as long, but for the training, which is one task."""
+    many, few = (plan(replace(CASE, encoders=count)) for count in (40, 4))
+    fixed = many.build_hours["train"] + rates.START_S / 3600
+    eight = many.build_hours["calibrate"]
+    assert few.elapsed_hours["build"] - fixed - eight / 4 == pytest.approx(
+        10 * (many.elapsed_hours["build"] - fixed - eight / 8)
+    )
+    assert many.limited_by["build"] == "encode"
+    assert plan(replace(CASE, decode_rate=1.0)).limited_by["build"] == "decode"
+    assert plan(replace(CASE, fill_rate=10.0)).limited_by["build"] == "lists and codes"
+    assert "night" not in plan(replace(CASE, new_per_night=0)).limited_by
+
+
+def test_gpus_encode_while_others_decode() -> None:
+    """A GPU a node of 8 CPUs, which decode as fast as one GPU encodes if it is 150 times a CPU."""
+    case = replace(CASE, price_gpu_hour=1.0, encoders=2)
+    slow = plan(replace(case, encoder_rate=1e3))
+    assert slow.limited_by["build"] == "encode"
+    fast = plan(replace(case, encoder_rate=1e6))
+    assert fast.limited_by["build"] == "decode"
+    decoding = fast.build_hours["decode"] / 16
+    assert decoding < fast.elapsed_hours["build"] < 1.5 * decoding
+
+
+def test_disks_hold_what_search_copies() -> None:
+    """On as few nodes as can hold the lists; each copies the embedding files of its tracks."""
+    one = plan(replace(CASE, tracks=1e5))
+    assert one.query_nodes["with vectors on disk"] == 1
+    disk = one.query_disk_gb
+    assert disk["exact fingerprints"] == pytest.approx(one.storage_gb["embeddings"])
+    assert disk["of each node"] * 0.9 == pytest.approx(disk["exact fingerprints"] + 30)
+    large = plan(replace(CASE, tracks=1e7))
+    nodes = large.query_nodes["with vectors on disk"]
+    share = large.query_disk_gb["exact fingerprints"] / large.storage_gb["embeddings"]
+    assert 1 / nodes <= share < 1.1 / nodes
+    assert plan(replace(CASE, rerank="pq")).query_disk_gb["exact fingerprints"] == 0
+
+
 def test_nodes_for_memory_and_for_the_load() -> None:
     found = plan(replace(CASE, queries_per_day=0))
     assert found.query_nodes["for the load"] == 0
@@ -213,7 +252,7 @@ def test_no_price_no_cost(capsys: pytest.CaptureFixture) -> None:
 @pytest.mark.parametrize(
     ("price", "items"),
     [
-        ("price_cpu_hour", {"build", "night"}),
+        ("price_node_hour", {"build", "night"}),
         ("price_gpu_hour", {"build, GPUs", "night, GPUs"}),
         ("price_memory_node_hour", {"query nodes a day"}),
         ("price_gb_month", {"storage a month"}),
@@ -228,10 +267,13 @@ def test_a_price_costs_what_it_is_for(price: str, items: set[str]) -> None:
 
 
 def test_encoding_on_gpus_is_not_paid_twice() -> None:
-    processors = plan(replace(CASE, price_cpu_hour=1.0))
-    gpus = plan(replace(CASE, price_cpu_hour=1.0, price_gpu_hour=1.0))
-    assert gpus.cost["build"] + gpus.cost["build, GPUs"] == pytest.approx(processors.cost["build"])
-    assert gpus.node_hours["build"] < processors.node_hours["build"]
+    processors = plan(replace(CASE, price_node_hour=1.0))
+    gpus = plan(replace(CASE, price_node_hour=1.0, price_gpu_hour=1.0))
+    for found in (processors, gpus):  # the head is there all the time
+        nodes = found.node_hours["build"] + found.elapsed_hours["build"]
+        assert found.cost["build"] == pytest.approx(nodes)
+    saved = processors.node_hours["build"] - gpus.node_hours["build"]
+    assert 8 * saved == pytest.approx(gpus.cost["build, GPUs"]) == gpus.build_hours["encode"]
 
 
 def test_storage_costs_its_gigabytes() -> None:

@@ -29,6 +29,9 @@ LOUDEST_PEAK = 1e6  # 16-bit values in a float file pass; beyond, powers overflo
 LOWEST_RATE, HIGHEST_RATE = 1_000, 768_000
 SILENCE_PEAK = 1e-4  # -80 dB below full scale: nothing above the noise of a 14-bit converter
 
+# FFmpeg's names of containers: those that begin with their length, those with one bit rate.
+_LENGTH_FIRST = ("mp3", "flac", "mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm")
+_ONE_RATE = ("mp3", "wav", "w64", "aiff")
 _ASF_FILE = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")  # of the properties of the file
 # Only containers we claim: FFmpeg also knows playlists, which would open other files and hosts.
 _CONTAINER_OPTIONS = {
@@ -98,15 +101,30 @@ def decode_chunks(
     yield first, np.concatenate(waiting)
 
 
-def declared_seconds(data: bytes) -> float | None:
-    """The length in the header of a recording; None where it has none. Raises UnreadableAudio."""
+def declared_seconds(head: bytes, size: int) -> float | None:
+    """The length of a recording as its first bytes tell it; nothing is decoded.
+
+    Args:
+        head: the beginning of the file, or all of it.
+        size: of the whole file, bytes.
+
+    Returns None where they do not tell: some containers have the length at their end. Raises
+    UnreadableAudio.
+    """
     try:
-        with av.open(io.BytesIO(data), "r", container_options=_CONTAINER_OPTIONS) as container:
+        with av.open(io.BytesIO(head), "r", container_options=_CONTAINER_OPTIONS) as container:
             if not container.streams.audio:
                 raise UnreadableAudio("the file holds no audio stream")
-            return _declared_seconds(container, data)
+            name, rate = container.format.name, container.streams.audio[0].bit_rate
+            if len(head) >= size or name in _LENGTH_FIRST:
+                declared = _declared_seconds(container, head)
+                if declared is not None:
+                    return declared
     except (av.error.FFmpegError, ValueError, UnicodeDecodeError) as error:
+        if len(head) < size:
+            return None
         raise UnreadableAudio(f"cannot be decoded: {_one_line(error)}") from error
+    return 8 * size / rate if rate and name in _ONE_RATE else None
 
 
 def _checked_blocks(

@@ -140,9 +140,15 @@ class StoredVectors:
         file_T: np.ndarray,
         position_T: np.ndarray,
         first_row_T: np.ndarray,
+        *,
+        copied: bool = True,
     ) -> None:
-        """For each track its file, by number, the byte where it begins, and its first row."""
-        self._root, self._files = root, files
+        """For each track its file, by number, the byte where it begins, and its first row.
+
+        `copied`: whether files are mapped from copies. Without, what is asked for is read by ranges
+        at once: for little of many files, each asked once.
+        """
+        self._root, self._files, self._copied = root, files, copied
         self._file_T, self._position_T, self._first_row_T = file_T, position_T, first_row_T
         self._mapped: OrderedDict[int, np.ndarray] = OrderedDict()
         self._not_here: set[int] = set()
@@ -166,7 +172,7 @@ class StoredVectors:
         """From each byte of a file on, as many bytes as a fingerprint has; None: no copy of it."""
         if number in self._mapped:
             self._mapped.move_to_end(number)
-        elif number in self._not_here:
+        elif number in self._not_here or not self._copied:
             return None
         else:
             try:

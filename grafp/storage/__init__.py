@@ -9,21 +9,20 @@ import contextlib
 import hashlib
 import logging
 import os
-import shutil
 import uuid
 from collections.abc import Iterator, Sequence
 from types import ModuleType
 from typing import Any
 
-from grafp.errors import DiskFull, StorageError
-from grafp.storage import local, s3
+from grafp.errors import StorageError
+from grafp.storage import copies, local, s3
+from grafp.storage.copies import KEPT_FREE
 from grafp.storage.s3 import FileInfo
 
 logger = logging.getLogger(__name__)
 _SAY_EVERY = 100_000
-_KEPT_FREE = 1 << 30
 __all__ = [
-    "FileInfo", "absolute", "arrow_filesystem", "check_writable", "create", "delete",
+    "KEPT_FREE", "FileInfo", "absolute", "arrow_filesystem", "check_writable", "create", "delete",
     "delete_folder", "join", "list_files", "local_copy", "read", "read_ranges",
     "replace", "stat", "write",
 ]  # fmt: skip
@@ -132,7 +131,7 @@ def delete_folder(folder: str) -> None:
 def local_copy(uri: str, cache_dir: str) -> str:
     """A local path with the same bytes, downloaded once for all processes on `cache_dir`.
 
-    Raises DiskFull when a GiB would not stay free there.
+    Copies that nobody opened for a day make room for it. Raises DiskFull when there is no room.
     """
     info = stat(uri)
     if info is None:
@@ -142,13 +141,10 @@ def local_copy(uri: str, cache_dir: str) -> str:
     digest = hashlib.sha256(f"{uri}\n{info.etag}".encode()).hexdigest()[:32]
     path = os.path.join(cache_dir, digest + os.path.splitext(uri)[1][:16])
     with _backend(uri), local.locked(path):
-        if not os.path.exists(path):
-            free = shutil.disk_usage(cache_dir).free
-            if free < info.size + _KEPT_FREE:
-                raise DiskFull(
-                    f"{cache_dir}: the disk is full ({free / 1e9:.1f} GB are free); free some, or "
-                    "set TMPDIR to a folder on a larger one"
-                )
+        if os.path.exists(path):
+            copies.touch(path)
+        else:
+            copies.make_room(cache_dir, info.size)
             with local.staged(path, b"") as temporary:
                 s3.download(uri, temporary)
                 if stat(uri) != info:  # large objects come in parts

@@ -12,7 +12,7 @@ import time
 import uuid
 from collections.abc import Iterator, Sequence
 
-from grafp.errors import StorageError
+from grafp.errors import DiskFull, StorageError
 from grafp.storage.s3 import FileInfo
 
 _TEMPORARY = ".tmp"
@@ -116,6 +116,8 @@ def failures() -> tuple[type[Exception], ...]:
 def explain(uri: str, error: Exception) -> StorageError:
     """What happened and what to do about it."""
     text = (isinstance(error, OSError) and error.strerror) or str(error)
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return DiskFull(f"{text}; free some space, or use a folder on another disk")
     if isinstance(error, FileNotFoundError):
         text = "not found" + ("; its name is not UTF-8, rename it" if "\ufffd" in uri else "")
     elif isinstance(error, IsADirectoryError):

@@ -99,8 +99,10 @@ def memory_claim(wanted: float) -> float:
     """Bytes of memory that a task may claim: no more than half a machine.
 
     A claim that no machine can meet would wait for ever; one that is too low runs all the same.
+    Machines may all be gone between two stages: then it is the whole claim.
     """
-    return min(wanted, max(there.get("memory", 0.0) for there in machines()) / 2)
+    there = [machine.get("memory", 0.0) for machine in machines()]
+    return min(wanted, max(there) / 2) if there else wanted
 
 
 def gpu_is_free() -> bool:

@@ -135,7 +135,7 @@ def _excerpts(root: str, tracks: list[TrackRef]) -> list[tuple[int, int, np.ndar
     position_T = np.array([ref.embeddings_at for ref in tracks])
     count_T = np.array([ref.n_segments for ref in tracks])
     first_row_T = np.cumsum(count_T) - count_T
-    vectors = StoredVectors(root, files, file_T, position_T, first_row_T)
+    vectors = StoredVectors(root, files, file_T, position_T, first_row_T, copied=False)
     first_T = np.maximum(0, (count_T - EXCERPT) // 2)
     after_T = np.minimum(count_T, first_T + EXCERPT)
     return [

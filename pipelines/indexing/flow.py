@@ -35,8 +35,9 @@ from pipelines.common.work import ENCODERS, Encoders, at_work
 from pipelines.indexing import upkeep
 from pipelines.indexing.calibrate import calibrated, missing_background
 from pipelines.indexing.duplicates import NearDuplicates, duplicates_to_bytes, find_near_duplicates
+from pipelines.indexing.durations import audio_seconds
 from pipelines.indexing.embed import EmbeddingStore, embed, left_over
-from pipelines.indexing.planned import audio_seconds, compared, planned, told
+from pipelines.indexing.planned import NO_PRICES, Prices, compared, planned, told
 from pipelines.indexing.run import Run
 
 logger = logging.getLogger(__name__)
@@ -54,13 +55,14 @@ def index_catalog(
     near_duplicates: int | None = None,
     allow_empty: bool = False,
     dry_run: bool = False,
+    prices: Prices = NO_PRICES,
 ) -> dict:
     """Bring a catalog up to date with a collection of audio; returns the run's summary.
 
     `model` and `hop_s`, the seconds between two fingerprints, are for a new catalog. So are the
     codec and the lists of `index`; its other values change how an existing catalog is searched.
     `near_duplicates`: how many new tracks are looked for in the catalog, see
-    `pipelines.indexing.duplicates`.
+    `pipelines.indexing.duplicates`. `prices` are for what a `dry_run` tells.
 
     Raises StorageError, CatalogError, ModelError or OptionError with nothing published.
     """
@@ -73,7 +75,7 @@ def index_catalog(
     changes = _changes(catalog, audio, source, allow_empty, ignored)
     if dry_run:
         work = len(changes.work), audio_seconds(changes)
-        expected = planned(*work, hop_s, options, catalog.manifest)
+        expected = planned(*work, hop_s, options, catalog.manifest, encoders, prices)
         logger.info(told(expected))
         return {**_summary(catalog, changes.counts(), [], 0, started), "estimate": expected}
     if not (changes.work or changes.removed or _options_changed(catalog, options)):
@@ -90,7 +92,7 @@ def index_catalog(
     summary |= {"ignored": dict(ignored.most_common()), **near.told()}
     summary["machine_seconds"] = machines.seconds
     took_s = machines.core_seconds or summary["seconds"]
-    summary |= compared(run, rows, options, before, took_s)
+    summary |= compared(run, rows, options, before, encoders, took_s)
     run.put("summary.json", (json.dumps(summary) + "\n").encode())
     run.put("report.html", run_report(catalog, summary, near.pairs).encode())
     return summary

@@ -15,10 +15,12 @@ import argparse
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
+from grafp.errors import OptionError
 from grafp.index.size import CODE_BYTES, IndexOptions
 from grafp.option_values import (
     Count,
     Kind,
+    Price,
     Seconds,
     Uri,
     choice,
@@ -78,10 +80,17 @@ class Options(cli.EncoderOptions):
     allow_empty: bool = False
     """Let an empty --audio remove all tracks that came from there."""
     dry_run: bool = False
-    """Only show what would be done."""
+    """Only show what would be done, and what it would take."""
+    price_node_hour: Price | None = None
+    """With --dry-run: price of a machine with 8 CPUs for an hour (default: no cost)."""
+    price_gb_month: Price | None = None
+    """With --dry-run: price of storage, for a GB and a month (default: no cost)."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        for name, price in (("node-hour", self.price_node_hour), ("gb-month", self.price_gb_month)):
+            if price is not None and not self.dry_run:
+                raise OptionError(f"--price-{name}: only with --dry-run")
         self.index_options()
 
     def index_options(self) -> IndexOptions:
@@ -101,6 +110,7 @@ def options(arguments: list[str] | None = None, *, prog: str | None = None) -> O
 
 def main(chosen: Options) -> tuple[dict[str, Any], int]:
     from pipelines.indexing.flow import index_catalog
+    from pipelines.indexing.planned import Prices
 
     summary = index_catalog(
         chosen.audio,
@@ -113,6 +123,7 @@ def main(chosen: Options) -> tuple[dict[str, Any], int]:
         near_duplicates=chosen.near_duplicates,
         allow_empty=chosen.allow_empty,
         dry_run=chosen.dry_run,
+        prices=Prices(chosen.price_node_hour, chosen.price_gb_month),
     )
     for failure in summary["failures"]:
         print(f"  failed: {failure['uri']}: {failure['reason']}")

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from grafp import plan as sizes
+from grafp import sizing as sizes
 from grafp.audio import SAMPLE_RATE
 from grafp.model.fingerprint import HOP_SECONDS, segment_count
 from pipelines.reproducing.plan import CatalogPlan, EvaluationPlan, Plan
@@ -80,7 +80,7 @@ def estimate(
         if one.invented:
             planned = sizes.plan(_case(one.catalog, tracks["larger"]))
             gb = _stored_gb(planned, design)
-            hours += planned.build_hours["fill"] + planned.build_hours["train"]
+            hours += planned.build_hours["lists and codes"] + planned.build_hours["train"]
         found.append(Expected(f"evaluations-{one.name}", hours, gb))
     left = [one for one in found if one.step == "data" or steps.done(one.step) is None]
     return [Expected(one.step, round(one.hours / cores, 2), round(one.gb, 2)) for one in left]
@@ -110,8 +110,8 @@ def _case(catalog: CatalogPlan, tracks: int) -> sizes.Case:
 
 
 def _stored_gb(planned: sizes.Plan, design: Plan) -> float:
-    index = planned.index_gb_by_codec.get(design.scale.index.codec or planned.index.codec, 0.0)
-    return sum({**planned.storage_gb, "index": index}.values())
+    codes = planned.index_gb_by_codec[design.scale.index.codec or planned.index.codec]
+    return sum({**planned.storage_gb, "codes": codes}.values())
 
 
 def _evaluation_hours(one: EvaluationPlan, design: Plan, tracks: Mapping[Any, int]) -> float:

@@ -10,6 +10,7 @@ from grafp import storage
 from grafp.catalog.embeddings import EMBEDDING_SCHEMA, write_embeddings
 from grafp.catalog.opened import StoredVectors
 from grafp.errors import CatalogError, DiskFull, StorageError
+from grafp.storage import copies
 
 LENGTHS = (30, 5, 17)
 
@@ -44,7 +45,7 @@ def test_a_full_disk_has_the_fingerprints_read_from_the_store(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     found, exact_ND = stored
-    monkeypatch.setattr(storage, "_KEPT_FREE", 1 << 60)
+    monkeypatch.setattr(copies, "KEPT_FREE", 1.0)
     asked: list[int] = []
     read = storage.read_ranges
 
@@ -78,7 +79,7 @@ def test_a_file_that_is_cut_off_is_told_when_it_is_read_by_ranges(
     stored: tuple[StoredVectors, np.ndarray], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found, exact_ND = stored
-    monkeypatch.setattr(storage, "_KEPT_FREE", 1 << 60)
+    monkeypatch.setattr(copies, "KEPT_FREE", 1.0)
     uri = storage.join(found._root, found._files[1])
     storage.write(uri, storage.read(uri)[:2000])
     with pytest.raises((CatalogError, StorageError), match=r"cut off|range is not"):
@@ -89,6 +90,6 @@ def test_a_copy_for_which_there_is_no_room_is_an_error(
     s3: str, tmp_path: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     storage.write(f"{s3}/large", b"x" * 1000)
-    monkeypatch.setattr(storage, "_KEPT_FREE", 1 << 60)
+    monkeypatch.setattr(copies, "KEPT_FREE", 1.0)
     with pytest.raises(DiskFull, match="GB are free"):
         storage.local_copy(f"{s3}/large", str(tmp_path))

@@ -41,7 +41,8 @@ CONTRACT: dict[str, dict[str, Any]] = {
         "--codec": None, "--lists": None, "--probes": None, "--neighbors": None,
         "--candidates": None, "--max-failures": "1%", "--min-recall": 0.0,
         "--metrics": None, "--max-seconds": 10_800.0, "--near-duplicates": None,
-        "--allow-empty": False, "--dry-run": False, **ENCODERS,
+        "--allow-empty": False, "--dry-run": False, "--price-node-hour": None,
+        "--price-gb-month": None, **ENCODERS,
     },
     "merge_index": {
         "--catalog": REQUIRED, "--remove": None, "--compact": False, "--retrain": False,
@@ -77,8 +78,9 @@ CONTRACT: dict[str, dict[str, Any]] = {
         "--probes": None, "--rerank": "exact",
         "--new-per-night": 0.0, "--queries-per-day": 0.0, "--query-seconds": 5.0,
         "--decided": 0.88, "--encoder-rate": 842.0, "--decode-rate": 435.0, "--fill-rate": None,
-        "--search-rate": None, "--node-memory-gb": 64.0, "--node-processors": 8.0,
-        "--price-cpu-hour": None, "--price-gpu-hour": None, "--price-memory-node-hour": None,
+        "--search-rate": None, "--encoders": 48,
+        "--node-memory-gb": 64.0, "--node-disk-gb": 200.0, "--node-processors": 8.0,
+        "--price-node-hour": None, "--price-gpu-hour": None, "--price-memory-node-hour": None,
         "--price-gb-month": None,
     },
     "datasets": {
@@ -260,6 +262,8 @@ def test_a_wrong_option_is_one_line_that_says_what_would_be_right(
 @pytest.mark.parametrize(
     ("job", "words", "line"),
     [
+        ("index_catalog", "--audio a --catalog c --price-gb-month 0.02",
+         "--price-gb-month: only with --dry-run"),
         ("index_catalog", "--audio a --catalog c --codec PQ32",
          "--codec: 'PQ32' is not one of PQ64x4fs, PQ64, SQfp16"),
         ("index_catalog", "--audio a --catalog c --lists 0",
