@@ -57,6 +57,7 @@ def _records(count: int) -> dict[str, float]:
     """Bytes that each track, shard or fingerprint takes where it is listed."""
     from grafp.catalog.changes import known_hashes
     from grafp.catalog.tracks import tracks_to_bytes
+    from grafp.model.bundle import SHIPPED
 
     entries = _entries(_SHARDS)
     with tempfile.TemporaryDirectory() as folder:
@@ -77,6 +78,7 @@ def _records(count: int) -> dict[str, float]:
         sizes["track_in_query_job"] = _more(_query_job, folder, count)
     sizes["shard_in_manifest"] = _manifest_bytes(entries)
     sizes["shard_in_task"] = len(pickle.dumps(entries)) / _SHARDS
+    sizes["model_files"] = sum(path.stat().st_size for path in (SHIPPED / "small").iterdir())
     sizes["list_and_id"] = _list_and_id_bytes(10**8)
     return {name: round(size, 1) for name, size in sizes.items()}
 

@@ -361,3 +361,45 @@ def test_it_needs_neither_ray_nor_pytorch_nor_faiss() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert json.loads(done.stdout.splitlines()[-1])["shards"] > 0
+
+
+def test_the_documents_quote_the_plan() -> None:
+    plans = [
+        plan(replace(CASE, tracks=n, new_per_night=n / 100, queries_per_day=0, price_gb_month=0.023,
+                     price_node_hour=0.46, price_memory_node_hour=0.61))
+        for n in (1e4, 5e5, 1e7)
+    ]  # fmt: skip
+    stored = [sum(p.storage_gb.values()) for p in plans]
+    hours = [sum(p.build_hours.values()) for p in plans]
+    elapsed = [p.elapsed_hours["build"] for p in plans]
+    nodes = [p.query_nodes["with vectors on disk"] for p in plans]
+    quoted = {
+        "README.md": {
+            "storage": stored,
+            "CPU hours to build": hours,
+            "hours with 48 encoders": elapsed,
+            "machines of 64 GB for queries, disk of each": nodes,
+        },
+        "docs/results/scale.md": {
+            "storage, GB": stored,
+            "building, CPU hours": hours,
+            "of these, encoding": [p.build_hours["encode"] for p in plans],
+            "building, hours of nodes with 8 CPUs": [p.node_hours["build"] for p in plans],
+            "building, hours with 48 encoders": elapsed,
+            "memory of the head in the first run, GB": [
+                p.memory_gb["head, first run"] for p in plans
+            ],
+            "query nodes of 64 GB, exact fingerprints on disk": nodes,
+            "disk of each of these, GB": [p.query_disk_gb["of each node"] for p in plans],
+            "cost: building": [p.cost["build"] for p in plans],
+            "cost: storage, a month": [p.cost["storage a month"] for p in plans],
+            "cost: query nodes, a day, all in memory": [p.cost["query nodes a day"] for p in plans],
+        },
+    }
+    for name, rows in quoted.items():
+        lines = (Path(__file__).parents[1] / name).read_text().splitlines()
+        tables = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+        for label, expected in rows.items():
+            [cells] = [row[1:] for row in tables if row[0] == label]
+            numbers = [float(cell.split()[0].strip(",").replace(",", "")) for cell in cells]
+            assert numbers == pytest.approx(expected, rel=0.06), label

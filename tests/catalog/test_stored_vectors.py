@@ -1,5 +1,6 @@
 """Exact fingerprints of tracks: copied to this machine, or read from the store by ranges."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -93,3 +94,18 @@ def test_a_copy_for_which_there_is_no_room_is_an_error(
     monkeypatch.setattr(copies, "KEPT_FREE", 1.0)
     with pytest.raises(DiskFull, match="GB are free"):
         storage.local_copy(f"{s3}/large", str(tmp_path))
+
+
+def test_what_is_asked_once_is_not_copied(
+    stored: tuple[StoredVectors, np.ndarray], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found, exact_ND = stored
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    once = StoredVectors(
+        found._root, found._files, found._file_T, found._position_T, found._first_row_T,
+        copied=False,
+    )  # fmt: skip
+    np.testing.assert_array_equal(once[np.arange(40)], exact_ND[:40])
+    assert not list(tmp_path.iterdir())
+    found[np.arange(40)]
+    assert list(tmp_path.rglob("*.parquet"))
