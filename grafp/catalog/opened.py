@@ -6,6 +6,7 @@ import mmap
 import os
 import tempfile
 from collections import OrderedDict
+from contextlib import suppress
 from dataclasses import dataclass
 
 import faiss
@@ -151,6 +152,7 @@ class StoredVectors:
         self._root, self._files, self._copied = root, files, copied
         self._file_T, self._position_T, self._first_row_T = file_T, position_T, first_row_T
         self._mapped: OrderedDict[int, np.ndarray] = OrderedDict()
+        self._paths: dict[int, str] = {}
         self._not_here: set[int] = set()
 
     def __getitem__(self, rows: np.ndarray) -> np.ndarray:
@@ -172,25 +174,28 @@ class StoredVectors:
         """From each byte of a file on, as many bytes as a fingerprint has; None: no copy of it."""
         if number in self._mapped:
             self._mapped.move_to_end(number)
-        elif number in self._not_here or not self._copied:
+            return self._mapped[number]
+        if number in self._not_here or not self._copied:
             return None
-        else:
-            try:
-                path = _checked_copy(self._root, self._files[number])
-            except DiskFull as error:
-                if not self._not_here:
-                    logger.warning(f"{error}; until then, fingerprints are read from the store")
-                self._not_here.add(number)
-                return None
-            with open(path, "rb") as file:
-                mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-            # Reading ahead would take megabytes for each candidate of some kilobytes.
-            mapped.madvise(mmap.MADV_RANDOM)
-            data_N = np.frombuffer(mapped, np.uint8)
-            self._mapped[number] = np.lib.stride_tricks.sliding_window_view(data_N, BYTES)
-            if len(self._mapped) > _MAPPED:
-                self._mapped.popitem(last=False)
-        return self._mapped[number]
+        try:
+            windows_NB = self._map(number)
+        except DiskFull as error:
+            if not self._not_here:
+                logger.warning(f"{error}; until then, fingerprints are read from the store")
+            self._not_here.add(number)
+            return None
+        self._mapped[number] = windows_NB
+        if len(self._mapped) > _MAPPED:
+            self._mapped.popitem(last=False)
+        return windows_NB
+
+    def _map(self, number: int) -> np.ndarray:
+        """Files do not change, so the store is asked once for each; others may remove a copy."""
+        if number in self._paths:
+            with suppress(FileNotFoundError):
+                return _mapped(self._paths[number])
+        self._paths[number] = _checked_copy(self._root, self._files[number])
+        return _mapped(self._paths[number])
 
     def _from_store(self, number: int, byte_N: np.ndarray) -> np.ndarray:
         """uint8 (fingerprints, BYTES) that begin at these bytes; neighbors in one request."""
@@ -203,6 +208,15 @@ class StoredVectors:
         if len(data) != len(start_U) * BYTES:
             raise CatalogError(f"{uri}: damaged (it is cut off)")
         return np.frombuffer(data, np.uint8).reshape(-1, BYTES)[row_N]
+
+
+def _mapped(path: str) -> np.ndarray:
+    """uint8: from each byte of a file on, as many bytes as a fingerprint has."""
+    with open(path, "rb") as file:
+        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    # Reading ahead would take megabytes for each candidate of some kilobytes.
+    mapped.madvise(mmap.MADV_RANDOM)
+    return np.lib.stride_tricks.sliding_window_view(np.frombuffer(mapped, np.uint8), BYTES)
 
 
 def _checked_copy(root: str, key: str) -> str:

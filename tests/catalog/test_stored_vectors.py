@@ -1,5 +1,6 @@
 """Exact fingerprints of tracks: copied to this machine, or read from the store by ranges."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 import vectors
 
 from grafp import storage
+from grafp.catalog import opened
 from grafp.catalog.embeddings import EMBEDDING_SCHEMA, write_embeddings
 from grafp.catalog.opened import StoredVectors
 from grafp.errors import CatalogError, DiskFull, StorageError
@@ -109,3 +111,27 @@ def test_what_is_asked_once_is_not_copied(
     assert not list(tmp_path.iterdir())
     found[np.arange(40)]
     assert list(tmp_path.rglob("*.parquet"))
+
+
+def test_the_store_is_asked_once_for_a_file(
+    stored: tuple[StoredVectors, np.ndarray], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However often it is mapped anew, since only some are at a time; a lost copy is made again."""
+    found, exact_ND = stored
+    monkeypatch.setattr(opened, "_MAPPED", 1)
+    copied: list[str] = []
+    copy = storage.local_copy
+
+    def counted(uri: str, folder: str) -> str:
+        copied.append(uri)
+        return copy(uri, folder)
+
+    monkeypatch.setattr(storage, "local_copy", counted)
+    rows = np.arange(len(exact_ND))
+    for _ in range(3):
+        np.testing.assert_array_equal(found[rows], exact_ND[rows])
+    assert len(copied) == 2
+    for path in found._paths.values():
+        os.unlink(path)
+    np.testing.assert_array_equal(found[rows[::-1]], exact_ND[rows[::-1]])
+    assert len(copied) in (3, 4)  # one may still be mapped
