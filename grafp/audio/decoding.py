@@ -33,6 +33,7 @@ SILENCE_PEAK = 1e-4  # -80 dB below full scale: nothing above the noise of a 14-
 _LENGTH_FIRST = ("mp3", "flac", "mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm")
 _ONE_RATE = ("mp3", "wav", "w64", "aiff")
 _ASF_FILE = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")  # of the properties of the file
+_MATROSKA, _SEGMENT = bytes.fromhex("1a45dfa3"), bytes.fromhex("18538067")  # RFC 9559
 # Only containers we claim: FFmpeg also knows playlists, which would open other files and hosts.
 _CONTAINER_OPTIONS = {
     "format_whitelist": ",".join(sorted({name for one in FORMATS for name in one.demuxers})),
@@ -234,6 +235,19 @@ def _asf_is_cut(data: bytes) -> bool:
     return at >= 0 and int.from_bytes(data[at + 40 : at + 48], "little") > len(data)
 
 
+def _matroska_is_cut(data: bytes) -> bool:
+    """Whether the segment of a Matroska file lacks bytes; all bits of its size mean a live stream.
+
+    Where there is a video, the length in the header may be that of the pictures.
+    """
+    at = data[:4096].find(_SEGMENT) + len(_SEGMENT)
+    if data[:4] != _MATROSKA or at < len(_SEGMENT) or len(data) <= at or not data[at]:
+        return False
+    bits = 7 * (9 - data[at].bit_length())  # zeros before the first one: bytes that follow
+    size = int.from_bytes(data[at : at + bits // 7], "big") & ((1 << bits) - 1)
+    return size != (1 << bits) - 1 and at + bits // 7 + size > len(data)
+
+
 def _ogg_is_cut(data: bytes) -> bool:
     """Whether the last Ogg page lacks bytes: Ogg has no length in its header (RFC 3533)."""
     last = data.rfind(b"OggS")
@@ -256,7 +270,7 @@ def _check(
 ) -> None:
     if declared is not None and seconds < declared - max(0.25, 0.01 * declared):
         raise TruncatedAudio(f"holds {seconds:.2f} s of the {declared:.2f} s in its header")
-    if _ogg_is_cut(data) or _wav_is_cut(data) or _asf_is_cut(data):
+    if any(is_cut(data) for is_cut in (_ogg_is_cut, _wav_is_cut, _asf_is_cut, _matroska_is_cut)):
         raise TruncatedAudio(f"the file is cut off after {seconds:.2f} s of sound")
     if seconds == 0:
         raise EmptyAudio("the file holds no samples")

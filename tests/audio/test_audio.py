@@ -165,6 +165,10 @@ def test_the_sound_track_of_a_video_is_decoded(extension: str) -> None:
     assert len(samples) == pytest.approx(3 * RATE, abs=0.1 * RATE)
     assert peak_hertz(samples) == pytest.approx(440, abs=1)
     assert "no audio stream" in refused(without, UnreadableAudio)
+    # As for recordings, an MP4's index comes last.
+    kind = UnreadableAudio if extension in ("mp4", "mov") else TruncatedAudio
+    for part in (0.5, 0.9):
+        refused(with_sound[: int(part * len(with_sound))], kind)
 
 
 def test_length_limits() -> None:
