@@ -8,6 +8,8 @@ import csv
 import gzip
 import io
 import json
+import re
+import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
@@ -28,7 +30,12 @@ _COLUMNS = {
 }  # fmt: skip
 """Names in CSV files and in Parquet files."""
 _NEEDED = ("Key", "Size", "ETag", "LastModifiedDate")
-_ARN = "arn:aws:s3:::"
+_DATED = re.compile(r"/\d{4}-\d\d-\d\dT\d\d-\d\dZ/" + re.escape(MANIFEST) + "$")
+# What the parsers raise for damage; zlib.error and EOFError are no kinds of ValueError or OSError.
+_DAMAGE = (
+    ValueError, KeyError, TypeError, AttributeError, OSError, EOFError,
+    zlib.error, csv.Error, pa.ArrowException,
+)  # fmt: skip
 
 
 def is_inventory(uri: str) -> bool:
@@ -36,17 +43,28 @@ def is_inventory(uri: str) -> bool:
     return uri.rpartition("/")[2] == MANIFEST
 
 
+def source_of(uri: str) -> str:
+    """What stays the same in the URIs of an inventory: S3 writes each into a folder with its date.
+
+    Other URIs stay as they are.
+    """
+    return _DATED.sub("/", uri)
+
+
 def inventory_files(uri: str) -> list[FileInfo]:
-    """The objects of an inventory, by its manifest, sorted; not older versions of an object.
+    """The objects of an inventory, by its manifest, sorted, hidden ones left out as in a listing;
+    not older versions of an object.
 
     Raises StorageError, and OptionError when it is no inventory, or lacks a column.
     """
     try:
         manifest = json.loads(storage.read(uri))
         bucket, kind = manifest["sourceBucket"], manifest["fileFormat"]
-        there = manifest["destinationBucket"].removeprefix(_ARN)
+        there = manifest["destinationBucket"].rpartition(":")[2]  # arn:aws:s3:::bucket
         keys = [file["key"] for file in manifest["files"]]
         schema = [name.strip() for name in manifest["fileSchema"].split(",")]
+        if not isinstance(bucket, str):
+            raise TypeError("sourceBucket is no name")
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise OptionError(f"{uri}: not the manifest of an S3 Inventory ({error!r})") from error
     if kind not in ("CSV", "Parquet"):
@@ -61,7 +79,7 @@ def inventory_files(uri: str) -> list[FileInfo]:
         try:
             rows = _csv_rows(data, schema) if kind == "CSV" else _parquet_rows(data)
             return [_info(bucket, row) for row in rows if _is_there(row)]
-        except (ValueError, KeyError, OSError, pa.ArrowException, csv.Error) as error:
+        except _DAMAGE as error:
             reason = " ".join(repr(error).split())
             raise OptionError(f"{file}: not a file of the inventory {uri} ({reason})") from error
 
@@ -88,7 +106,9 @@ def _parquet_rows(data: bytes) -> Iterator[dict[str, Any]]:
 
 def _is_there(row: dict[str, Any]) -> bool:
     latest, deleted = row.get("IsLatest", True), row.get("IsDeleteMarker", False)
-    return str(latest).lower() != "false" and str(deleted).lower() != "true"
+    key = row["Key"]
+    listed = not key.endswith("/") and "/." not in f"/{key}"  # a folder's mark; hidden
+    return listed and str(latest).lower() != "false" and str(deleted).lower() != "true"
 
 
 def _info(bucket: str, row: dict[str, Any]) -> FileInfo:

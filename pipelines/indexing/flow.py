@@ -29,6 +29,7 @@ from grafp.model.background import parse_background
 from grafp.model.bundle import DEFAULT_MODEL, ModelCard, read_background, read_card
 from grafp.model.fingerprint import HOP_SECONDS
 from grafp.reports.catalog_run import run_report
+from grafp.storage.inventory import source_of
 from grafp.storage.sources import Item, list_items
 from pipelines.common.machines import connected
 from pipelines.common.work import ENCODERS, Encoders, at_work
@@ -70,7 +71,7 @@ def index_catalog(
     catalog = Catalog.open(catalog_uri)
     card, hop_s = _model(catalog, model), _hop(catalog, hop_s)
     options = _index_options(catalog, index)
-    source = audio if isinstance(audio, str) else "list"
+    source = source_of(audio) if isinstance(audio, str) else "list"
     ignored: Counter[str] = Counter()
     changes = _changes(catalog, audio, source, allow_empty, ignored)
     if dry_run:
