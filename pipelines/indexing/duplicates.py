@@ -1,5 +1,7 @@
 """Near duplicates: the same recording in another encoding, found with the index, and reported."""
 
+import logging
+import math
 import random
 import time
 from dataclasses import dataclass
@@ -19,8 +21,10 @@ from grafp.storage.tables import table_of, to_parquet
 from pipelines.common.opening import AnySearch, search_of
 from pipelines.common.work import gather, is_here, start
 
+logger = logging.getLogger(__name__)
 NEAR = 0.9
 """Mean inner product from which an excerpt of another track counts as the same recording."""
+_LEAST_S = 10.0  # of a search for near duplicates, however short the encoding was
 _TRACKS_A_TASK = 500
 _EXCERPTS_AT_ONCE = 32  # the tracks of an embedding file
 DUPLICATE_SCHEMA = pa.schema(
@@ -49,10 +53,10 @@ class NearDuplicates:
     """New tracks of which an excerpt was searched."""
     seconds: float
 
-    def told(self) -> dict[str, float]:
-        """For the summary of a run."""
+    def told(self) -> dict[str, float | None]:
+        """For the summary of a run; how many there are is unknown where none was looked for."""
         return {
-            "near_duplicates": len(self.pairs),
+            "near_duplicates": len(self.pairs) if self.looked_for else None,
             "near_duplicates_looked_for": self.looked_for,
             "near_duplicates_seconds": self.seconds,
         }
@@ -64,36 +68,43 @@ def find_near_duplicates(
     tracks: pa.Table,
     new: list[TrackRef],
     most: int | None = None,
+    encoding_s: float = 0.0,
 ) -> NearDuplicates:
     """For each new track the other track, if any, that an excerpt of it also matches, see `NEAR`.
 
     Args:
         tracks: the track table.
         most: of the new tracks, at most so many are looked for, drawn at random; None: as many as
-            take a tenth of the time in which the new tracks are encoded.
+            take a tenth of the time in which the new tracks are encoded, by the rates of
+            `grafp.rates`, and none any more once the clock says that it took so long.
+        encoding_s: what encoding took in this run, seconds.
     """
-    started = time.monotonic()
+    started, until = time.time(), math.inf  # the time of day, which machines share
     if most is None:
         most = affordable(manifest, new)
+        until = started + max(_LEAST_S, NEAR_DUPLICATES_SHARE * encoding_s)
     if not new or not most or manifest.counts["tracks"] - manifest.counts["copies"] < 2:
         return NearDuplicates([], 0, 0.0)
+    drawn = random.Random(manifest.snapshot)
     if most < len(new):
-        new = random.Random(manifest.snapshot).sample(new, most)
+        new = drawn.sample(new, most)
     new = sorted(new, key=lambda ref: ref.embedding_file)
+    tasks = [new[i : i + _TRACKS_A_TASK] for i in range(0, len(new), _TRACKS_A_TASK)]
+    drawn.shuffle(tasks)  # those that the clock leaves out are any
     small = manifest.is_small or is_here()
     search = None if small else search_of(catalog.root, manifest, stride=1)
     given = search, catalog.root, manifest.to_json()
-    work = [
-        start(_search, *given, new[i : i + _TRACKS_A_TASK], cpus=0.5)
-        for i in range(0, len(new), _TRACKS_A_TASK)
-    ]
-    found = [pair for pairs in gather(work) for pair in pairs]
+    done = gather([start(_search, *given, some, until, cpus=0.5) for some in tasks])
+    looked_for = sum(count for count, _ in done)
+    found = [pair for _, some in done for pair in some]
+    if looked_for < len(new):
+        logger.info(f"near duplicates: {looked_for} of {len(new)} tracks in the time for it")
     uris = _uris(tracks, {pair[name] for pair in found for name in ("track", "same_as")})
     found = [
         {**pair, "track": uris[pair["track"]], "same_as": uris[pair["same_as"]]} for pair in found
     ]
     pairs = sorted(found, key=lambda pair: (pair["track"], pair["same_as"]))
-    return NearDuplicates(pairs, len(new), round(time.monotonic() - started, 2))
+    return NearDuplicates(pairs, looked_for, round(time.time() - started, 2))
 
 
 def affordable(manifest: Manifest, new: list[TrackRef]) -> int:
@@ -116,16 +127,24 @@ def _uris(tracks: pa.Table, ordinals: set[int]) -> dict[int, str]:
 
 
 def _search(
-    spread: "AnySearch | None", root: str, manifest_json: bytes, new: list[TrackRef]
-) -> list[dict]:
+    spread: "AnySearch | None",
+    root: str,
+    manifest_json: bytes,
+    new: list[TrackRef],
+    until: float,
+) -> tuple[int, list[dict]]:
+    """How many were looked for before a time, in Unix seconds; rows with ordinals for URIs."""
+    if time.time() >= until:
+        return 0, []
     manifest = Manifest.from_json(manifest_json, root)
     search = spread or open_search(root, manifest, stride=1)
     excerpts = _excerpts(root, new)
-    return [
-        pair
-        for i in range(0, len(excerpts), _EXCERPTS_AT_ONCE)
-        for pair in _pairs(excerpts[i : i + _EXCERPTS_AT_ONCE], search, manifest.hop_s)
-    ]
+    pairs: list[dict] = []
+    for i in range(0, len(excerpts), _EXCERPTS_AT_ONCE):
+        if time.time() >= until:
+            return i, pairs
+        pairs += _pairs(excerpts[i : i + _EXCERPTS_AT_ONCE], search, manifest.hop_s)
+    return len(excerpts), pairs
 
 
 def _excerpts(root: str, tracks: list[TrackRef]) -> list[tuple[int, int, np.ndarray]]:

@@ -85,12 +85,18 @@ def index_catalog(
     with at_work(encoders.for_work(changes.work, catalog.manifest)), connected() as machines:
         run = Run.begin(catalog, card.model_id, card.sha256, hop_s)
         model_uri = catalog.put_model(card, _background(catalog, card, model))
+        began = time.monotonic()
         rows, resumed = _embed(run, model_uri, changes, encoders, max_seconds)
+        encoding_s = round(time.monotonic() - began, 2)
         tracks, next_ordinal = join(changes, rows, source, run.first_ordinal)
         del changes  # memory of the head: the published table
-        near = _publish(run, tracks, next_ordinal, options, near_duplicates)
+        near = _publish(run, tracks, next_ordinal, options, near_duplicates, encoding_s)
     summary = _summary(catalog, counts, rows, resumed, started)
-    summary |= {"ignored": dict(ignored.most_common()), **near.told()}
+    summary |= {
+        "ignored": dict(ignored.most_common()),
+        "encoding_seconds": encoding_s,
+        **near.told(),
+    }
     summary["machine_seconds"] = machines.seconds
     took_s = machines.core_seconds or summary["seconds"]
     summary |= compared(run, rows, options, before, encoders, took_s)
@@ -221,7 +227,12 @@ def _embed(
 
 
 def _publish(
-    run: Run, tracks: pa.Table, next_ordinal: int, options: IndexOptions, most: int | None
+    run: Run,
+    tracks: pa.Table,
+    next_ordinal: int,
+    options: IndexOptions,
+    most: int | None,
+    encoding_s: float,
 ) -> NearDuplicates:
     """Index the new tracks and publish; returns the near duplicates among them."""
     old = run.catalog.manifest
@@ -230,7 +241,7 @@ def _publish(
     manifest = run.manifest(tracks, state, next_ordinal)
     manifest = calibrated(run.catalog, manifest, live)
     new = live.of(live.ordinal_T[live.ordinal_T >= run.first_ordinal])
-    near = find_near_duplicates(run.catalog, manifest, tracks, new, most)
+    near = find_near_duplicates(run.catalog, manifest, tracks, new, most, encoding_s)
     run.put("duplicates.parquet", duplicates_to_bytes(near.pairs))
     run.catalog.publish(manifest)
     counts = manifest.counts

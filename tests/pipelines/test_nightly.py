@@ -17,11 +17,12 @@ from grafp import storage
 from grafp.audio import encode, synthesis
 from grafp.catalog.catalog import Catalog
 from grafp.catalog.manifest import Manifest
+from grafp.catalog.tracks import live_refs
 from grafp.errors import CatalogError, OptionError, StorageError
 from grafp.storage.sources import list_items
 from pipelines.common import cli, logs
 from pipelines.common.work import Encoders
-from pipelines.indexing import maintain, upkeep
+from pipelines.indexing import duplicates, maintain, upkeep
 from pipelines.indexing.flow import index_catalog
 from pipelines.jobs import index_catalog as index_job
 from pipelines.jobs import merge_index
@@ -121,13 +122,29 @@ def test_another_encoding_of_a_recording_is_reported(long_store: str) -> None:
     assert (summary["near_duplicates"], summary["near_duplicates_looked_for"]) == (2, 4)
 
 
-def test_near_duplicates_may_be_looked_for_in_part_or_not_at_all(store: str) -> None:
+def test_near_duplicates_may_be_looked_for_in_part_or_not_at_all(
+    store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     audio, root = write_music(f"{store}/music", range(5)), f"{store}/catalog"
     items = list_items(audio)
     some = index(items[:3], root, near_duplicates=2)
-    assert some["near_duplicates_looked_for"] == 2
+    assert (some["near_duplicates"], some["near_duplicates_looked_for"]) == (0, 2)
+    assert 0 < some["encoding_seconds"] < some["seconds"]
+    catalog = Catalog.open_published(root)
+    assert catalog.manifest is not None
+    new = list(live_refs(catalog.tracks()).values())
+    look = functools.partial(
+        duplicates.find_near_duplicates, catalog, catalog.manifest, catalog.tracks(), new
+    )
+    assert look().looked_for == 3
+    monkeypatch.setattr(duplicates, "_LEAST_S", -3600.0)  # the time for it was over an hour ago
+    late = look(encoding_s=-36_000.0)
+    assert late.looked_for == 0
+    assert late.told()["near_duplicates"] is None
+    assert look(2, encoding_s=-36_000.0).looked_for == 2  # as asked, however long it takes
     none = index(items, root, near_duplicates=0)
-    assert (none["embedded"], none["near_duplicates_looked_for"]) == (2, 0)
+    assert (none["embedded"], none["near_duplicates"]) == (2, None)
+    assert none["near_duplicates_looked_for"] == 0
     report = storage.read(f"{root}/runs/{none['snapshot']}/report.html").decode()
     assert "0 of 2 new tracks were looked for" in report
 
