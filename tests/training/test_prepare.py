@@ -209,7 +209,9 @@ def test_a_full_disk_is_one_line_and_the_next_run_goes_on(
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", full)
-        with pytest.raises(StorageError, match=r"/data/shards/\S+: No space left on device$"):
+        with pytest.raises(
+            StorageError, match=r"/data/shards/\S+: No space left on device; free some space"
+        ):
             collected(local, f"{tmp_path}/data")
     assert len(sounds(collected(local, f"{tmp_path}/data")[0])) == 7
 
